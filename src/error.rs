@@ -1,0 +1,124 @@
+//! The crate's one error type.
+
+use std::fmt;
+
+/// What went wrong, for code that decides; [`Error`]'s `Display` is for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A file or directory could not be read or written.
+    Io,
+    /// The manifest is missing, unreadable, of an unknown version, or contradicts itself.
+    Manifest,
+    /// A bundle file is missing, has the wrong size or hash, or holds what a bundle may not hold.
+    Integrity,
+    /// ONNX Runtime's shared library was not found, or is too old.
+    Library,
+    /// An execution provider that was asked for could not be used.
+    Provider,
+    /// A graph could not be loaded, does not match the manifest, or failed while running.
+    Graph,
+    /// The observation does not fit the bundle: camera, image, state or prompt.
+    Observation,
+    /// An argument outside its range, or of the wrong shape.
+    InvalidArgument,
+    /// A value that must be finite is NaN or infinite.
+    NonFinite,
+    /// The outputs differ from the reference policy's by more than the bundle's tolerance.
+    Parity,
+}
+
+impl ErrorKind {
+    /// The kind as a short, stable, machine-readable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Io => "io",
+            ErrorKind::Manifest => "manifest",
+            ErrorKind::Integrity => "integrity",
+            ErrorKind::Library => "library",
+            ErrorKind::Provider => "provider",
+            ErrorKind::Graph => "graph",
+            ErrorKind::Observation => "observation",
+            ErrorKind::InvalidArgument => "invalid_argument",
+            ErrorKind::NonFinite => "non_finite",
+            ErrorKind::Parity => "parity",
+        }
+    }
+}
+
+/// An error: its kind, what was being done to what, and the cause underneath if there was one.
+///
+/// `Display` prints the whole chain, so `error!("{e}")` loses nothing.
+pub struct Error {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync + 'static>>,
+}
+
+/// Shorthand for this crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error without an underlying cause. `context` says what, where and what to do.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Error { kind, context: context.into(), source: None }
+    }
+
+    /// An error caused by another one.
+    pub fn with_source(
+        kind: ErrorKind,
+        context: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+    ) -> Self {
+        Error { kind, context: context.into(), source: Some(source.into()) }
+    }
+
+    /// What went wrong, for code that decides.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The same error with `what` put before its text.
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.context = format!("{what}: {}", self.context);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)?;
+        let mut cause = std::error::Error::source(self);
+        while let Some(c) = cause {
+            write!(f, ": {c}")?;
+            cause = c.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|s| s.as_ref() as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// Adds context to results of any error type.
+pub(crate) trait ResultExt<T> {
+    fn or_kind(self, kind: ErrorKind, context: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E> ResultExt<T> for std::result::Result<T, E>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+{
+    fn or_kind(self, kind: ErrorKind, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::with_source(kind, context(), e))
+    }
+}

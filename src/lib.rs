@@ -1,0 +1,3 @@
+//! lib
+mod error;
+pub use error::{Error, ErrorKind, Result};
