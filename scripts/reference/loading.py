@@ -8,7 +8,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from . import dimensions as dims
 from .dimensions import CheckpointError
@@ -66,8 +66,7 @@ def load_policy(directory, config, vision_heads=VISION_HEADS):
     path = directory / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path} not found")
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    tensors = load_file(path)
     shapes = {key.removeprefix("model."): tuple(tensor.shape) for key, tensor in tensors.items()}
     found = dims.read(shapes, vision_heads)
     side = config.image_resolution[0] // found.vision.patch_size

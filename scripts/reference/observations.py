@@ -30,7 +30,7 @@ class Case:
 
 def made_up(reference, seed, names=None):
     """The standard cases: one camera absent at 10 and at 4 steps, then every camera present."""
-    cameras, horizon = reference.cameras, (reference.config.chunk_size, reference.config.max_action_dim)
+    cameras = reference.cameras
     if not cameras:
         raise CheckpointError("config.json has no camera among its input_features")
     robot_keys = [reference.renamed.get(key, key) for key in cameras]
@@ -49,7 +49,7 @@ def made_up(reference, seed, names=None):
                 state=random.normal(size=reference.state_dim).astype(np.float32),
                 prompt=fitted(reference, prompt),
                 num_steps=num_steps,
-                noise=random.standard_normal(horizon, np.float32),
+                noise=noise(reference, seed, name),
             )
         )
     if names:
@@ -58,6 +58,12 @@ def made_up(reference, seed, names=None):
             raise CheckpointError(f"no case named {sorted(unknown)}; there are {[case.name for case in cases]}")
         cases = [case for case in cases if case.name in names]
     return cases
+
+
+def noise(reference, seed, name):
+    """A stream of its own, so that it depends on the seed and the case's name only."""
+    random = np.random.default_rng([seed, zlib.crc32(name.encode()), 1])
+    return random.standard_normal((reference.config.chunk_size, reference.config.max_action_dim), np.float32)
 
 
 def counted(number, noun, digits=False):
@@ -85,7 +91,6 @@ def from_directory(reference, directory, seed, num_steps):
         limit = reference.config.tokenizer_max_length
         raise CheckpointError(f"{path}: the prompt has more than {limit} tokens, lerobot would cut it")
     name = pathlib.Path(directory).resolve().name
-    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
     try:
         images = {key: np.array(Image.open(path.parent / file).convert("RGB")) for key, file in described["images"].items()}
     except OSError as error:
@@ -96,7 +101,7 @@ def from_directory(reference, directory, seed, num_steps):
         state=state,
         prompt=described["prompt"],
         num_steps=num_steps or reference.config.num_inference_steps,
-        noise=random.standard_normal((reference.config.chunk_size, reference.config.max_action_dim), np.float32),
+        noise=noise(reference, seed, name),
     )
 
 
