@@ -56,12 +56,15 @@ def _config(directory):
     return config
 
 
-def load_policy(directory, config, vision_heads=VISION_HEADS):
-    """lerobot's PI0Policy with the checkpoint's weights left memory-mapped.
+def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True):
+    """lerobot's PI0Policy with float32 weights left memory-mapped.
 
     `PI0Policy.from_pretrained` gives the same policy (scripts/tests_reference holds us to
     that), but needs room for the weights twice, keeps to the released dimensions, and only
     prints a warning when a tensor is missing.
+
+    `dtype`: as config.json can say it; "bfloat16" casts what lerobot casts.
+    `wanted`: parameters for whose key this is false stay without memory.
     """
     path = directory / "model.safetensors"
     if not path.is_file():
@@ -76,14 +79,14 @@ def load_policy(directory, config, vision_heads=VISION_HEADS):
             f" but model.safetensors has {found.image_tokens} patch positions"
         )
 
-    bf16_rope = config.dtype == "bfloat16"
-    config.dtype = "float32"
+    trained_bf16 = config.dtype == "bfloat16"
+    config.dtype = dtype
     config.device = None  # parameters without memory cannot be moved
     with dims.following(found), parameters_on_meta():
         policy = PI0Policy(config)
     config.device = "cpu"
-    _assign(policy, tensors, path)
-    if bf16_rope:
+    _assign(policy, tensors, path, wanted)
+    if trained_bf16 and dtype == "float32":
         round_rope(policy)
     return policy.eval(), found
 
@@ -102,21 +105,27 @@ def parameters_on_meta():
         yield
 
 
-def _assign(policy, tensors, path):
-    tensors = policy._fix_pytorch_state_dict_keys(tensors, policy.config)
+def _assign(policy, tensors, path, wanted):
+    dtypes = {key: parameter.dtype for key, parameter in policy.named_parameters()}
     state = {}
-    for key, tensor in tensors.items():
+    for key, tensor in policy._fix_pytorch_state_dict_keys(tensors, policy.config).items():
         if tensor.dtype not in (torch.float32, torch.bfloat16):
             raise CheckpointError(f"{path}: tensor '{key}' is {tensor.dtype}, expected float32 or bfloat16")
-        state[key if key.startswith("model.") else f"model.{key}"] = tensor.float()
+        key = key if key.startswith("model.") else f"model.{key}"
+        if wanted(key):
+            state[key] = tensor.to(dtypes.get(key, tensor.dtype))
     try:
         missing, unexpected = policy.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    # Inference never touches the language-model heads, and real checkpoints lack one of the two.
-    missing = [key for key in missing if not key.endswith("lm_head.weight")]
+    # Inference never touches the language-model heads, and a checkpoint may lack either.
+    heads = [key for key in missing if key.endswith("lm_head.weight")]
+    missing = [key for key in missing if wanted(key) and key not in heads]
     if missing or unexpected:
         raise CheckpointError(f"{path}: missing tensors {missing}, unexpected tensors {unexpected}")
+    for key in heads:
+        # lerobot looks for the policy's device at its first parameter, which is a head.
+        policy.get_submodule(key.removesuffix(".weight")).weight = torch.nn.Parameter(torch.empty(0), requires_grad=False)
 
 
 def round_rope(policy):
