@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from reference import environment  # noqa: E402
 
 STAGES = ("vision", "prefix", "denoise_step")
-VIEWS, PROMPT_TOKENS = 3, 48
+VIEWS, PROMPT_TOKENS, STEPS = 3, 48, 10
 DEFAULT_ROUNDS = {"vision": 10, "prefix": 5, "denoise_step": 30}
 OURS = "pi0-edge"
 
@@ -53,6 +53,7 @@ def main():
         if options.assembly:
             progress("prefix assembly")
             report["prefix_assembly"] = [measure_assembly(stages, views) for views in (1, 2, 3)]
+    report["chunk_ms"] = whole_chunks(report["stages"])
     report["environment"]["load_at_end"] = os.getloadavg()[0]
     print({"json": as_json, "md": as_markdown, "text": as_text}[options.format](report))
 
@@ -201,6 +202,15 @@ def ratios(results):
     return {name: result["p50_ms"] / results[OURS]["p50_ms"] for name, result in results.items() if name != OURS}
 
 
+def whole_chunks(stages):
+    """Sums of the stages' medians: no variant's chunk is run whole, its weights would not fit beside the others'."""
+    if set(stages) != set(STAGES):
+        return {}
+    calls = {"vision": 1, "prefix": 1, "denoise_step": STEPS}
+    variants = stages["vision"]["variants"]
+    return {name: sum(n * stages[stage]["variants"][name]["p50_ms"] for stage, n in calls.items()) for name in variants}
+
+
 def major_faults():
     return sum(resource.getrusage(who).ru_majflt for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
@@ -234,9 +244,14 @@ def as_json(report):
 
 def tables(report):
     rows = [
-        [stage, name, r["n"], f"{r['min_ms']:.1f}", f"{r['p50_ms']:.1f}", f"{r['p90_ms']:.1f}", f"{entry['ratios'].get(name, 1):.2f}x"]
+        [stage, name, r["n"], f"{r['min_ms']:.1f}", f"{r['p50_ms']:.1f}", f"{r['p90_ms']:.1f}", as_ratio(entry["ratios"].get(name))]
         for stage, entry in report["stages"].items()
         for name, r in entry["variants"].items()
+    ]
+    chunks = report["chunk_ms"]
+    rows += [
+        [f"chunk (sum, {STEPS} steps)", name, "", "", f"{total:.1f}", "", as_ratio(OURS in chunks and name != OURS and total / chunks[OURS])]
+        for name, total in chunks.items()
     ]
     yield ["stage", "variant", "n", "min ms", "p50 ms", "p90 ms", f"p50 / {OURS}"], rows
     rows = [
@@ -246,6 +261,10 @@ def tables(report):
         for name, r in entry["variants"].items()
     ]  # fmt: skip
     yield ["views x rows", "prefix assembly", "n", "min us", "p50 us", "p90 us", "bytes allocated", "allocations"], rows
+
+
+def as_ratio(ratio):
+    return f"{ratio:.2f}x" if ratio else ""
 
 
 def notes(report):

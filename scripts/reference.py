@@ -26,7 +26,7 @@ def main(arguments=None):
     options = parser().parse_args(arguments)
     environment.prepare(options.threads)
     # lerobot takes seconds to import; --help and usage errors should not.
-    from reference import golden, observations
+    from reference import golden, observations, rtc
     from reference.dimensions import CheckpointError
     from reference.loading import VISION_HEADS, Reference
     from reference.recording import DisagreementError, record
@@ -49,6 +49,8 @@ def main(arguments=None):
             recorded.append((case, record(reference, case)))
             print(f"{case.name}: {len(case.images)} views, {case.num_steps} steps, {time.monotonic() - start:.1f} s", file=sys.stderr)
         golden.write(recorded, output, options.stride)
+        if options.rtc:
+            rtc.write(reference, cases[0], options.rtc)
     except (CheckpointError, DisagreementError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -79,6 +81,7 @@ def parser():
     result.add_argument("--cases", type=lambda text: text.split(","), metavar="NAME,...", help="only these of the made-up cases")
     result.add_argument("--seed", type=int, default=0, metavar="N", help="of the made-up observations and of the noise (default: 0)")
     result.add_argument("--stride", type=stride, metavar="N|auto", help="keep every N-th number of the large arrays (default: auto)")
+    result.add_argument("--rtc", type=pathlib.Path, metavar="DIR", help="also guide the first case by real-time chunking, to DIR")
     result.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
     return result
 

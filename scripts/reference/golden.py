@@ -1,5 +1,6 @@
 """Writes recordings as the golden data of a bundle (format version 1)."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -20,25 +21,33 @@ AUTO_BUDGET = 16384
 
 
 def write(recorded, output, stride=None):
-    """`recorded`: (case, recording) pairs. The directory appears complete or not at all."""
+    """`recorded`: (case, recording) pairs."""
+    with replaced_when_complete(output) as directory:
+        cases = []
+        for case, recording in recorded:
+            observations.write(case, directory / case.name)
+            cases.append(_write_case(case, recording, directory / case.name, stride))
+        described = {
+            "format_version": FORMAT_VERSION,
+            "reference": {**environment.versions(), "dtype": "float32"},
+            "tolerance": TOLERANCE,
+            "cases": cases,
+        }
+        (directory / "golden.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replaced_when_complete(output):
+    """A directory to write to, which becomes `output` at the end: complete or not at all."""
     partial = output.with_name(output.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    cases = []
-    for case, recording in recorded:
-        directory = partial / case.name
-        observations.write(case, directory)
-        cases.append(_write_case(case, recording, directory, stride))
-    described = {
-        "format_version": FORMAT_VERSION,
-        "reference": {**environment.versions(), "dtype": "float32"},
-        "tolerance": TOLERANCE,
-        "cases": cases,
-    }
-    (partial / "golden.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    if output.exists():
-        shutil.rmtree(output)
-    partial.rename(output)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(output, ignore_errors=True)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_case(case, recording, directory, stride):

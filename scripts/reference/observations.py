@@ -106,7 +106,7 @@ def from_directory(reference, directory, seed, num_steps):
 
 
 def write(case, directory):
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     images = {}
     for key, pixels in case.images.items():
         images[key] = key.rpartition(".")[2] + ".png"
