@@ -13,9 +13,10 @@ use super::manifest::{FileEntry, Manifest};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// How closely a bundle's files are looked at when it is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verify {
     /// Every byte is hashed and compared. Reads the whole bundle: some seconds for a full-size one.
+    #[default]
     Full,
     /// Only presence, kind and size. For starting fast a bundle that was verified where it was installed.
     Size,

@@ -82,6 +82,11 @@ impl PromptTokenizer {
         Ok(&self.ids)
     }
 
+    /// The tokens of the last prompt.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     fn tokenize(&mut self, task: &str) -> Result<()> {
         self.task.clear();
         self.ids.clear();

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every test, from a fresh clone: formatting, lints, documentation, the runtime's tests and the exporter's.
+# Needs Rust, Python 3 with venv and pip, and the package registries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export ORT_DISABLE_TELEMETRY=1
+
+step() { printf '\n== %s\n' "$*" >&2; }
+
+step "set-up"
+scripts/fetch_onnxruntime.sh
+scripts/python_env.sh --test
+
+step "formatting"
+cargo fmt --check
+
+step "lints"
+cargo clippy --quiet --all-targets -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+
+step "runtime tests"
+cargo test --quiet
+
+step "exporter tests"
+.venv/bin/python -m pytest -q scripts/tests
