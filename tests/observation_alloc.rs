@@ -9,9 +9,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use bundle_support::Fixture;
-use pi0_edge::action::{ActionChunk, Postprocessor};
 use pi0_edge::bundle::TokenTable;
 use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
+use pi0_edge::{ActionChunk, Postprocessor};
 use serde_json::json;
 
 /// Counts this thread's allocations; those of other threads are none of the test's business.
