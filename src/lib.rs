@@ -44,9 +44,9 @@
 mod error;
 
 pub mod bundle;
+pub mod observation;
 
 mod action;
-mod observation;
 
 #[allow(unsafe_code)]
 mod session;
