@@ -1,3 +1,4 @@
 //! lib
+pub mod doctor;
 mod error;
 pub use error::{Error, ErrorKind, Result};
