@@ -1,3 +1,12 @@
 //! lib
+#![cfg_attr(pi0_rtsan, feature(sanitize))]
 mod error;
+pub mod stats;
+pub mod policy {
+    //! policy
+    pub mod rtc;
+}
+#[allow(unsafe_code)]
+pub mod realtime;
+
 pub use error::{Error, ErrorKind, Result};
