@@ -165,7 +165,7 @@ mod tests {
             assert_eq!(weights(schedule, 0, 0, 3), [0.0; 3], "{schedule}: nothing left over, nothing guided");
             // An end beyond the chunk is legal: the weights are those of the rows there are.
             assert_eq!(weights(schedule, 7, 9, 3), [1.0; 3], "{schedule}");
-            assert_eq!(weights(schedule, 1, 2, 0), [], "{schedule}");
+            assert!(weights(schedule, 1, 2, 0).is_empty());
         }
         assert_close(&weights(PrefixSchedule::Linear, 0, 1, 2), &[0.5, 0.0], 0.0);
     }

@@ -6,5 +6,11 @@
 
 pub mod cell;
 pub mod clock;
+pub mod chunk;
+pub mod delay;
+mod limiter;
+mod plan;
 mod primitive;
+pub mod reading;
+pub mod timeline;
 pub mod wake;
