@@ -26,6 +26,10 @@ pub enum ErrorKind {
     NonFinite,
     /// The outputs differ from the reference policy's by more than the bundle's tolerance.
     Parity,
+    /// A real-time right that was insisted on (priority, CPU affinity, locked memory) is missing.
+    RealtimeDenied,
+    /// The real-time runtime could not start, has given up, or is gone.
+    Runtime,
 }
 
 impl ErrorKind {
@@ -42,6 +46,8 @@ impl ErrorKind {
             ErrorKind::InvalidArgument => "invalid_argument",
             ErrorKind::NonFinite => "non_finite",
             ErrorKind::Parity => "parity",
+            ErrorKind::RealtimeDenied => "realtime_denied",
+            ErrorKind::Runtime => "runtime",
         }
     }
 }

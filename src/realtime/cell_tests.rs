@@ -170,8 +170,8 @@ mod loom_model {
     }
 
     #[test]
-    fn four_writes_three_reads() {
-        explore(4, 3);
+    fn five_writes_five_reads() {
+        explore(5, 5);
     }
 
     #[test]

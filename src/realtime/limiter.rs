@@ -3,31 +3,36 @@
 /// Follows target values by at most one step a tick, and trips when it has had to hold back too often in a row.
 #[derive(Debug, Clone)]
 pub(super) struct Limiter {
-    /// Per joint, in robot units; none: no limit.
-    steps: Option<Box<[f32]>>,
+    /// Per joint, in robot units; infinity: no limit.
+    steps: Box<[f32]>,
     /// How many ticks in a row may be held back before it trips; 0: never trips.
     trip_after: u32,
     held_back: u32,
 }
 
 impl Limiter {
-    pub(super) fn new(steps: Option<Box<[f32]>>, trip_after: u32) -> Self {
+    pub(super) fn new(steps: Box<[f32]>, trip_after: u32) -> Self {
         Limiter { steps, trip_after, held_back: 0 }
+    }
+
+    /// Sets the limits. False, and nothing done, if the number is wrong or one of them is not positive.
+    pub(super) fn set_steps(&mut self, steps: &[f32]) -> bool {
+        // Written so that NaN fails too.
+        let fits = steps.len() == self.steps.len() && steps.iter().all(|step| *step > 0.0);
+        if fits {
+            self.steps.copy_from_slice(steps);
+        }
+        fits
     }
 
     /// Moves `value` towards `target`. Says whether some joint had to be held back.
     #[inline]
     pub(super) fn follow(&mut self, value: &mut [f32], target: &[f32]) -> bool {
         let mut clamped = false;
-        match &self.steps {
-            None => value.copy_from_slice(target),
-            Some(steps) => {
-                for ((value, &target), &step) in value.iter_mut().zip(target).zip(steps) {
-                    let (next, held) = step_towards(*value, target, step);
-                    *value = next;
-                    clamped |= held;
-                }
-            }
+        for ((value, &target), &step) in value.iter_mut().zip(target).zip(&self.steps) {
+            let (next, held) = step_towards(*value, target, step);
+            *value = next;
+            clamped |= held;
         }
         self.held_back = if clamped { self.held_back.saturating_add(1) } else { 0 };
         clamped
@@ -72,7 +77,7 @@ mod tests {
 
     #[test]
     fn targets_within_reach_are_met_exactly_and_others_step_by_step() {
-        let mut limiter = Limiter::new(Some(vec![0.1, 10.0].into()), 0);
+        let mut limiter = Limiter::new([0.1, 10.0].into(), 0);
         let mut value = [0.0, 0.0];
         assert!(limiter.follow(&mut value, &[0.35, 5.0]));
         assert_eq!(value, [0.1, 5.0]);
@@ -86,7 +91,7 @@ mod tests {
 
     #[test]
     fn only_holding_back_in_a_row_trips() {
-        let mut limiter = Limiter::new(Some(vec![1.0].into()), 3);
+        let mut limiter = Limiter::new([1.0].into(), 3);
         let mut value = [0.0];
         for _ in 0..5 {
             limiter.follow(&mut value, &[100.0]);
@@ -99,7 +104,7 @@ mod tests {
         assert!(limiter.tripped());
         limiter.reset();
         assert!(!limiter.tripped());
-        let mut never = Limiter::new(Some(vec![1.0].into()), 0);
+        let mut never = Limiter::new([1.0].into(), 0);
         (0..10_000).for_each(|_| assert!(never.follow(&mut value, &[1e9])));
         assert!(!never.tripped());
     }
@@ -107,11 +112,25 @@ mod tests {
     #[test]
     fn no_limit_follows_at_once_and_nan_moves_nothing() {
         let mut value = [0.0];
-        assert!(!Limiter::new(None, 1).follow(&mut value, &[1e30]));
+        assert!(!Limiter::new([f32::INFINITY].into(), 1).follow(&mut value, &[1e30]));
         assert_eq!(value, [1e30]);
         let mut value = [2.0];
-        assert!(Limiter::new(Some(vec![0.5].into()), 1).follow(&mut value, &[f32::NAN]));
-        assert_eq!(value, [2.0]);
+        for step in [0.5, f32::INFINITY] {
+            assert!(Limiter::new([step].into(), 1).follow(&mut value, &[f32::NAN]));
+            assert_eq!(value, [2.0]);
+        }
+    }
+
+    #[test]
+    fn limits_can_be_changed_but_not_to_nonsense() {
+        let mut limiter = Limiter::new([1.0, 1.0].into(), 0);
+        for nonsense in [&[1.0][..], &[1.0, 0.0], &[f32::NAN, 1.0], &[-1.0, 1.0]] {
+            assert!(!limiter.set_steps(nonsense), "{nonsense:?}");
+        }
+        assert!(limiter.set_steps(&[0.25, f32::INFINITY]));
+        let mut value = [0.0, 0.0];
+        assert!(limiter.follow(&mut value, &[9.0, 9.0]));
+        assert_eq!(value, [0.25, 9.0]);
     }
 
     fn any_finite() -> impl Strategy<Value = f32> {

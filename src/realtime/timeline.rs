@@ -86,8 +86,7 @@ impl TimelineConfig {
             if limits.len() != dim {
                 return bad(format!("{} step limits for actions of {dim} values; give one a joint", limits.len()));
             }
-            // Written so that NaN fails too.
-            if let Some(joint) = limits.iter().position(|limit| !(*limit > 0.0 && limit.is_finite())) {
+            if let Some(joint) = limits.iter().position(|limit| limit.is_nan() || *limit <= 0.0) {
                 return bad(format!("step limit {} of joint {joint}; use a positive number", limits[joint]));
             }
         }
@@ -145,6 +144,7 @@ impl Timeline {
     pub fn new(config: &TimelineConfig, dim: usize) -> Result<Self> {
         config.validate(dim)?;
         let control_period = nanos(config.control_period);
+        let steps = config.step_limits.clone().unwrap_or_else(|| vec![f32::INFINITY; dim]);
         Ok(Timeline {
             action_period: nanos(config.action_period) as i64,
             control_period: control_period as i64,
@@ -153,7 +153,7 @@ impl Timeline {
             interpolation: config.interpolation,
             on_underrun: config.on_underrun,
             max_missed_ticks: u64::from(config.max_missed_ticks),
-            limiter: Limiter::new(config.step_limits.clone().map(Vec::into_boxed_slice), config.trip_after),
+            limiter: Limiter::new(steps.into(), config.trip_after),
             grid: Grid::new(control_period),
             plan: PlanClock::new(),
             info: ChunkInfo::default(),
@@ -187,6 +187,13 @@ impl Timeline {
     pub fn clear_trip(&mut self) {
         self.tripped = false;
         self.limiter.reset();
+    }
+
+    /// Sets how far each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
+    /// nothing done, if the number is wrong or one of them is not positive.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_step_limits(&mut self, limits: &[f32]) -> bool {
+        self.limiter.set_steps(limits)
     }
 
     /// The action as of the last read; none until there has been one or a reference.

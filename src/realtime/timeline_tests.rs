@@ -458,7 +458,7 @@ proptest! {
                 held = chunk(number, 0, rows, first);
                 held.info.captured = Timestamp::from_nanos(newest);
                 low = low.min(first);
-                high = high.max(first + rows as f32 - 1.0);
+                high = high.max(first + (rows - 1) as f32);
             }
             if odd == 0 {
                 timeline.clear_trip();
