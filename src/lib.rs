@@ -8,5 +8,6 @@ pub mod policy {
 }
 #[allow(unsafe_code)]
 pub mod realtime;
+pub mod runtime;
 
 pub use error::{Error, ErrorKind, Result};
