@@ -5,19 +5,20 @@ use super::worker::{Command, Turn, Worker};
 use super::{Controller, Event, Limits, ObservationWriter, Office, Parts, RuntimeConfig, Watch, assemble};
 use crate::Result;
 use crate::policy::rtc::RtcConfig;
-use crate::realtime::clock::{Clock, SimulatedClock};
+use crate::realtime::clock::{Clock, SimulatedClock, Timestamp};
 use crate::realtime::engine::Engine;
 use crate::realtime::recorder::FlightRecord;
 
 /// The same runtime, turned by hand over simulated time: for replays that must give the same bits each time, and for
 /// tests that must not depend on what the machine is doing.
 ///
-/// Time passes only when the caller moves `clock`, between turns or from within the engine. Inputs go in through
-/// [`ObservationWriter::publish_at`], actions come out through [`Controller::read_at`].
+/// `clock` is the inference thread's time. It moves only when the caller moves it: between turns, or from within the
+/// engine for the time that computing takes. Inputs go in through [`ObservationWriter::publish_at`], actions come out
+/// through [`Controller::read_at`], each with a time of its own.
 pub struct Lockstep<E: Engine> {
     worker: Worker<E, SimulatedClock>,
     watch: Watch,
-    office: Office,
+    pub(super) office: Office,
     clock: SimulatedClock,
 }
 
@@ -50,9 +51,9 @@ impl<E: Engine> Lockstep<E> {
         }
     }
 
-    /// Does what the watch thread would do next.
-    pub fn watch(&mut self) {
-        self.watch.look(self.clock.now());
+    /// Does what the watch thread would do at `now`.
+    pub fn watch_at(&mut self, now: Timestamp) {
+        self.watch.look(now);
     }
 
     /// See [`Runtime::set_prompt`](super::Runtime::set_prompt).

@@ -155,7 +155,7 @@ impl Engine for Fake {
         let call = Call::Begin { chunk, seen: *observation, guided: self.guided.clone() };
         let start = observation + self.spread * peculiar(chunk);
         self.target = (0..self.rows * self.dim).map(|i| start + (i / self.dim) as f32).collect();
-        self.x = (0..self.rows * self.dim).map(|i| peculiar(chunk ^ (i as u64) << 32)).collect();
+        self.x = (0..self.rows * self.dim).map(|i| peculiar(chunk ^ ((i / self.dim) as u64) << 32)).collect();
         self.call(call, |script| script.begin_time).map(drop)
     }
 

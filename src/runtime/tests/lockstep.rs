@@ -33,22 +33,23 @@ pub(super) struct Rig {
     pub(super) runtime: Lockstep<Fake>,
     pub(super) sensors: ObservationWriter<f32>,
     pub(super) controller: Controller,
+    /// The time of the control loop and the sensors.
     pub(super) clock: SimulatedClock,
+    /// The inference thread's time: ahead while it computes, so that the others go on meanwhile.
+    pub(super) inference: SimulatedClock,
     pub(super) script: Arc<Mutex<Script>>,
     started: Timestamp,
-    /// The robot in its world: one unit every action period, as the fake policy wants it.
-    pub(super) pace: f32,
 }
 
 impl Rig {
     pub(super) fn new(mut fake: Fake, config: &RuntimeConfig) -> Self {
         let started = Timestamp::from_nanos(5_000_000_000);
-        let clock = SimulatedClock::new(started);
-        fake.clock = Some(clock.clone());
+        let (clock, inference) = (SimulatedClock::new(started), SimulatedClock::new(started));
+        fake.clock = Some(inference.clone());
         let script = fake.script.clone();
-        let (runtime, sensors, controller) = Lockstep::new(fake, config, clock.clone()).unwrap();
+        let (runtime, sensors, controller) = Lockstep::new(fake, config, inference.clone()).unwrap();
         script.lock().unwrap().calls.clear();
-        Rig { runtime, sensors, controller, clock, script, started, pace: 1.0 / 20.0 }
+        Rig { runtime, sensors, controller, clock, inference, script, started }
     }
 
     /// Milliseconds since the start.
@@ -56,10 +57,11 @@ impl Rig {
         self.clock.now().since(self.started) / 1_000_000
     }
 
-    /// Publishes what the sensors see now: how far a robot that follows the policy ought to be.
+    /// Publishes what the sensors see now: how far a robot that follows the policy ought to be, one unit every
+    /// 20 ms.
     pub(super) fn observe(&mut self) {
         let now = self.clock.now();
-        *self.sensors.slot() = self.ms() as f32 * self.pace;
+        *self.sensors.slot() = self.ms() as f32 / 20.0;
         self.sensors.publish_at(now, now).unwrap();
     }
 
@@ -68,25 +70,40 @@ impl Rig {
         (reading, self.controller.action().map(|a| a[0]))
     }
 
-    /// Runs the loop for some ticks of 10 ms: sensors at 50 Hz, inference whenever it has something to do. The time
-    /// inference takes passes in other threads' lives too, so ticks and observations happen in between.
-    pub(super) fn run(&mut self, ticks: usize, mut each: impl FnMut(Reading, Option<f32>)) {
-        let mut busy_until = self.clock.now();
-        let mut now = self.clock.now();
+    /// Some ticks of 10 ms of the control loop alone.
+    pub(super) fn tick(&mut self, ticks: usize) -> Reading {
+        let mut last = Reading::default();
         for _ in 0..ticks {
+            last = self.read().0;
+            self.clock.advance(10 * MS);
+        }
+        last
+    }
+
+    /// Lets inference do what it can do now, and waits for it.
+    pub(super) fn settle(&mut self) -> Turn {
+        self.inference.set(self.clock.now().max(self.inference.now()));
+        let turn = self.runtime.settle();
+        self.clock.set(self.inference.now());
+        turn
+    }
+
+    /// Runs everything for some ticks of 10 ms: the control loop in every one, the sensors in every other, and
+    /// inference in its own time.
+    pub(super) fn run(&mut self, ticks: usize, mut each: impl FnMut(Reading, Option<f32>)) {
+        for _ in 0..ticks {
+            let now = self.clock.now();
+            // What was done by now.
+            while self.inference.now() < now && self.runtime.turn() == Turn::Worked {}
+            self.inference.set(now.max(self.inference.now()));
             if self.ms().is_multiple_of(20) {
                 self.observe();
             }
             let (reading, value) = self.read();
             each(reading, value);
-            let next = now + 10 * MS;
-            while busy_until < next && self.runtime.turn() == Turn::Worked {
-                busy_until = self.clock.now();
-            }
-            // A quantum that takes longer than a tick has moved the clock past it; such ticks are missed ticks.
-            now = next.max(self.clock.now());
-            self.clock.set(now);
-            self.runtime.watch();
+            while self.inference.now() <= now && self.runtime.turn() == Turn::Worked {}
+            self.runtime.watch_at(now);
+            self.clock.advance(10 * MS);
         }
     }
 
@@ -127,19 +144,19 @@ fn chunks_follow_each_other_without_a_gap() {
 #[test]
 fn replanning_waits_for_remaining_rows_and_a_fresh_observation() {
     let mut rig = Rig::new(Fake::new(20, 1), &config());
-    assert_eq!(rig.runtime.settle(), Turn::Wait(None), "nothing seen yet");
+    assert_eq!(rig.settle(), Turn::Wait(None), "nothing seen yet");
     rig.observe();
-    assert_eq!(rig.runtime.settle(), Turn::Wait(None), "one chunk, and now a newer observation is needed");
+    assert_eq!(rig.settle(), Turn::Wait(None), "one chunk, and now a newer observation is needed");
     assert_eq!(rig.runtime.stats().inference.published, 1);
     rig.observe();
     // Ten rows remain once row 9 begins, 180 ms after the capture of the observation.
     let due = rig.clock.now() + 180 * MS;
-    assert_eq!(rig.runtime.settle(), Turn::Wait(Some(due)));
-    rig.read();
-    assert_eq!(rig.runtime.settle(), Turn::Wait(Some(due)), "the control loop agrees");
-    rig.clock.set(due);
-    rig.read();
-    assert_eq!(rig.runtime.settle(), Turn::Wait(None));
+    assert_eq!(rig.settle(), Turn::Wait(Some(due)), "as time goes");
+    for _ in 0..18 {
+        rig.tick(1);
+        assert_eq!(rig.runtime.turn(), Turn::Wait(Some(due)), "as the control loop says");
+    }
+    assert_eq!((rig.clock.now(), rig.settle()), (due, Turn::Wait(None)));
     assert_eq!(rig.runtime.stats().inference.published, 2);
 }
 
@@ -147,14 +164,11 @@ fn replanning_waits_for_remaining_rows_and_a_fresh_observation() {
 fn a_robot_that_holds_gets_a_new_chunk_at_once() {
     let mut rig = Rig::new(Fake::new(20, 1), &RuntimeConfig { replan: Replan::Remaining(0), ..config() });
     rig.observe();
-    rig.runtime.settle();
-    for _ in 0..45 {
-        rig.read();
-        rig.clock.advance(10 * MS);
-    }
-    assert_eq!(rig.read().0.status, Status::Hold);
+    rig.settle();
+    assert_eq!(rig.tick(45).status, Status::Hold);
+    rig.read();
     rig.observe();
-    rig.runtime.settle();
+    rig.settle();
     assert_eq!(rig.runtime.stats().inference.published, 2);
     assert_eq!(rig.read().0.status, Status::Hold, "the same tick");
     rig.clock.advance(10 * MS);
@@ -176,7 +190,7 @@ fn a_new_prompt_restarts_the_chunk_between_two_steps() {
     assert_eq!(rig.runtime.turn(), Turn::Worked);
     assert_eq!(rig.runtime.turn(), Turn::Worked);
     rig.runtime.set_prompt("the other one").unwrap();
-    rig.runtime.settle();
+    rig.settle();
     let begin = |chunk| Call::Begin { chunk, seen: 0.0, guided: None };
     let mut want = vec![begin(1), Call::Step(0), Call::Prompt("the other one".into()), begin(2)];
     want.extend((0..4).map(Call::Step).chain([Call::Finish]));
@@ -186,10 +200,10 @@ fn a_new_prompt_restarts_the_chunk_between_two_steps() {
     rig.runtime.set_num_steps(2).unwrap();
     rig.clock.advance(400 * MS);
     rig.observe();
-    rig.runtime.settle();
+    rig.settle();
     assert_eq!(rig.calls()[want.len()..], [Call::NumSteps(2), begin_at(3, 20.0), Call::Step(0), Call::Step(1), Call::Finish]);
     rig.runtime.set_num_steps(0).unwrap();
-    rig.runtime.settle();
+    rig.settle();
     let failed = rig.events().into_iter().any(|e| matches!(e, Event::CommandFailed { error } if error == "no steps"));
     assert!(failed, "and the runtime goes on");
 }
@@ -203,13 +217,13 @@ fn a_chunk_past_its_deadline_is_dropped_between_two_steps() {
     let mut rig = Rig::new(Fake::new(20, 1), &RuntimeConfig { deadline: Some(25 * MS), ..config() });
     rig.script.lock().unwrap().step_time = 10 * MS;
     rig.observe();
-    rig.runtime.settle();
+    rig.settle();
     let missed = Event::DeadlineMiss { chunk: 1, steps: 3, after_ns: 30_000_000 };
     assert_eq!(rig.events(), [missed]);
     assert_eq!(rig.runtime.stats().inference.deadline_misses, 1);
     rig.script.lock().unwrap().step_time = 5 * MS;
     rig.observe();
-    rig.runtime.settle();
+    rig.settle();
     assert_eq!(rig.runtime.stats().inference.published, 1);
 }
 
@@ -218,7 +232,7 @@ fn an_observation_too_old_to_act_on_is_not_computed_from() {
     let mut rig = Rig::new(Fake::new(20, 1), &config());
     rig.observe();
     rig.clock.advance(1001 * MS);
-    assert_eq!(rig.runtime.settle(), Turn::Wait(None));
+    assert_eq!(rig.settle(), Turn::Wait(None));
     assert_eq!(rig.runtime.stats().inference.stale_observations, 1);
     assert_eq!(rig.calls(), []);
 }
@@ -251,7 +265,7 @@ fn limits_can_be_changed_while_it_runs() {
     assert!(stats.inference.rejected_limits > 0);
     assert!(rig.controller.action().unwrap()[0] < 30.0, "nothing past the limit was followed");
     rig.runtime.set_limits(Some(Limits { min: vec![-1.0; 2], max: vec![10.0; 2] })).unwrap();
-    rig.runtime.settle();
+    rig.settle();
     assert!(rig.events().iter().any(|e| matches!(e, Event::CommandFailed { .. })));
 }
 

@@ -4,7 +4,6 @@ use super::fake::{Call, Fake, Guided};
 use super::lockstep::{MS, Rig, config};
 use crate::policy::rtc::{PrefixSchedule, RtcConfig, prefix_weights};
 use crate::realtime::chunk::Interpolation;
-use crate::realtime::clock::Clock;
 use crate::realtime::delay::DelayConfig;
 use crate::realtime::reading::Flags;
 use crate::realtime::timeline::TimelineConfig;
@@ -28,19 +27,13 @@ fn the_leftover_is_what_would_have_been_executed_from_the_capture_on() {
         let config = RuntimeConfig { timeline: TimelineConfig { interpolation, ..base.timeline.clone() }, ..base };
         let mut rig = Rig::new(Fake::new(20, 1), &config);
         rig.observe();
-        rig.runtime.settle();
-        for _ in 0..21 {
-            rig.read();
-            rig.clock.advance(10 * MS);
-        }
+        rig.settle();
+        rig.tick(21);
         // Seen at 210 ms: half-way through row 10. Three rows' time from capture to begin, and nothing known of how
         // long computing takes, as the first inference does not count.
         rig.observe();
-        for _ in 0..6 {
-            rig.read();
-            rig.clock.advance(10 * MS);
-        }
-        rig.runtime.settle();
+        rig.tick(6);
+        rig.settle();
         let calls = rig.calls();
         let begins: Vec<_> = calls.iter().filter(|c| matches!(c, Call::Begin { .. })).collect();
         assert_eq!(guided(begins[0]), None, "nothing to join");
@@ -61,14 +54,11 @@ fn rows_that_were_never_planned_do_not_guide() {
     let config = RuntimeConfig { replan: Replan::Remaining(4), ..with_rtc() };
     let mut rig = Rig::new(Fake::new(20, 1), &config);
     rig.observe();
-    rig.runtime.settle();
-    for _ in 0..32 {
-        rig.read();
-        rig.clock.advance(10 * MS);
-    }
+    rig.settle();
+    rig.tick(32);
     rig.read();
     rig.observe();
-    rig.runtime.settle();
+    rig.settle();
     let calls = rig.calls();
     let got = calls.iter().rev().find_map(guided).unwrap();
     assert_eq!(got.leftover[..5], [16.0, 17.0, 18.0, 19.0, 19.0], "held, not zero");
@@ -80,13 +70,10 @@ fn a_robot_at_rest_is_not_guided() {
     let config = RuntimeConfig { replan: Replan::Remaining(0), ..with_rtc() };
     let mut rig = Rig::new(Fake::new(20, 1), &config);
     rig.observe();
-    rig.runtime.settle();
-    for _ in 0..50 {
-        rig.read();
-        rig.clock.advance(10 * MS);
-    }
+    rig.settle();
+    rig.tick(50);
     rig.observe();
-    rig.runtime.settle();
+    rig.settle();
     assert_eq!(rig.calls().iter().filter(|c| matches!(c, Call::Begin { .. })).count(), 2);
     assert!(rig.calls().iter().all(|c| guided(c).is_none()));
 }
@@ -115,7 +102,7 @@ fn the_measured_delay_is_the_row_that_is_joined_within_one() {
     }
 }
 
-/// The largest and the mean seam jump over a minute, with 10 or 11 control ticks of 10 ms per chunk.
+/// The largest and the mean seam jump over a minute of 50 Hz actions.
 fn seams(rtc: Option<RtcConfig>, latency_ms: u32) -> (f32, f32) {
     let mut fake = Fake::new(50, 1);
     fake.spread = 5.0;
@@ -148,15 +135,13 @@ fn guidance_takes_the_jump_out_of_the_seams() {
         let (worst, mean) = seams(None, latency_ms);
         println!("{latency_ms} ms without RTC: worst {worst:.3}, mean {mean:.3}");
         assert!(worst > 5.0, "the test must have something to show: {worst}");
-        for schedule in [PrefixSchedule::Linear, PrefixSchedule::Exp, PrefixSchedule::Ones, PrefixSchedule::Zeros] {
+        // Not `zeros`: it guides the rows that are past when the chunk is joined, and leaves the first one free.
+        for schedule in [PrefixSchedule::Linear, PrefixSchedule::Exp, PrefixSchedule::Ones] {
             let rtc = RtcConfig { schedule, execution_horizon: 20, ..RtcConfig::default() };
             let (guided_worst, guided_mean) = seams(Some(rtc), latency_ms);
             println!("{latency_ms} ms with {schedule}: worst {guided_worst:.3}, mean {guided_mean:.3}");
-            // With no latency and "zeros", no row is certain, so nothing guides.
-            if latency_ms > 0 || schedule != PrefixSchedule::Zeros {
-                assert!(guided_worst < worst * 0.5, "{latency_ms} ms, {schedule}: {guided_worst} of {worst}");
-                assert!(guided_mean < mean * 0.5, "{latency_ms} ms, {schedule}: {guided_mean} of {mean}");
-            }
+            assert!(guided_worst < worst * 0.5, "{latency_ms} ms, {schedule}: {guided_worst} of {worst}");
+            assert!(guided_mean < mean * 0.5, "{latency_ms} ms, {schedule}: {guided_mean} of {mean}");
         }
     }
 }
@@ -173,5 +158,4 @@ fn rtc_can_be_turned_on_and_off_while_it_runs() {
     rig.runtime.set_rtc(None).unwrap();
     rig.run(100, |_, _| {});
     assert!(rig.runtime.stats().inference.guided <= guided + 1);
-    assert!(rig.clock.now().as_nanos() > 0);
 }

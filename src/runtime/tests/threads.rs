@@ -86,10 +86,18 @@ fn an_observation_becomes_an_action_and_stopping_becomes_hold() {
 #[test]
 fn a_panic_on_the_inference_thread_is_hold_and_nothing_more() {
     let fake = Fake::new(20, 1);
-    // Call 0 is the warm-up; the second chunk's second step goes wrong.
-    fake.script.lock().unwrap().faults.insert(1 + 6 + 2, Fault::Panic);
-    let (runtime, mut sensors, mut controller) =
-        Runtime::start(fake, &RuntimeConfig { replan: Replan::Period(Duration::ZERO), ..plain() }).unwrap();
+    let script = fake.script.clone();
+    let replan = Replan::Period(Duration::ZERO);
+    let (runtime, mut sensors, mut controller) = Runtime::start(fake, &RuntimeConfig { replan, ..plain() }).unwrap();
+    eventually("an action", || {
+        observe(&mut sensors, 1.0);
+        controller.read().status == Status::Ok
+    });
+    {
+        let mut script = script.lock().unwrap();
+        let soon = script.calls.len() + 8;
+        script.faults.insert(soon, Fault::Panic);
+    }
     eventually("giving up", || {
         observe(&mut sensors, 1.0);
         runtime.stats().phase == Phase::Failed
@@ -153,6 +161,13 @@ fn everything_at_once() {
     };
     let (runtime, mut sensors, mut controller) = Runtime::start(fake, &config).unwrap();
     let done = AtomicBool::new(false);
+    /// Ends the other threads when one has failed.
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -161,6 +176,7 @@ fn everything_at_once() {
             }
         });
         scope.spawn(|| {
+            let _ends = Ends(&done);
             while !done.load(Ordering::Relaxed) {
                 let reading = controller.read();
                 if let Some(action) = controller.action() {
@@ -171,6 +187,7 @@ fn everything_at_once() {
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
+        let _ends = Ends(&done);
         let mut events = 0;
         eventually("fifty chunks", || {
             _ = runtime.set_limits(None);
@@ -179,7 +196,6 @@ fn everything_at_once() {
             assert!(record.chunks.iter().all(|c| c.actions.iter().all(|a| a.iter().all(|v| *v == a[0]))));
             runtime.stats().inference.published >= 50
         });
-        done.store(true, Ordering::Relaxed);
         assert!(events > 0);
     });
     let stats = runtime.stats();
