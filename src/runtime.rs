@@ -258,10 +258,16 @@ impl Drop for Runtime {
 impl Office {
     fn command(&self, command: Command) -> Result<()> {
         if matches!(self.shared.phase(), Phase::Failed | Phase::Stopped) {
-            return Err(Error::new(ErrorKind::Runtime, "the inference thread has given up; start a new runtime"));
+            return Err(Error::new(
+                ErrorKind::Runtime,
+                "the inference thread has given up; start a new runtime",
+            ));
         }
         self.commands.try_send(command).map_err(|_| {
-            Error::new(ErrorKind::Runtime, format!("{COMMANDS} commands are waiting for the inference thread already"))
+            Error::new(
+                ErrorKind::Runtime,
+                format!("{COMMANDS} commands are waiting for the inference thread already"),
+            )
         })?;
         self.waker.notify();
         Ok(())
@@ -278,7 +284,10 @@ impl Thread {
                 Err(Error::new(ErrorKind::Runtime, what))
             }
             _ => self.handle.join().map_err(|panic| {
-                Error::new(ErrorKind::Runtime, format!("thread {name} panicked: {}", worker::in_words(&*panic)))
+                Error::new(
+                    ErrorKind::Runtime,
+                    format!("thread {name} panicked: {}", worker::in_words(&*panic)),
+                )
             }),
         }
     }
@@ -292,7 +301,8 @@ fn spawn(name: &str, waker: Waker, body: impl FnOnce() + Send + 'static) -> Resu
         body();
     };
     let handle = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    let handle = handle.map_err(|e| Error::with_source(ErrorKind::Runtime, format!("starting thread {name}"), e))?;
+    let handle =
+        handle.map_err(|e| Error::with_source(ErrorKind::Runtime, format!("starting thread {name}"), e))?;
     Ok(Thread { handle, waker, ended })
 }
 

@@ -31,12 +31,18 @@ fn sleep_until(deadline: Timestamp) {
         tv_nsec: (deadline.as_nanos() % 1_000_000_000) as i64,
     };
     // SAFETY: `until` is valid for the call; no remainder is asked for.
-    unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut()) };
+    unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut())
+    };
 }
 
 /// Runs `write` for ever at the lowest priority and `read` at SCHED_FIFO 90 at random moments, both on one CPU.
 /// Returns how long the reads took.
-fn contend(seconds: u64, mut write: impl FnMut(u64) + Send, mut read: impl FnMut() -> u64 + Send) -> HistogramSnapshot {
+fn contend(
+    seconds: u64,
+    mut write: impl FnMut(u64) + Send,
+    mut read: impl FnMut() -> u64 + Send,
+) -> HistogramSnapshot {
     let cpu = *ThreadConfig::off().apply().unwrap().cpus.last().unwrap();
     let (stop, started) = (AtomicBool::new(false), AtomicBool::new(false));
     let histogram = Histogram::new();
@@ -60,7 +66,8 @@ fn contend(seconds: u64, mut write: impl FnMut(u64) + Send, mut read: impl FnMut
             let (mut random, mut last) = (1u64, 0);
             let end = Timestamp::now() + Duration::from_secs(seconds);
             while Timestamp::now() < end {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 // 50 to 200 µs apart, so that the writer is interrupted anywhere.
                 sleep_until(Timestamp::now().plus(50_000 + (random >> 33) % 150_000));
                 let before = Timestamp::now();
@@ -110,18 +117,26 @@ fn a_preempted_writer_does_not_hold_up_the_reader() {
         move || receiver.try_recv().map_or(0, |value| whole(&value)),
     );
     let (our_worst, their_worst) = (ours.max().unwrap(), theirs.max().unwrap());
-    let stalls = |h: &HistogramSnapshot| h.buckets().filter(|(ns, _)| *ns > 10_000_000).map(|(_, n)| n).sum::<u64>();
+    let stalls =
+        |h: &HistogramSnapshot| h.buckets().filter(|(ns, _)| *ns > 10_000_000).map(|(_, n)| n).sum::<u64>();
     for (name, h) in [("cell", &ours), ("crossbeam-channel", &theirs)] {
         let s = h.summary();
         println!(
             "{name}: {} reads, p50 {:?} ns, p99 {:?} ns, p99.9 {:?} ns, worst {} ns, {} above 10 ms",
-            s.count, s.p50, s.p99, s.p99_9, s.max.unwrap_or(0), stalls(h),
+            s.count,
+            s.p50,
+            s.p99,
+            s.p99_9,
+            s.max.unwrap_or(0),
+            stalls(h),
         );
     }
     assert_eq!(stalls(&ours), 0, "worst read {our_worst} ns");
     if stalls(&theirs) > 0 {
         assert!(our_worst * 10 < their_worst);
     } else {
-        println!("the channel did not stall this time: its writer was never interrupted between claim and stamp");
+        println!(
+            "the channel did not stall this time: its writer was never interrupted between claim and stamp"
+        );
     }
 }

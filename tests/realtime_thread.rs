@@ -54,7 +54,8 @@ fn root_gets_everything_and_it_is_read_back() {
         }
         return;
     }
-    let lock_memory = if std::env::var(CASE).unwrap() == "all" { MemoryLock::All } else { MemoryLock::OnFault };
+    let lock_memory =
+        if std::env::var(CASE).unwrap() == "all" { MemoryLock::All } else { MemoryLock::OnFault };
     let config = ThreadConfig { lock_memory, ..everything(Realtime::Enforce) };
     let before = ThreadConfig::off().apply().unwrap();
     assert_eq!((before.scheduler, before.locked_kib), ("other", 0));
@@ -89,7 +90,11 @@ fn a_plain_user_is_told_what_is_missing_and_may_go_on() {
     assert_eq!((got.scheduler, got.priority, got.locked_kib), ("other", 0, 0));
     let missing: Vec<_> = got.missing.iter().map(|m| m.what).collect();
     assert_eq!(missing, ["memory lock", "scheduling"], "{:?}", got.missing);
-    assert!(got.missing[0].why.contains("64 KiB") && got.missing[0].why.contains("memlock"), "{:?}", got.missing);
+    assert!(
+        got.missing[0].why.contains("64 KiB") && got.missing[0].why.contains("memlock"),
+        "{:?}",
+        got.missing
+    );
     assert!(got.missing[1].why.contains("rtprio"), "{:?}", got.missing);
     assert_eq!(got.cpus, [0], "needs no right");
     // Nothing half done: memory can still be had.
@@ -102,6 +107,7 @@ fn a_plain_user_is_told_what_is_missing_and_may_go_on() {
     let error = only_scheduling.apply().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RealtimeDenied);
     assert!(error.to_string().contains("rtprio"), "{error}");
-    let neither = ThreadConfig { lock_memory: MemoryLock::Off, priority: None, ..everything(Realtime::Enforce) };
+    let neither =
+        ThreadConfig { lock_memory: MemoryLock::Off, priority: None, ..everything(Realtime::Enforce) };
     neither.apply().unwrap();
 }

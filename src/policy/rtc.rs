@@ -120,7 +120,12 @@ pub fn guidance_weight(time: f64, max: f32) -> f32 {
 /// # Panics
 /// If `dim` is zero, or either slice is not made of whole rows, or `leftover` has none.
 pub fn pad_by_holding(leftover: &[f32], dim: usize, out: &mut [f32]) -> usize {
-    assert!(dim > 0 && !leftover.is_empty() && leftover.len().is_multiple_of(dim) && out.len().is_multiple_of(dim));
+    assert!(
+        dim > 0
+            && !leftover.is_empty()
+            && leftover.len().is_multiple_of(dim)
+            && out.len().is_multiple_of(dim)
+    );
     let planned = leftover.len().min(out.len());
     out[..planned].copy_from_slice(&leftover[..planned]);
     let last = &leftover[leftover.len() - dim..];
@@ -153,13 +158,23 @@ mod tests {
         let exp = [1.0, 1.0, 1.0, 1.0, 0.677, 0.434, 0.256, 0.134, 0.055, 0.013, 0.0, 0.0];
         assert_close(&weights(PrefixSchedule::Linear, 4, 10, 12), &linear, 5e-4);
         assert_close(&weights(PrefixSchedule::Exp, 4, 10, 12), &exp, 6e-4);
-        assert_close(&weights(PrefixSchedule::Ones, 4, 10, 12), &[[1.0; 10].as_slice(), &[0.0; 2]].concat(), 0.0);
-        assert_close(&weights(PrefixSchedule::Zeros, 4, 10, 12), &[[1.0; 4].as_slice(), &[0.0; 8]].concat(), 0.0);
+        assert_close(
+            &weights(PrefixSchedule::Ones, 4, 10, 12),
+            &[[1.0; 10].as_slice(), &[0.0; 2]].concat(),
+            0.0,
+        );
+        assert_close(
+            &weights(PrefixSchedule::Zeros, 4, 10, 12),
+            &[[1.0; 4].as_slice(), &[0.0; 8]].concat(),
+            0.0,
+        );
     }
 
     #[test]
     fn weights_at_the_edges() {
-        for schedule in [PrefixSchedule::Zeros, PrefixSchedule::Ones, PrefixSchedule::Linear, PrefixSchedule::Exp] {
+        for schedule in
+            [PrefixSchedule::Zeros, PrefixSchedule::Ones, PrefixSchedule::Linear, PrefixSchedule::Exp]
+        {
             // A delay beyond the end is cut to the end: every planned row is certain, none falls.
             assert_eq!(weights(schedule, 9, 3, 5), [1.0, 1.0, 1.0, 0.0, 0.0], "{schedule}");
             assert_eq!(weights(schedule, 0, 0, 3), [0.0; 3], "{schedule}: nothing left over, nothing guided");
@@ -216,7 +231,9 @@ mod tests {
 
     #[test]
     fn names_parse_and_unknown_ones_say_what_there_is() {
-        for schedule in [PrefixSchedule::Zeros, PrefixSchedule::Ones, PrefixSchedule::Linear, PrefixSchedule::Exp] {
+        for schedule in
+            [PrefixSchedule::Zeros, PrefixSchedule::Ones, PrefixSchedule::Linear, PrefixSchedule::Exp]
+        {
             assert_eq!(schedule.to_string().parse(), Ok(schedule));
             assert_eq!(schedule.to_string().to_uppercase().parse(), Ok(schedule));
         }

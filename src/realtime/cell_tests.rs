@@ -156,7 +156,10 @@ mod loom_model {
             assert_eq!(last, writes, "the last value must arrive");
             assert_eq!(taken + lost, writes, "each value is either taken or reported lost");
         });
-        eprintln!("loom: {writes} writes, {reads}+1 reads: {} executions", explored.load(std::sync::atomic::Ordering::Relaxed));
+        eprintln!(
+            "loom: {writes} writes, {reads}+1 reads: {} executions",
+            explored.load(std::sync::atomic::Ordering::Relaxed)
+        );
     }
 
     #[test]

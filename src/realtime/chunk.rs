@@ -147,7 +147,9 @@ impl std::fmt::Display for Reject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Reject::NonFinite { index } => write!(f, "value {index} of the chunk is NaN or infinite"),
-            Reject::OutOfLimits { index, value } => write!(f, "value {index} of the chunk, {value}, is out of limits"),
+            Reject::OutOfLimits { index, value } => {
+                write!(f, "value {index} of the chunk, {value}, is out of limits")
+            }
             Reject::WrongLength { got } => write!(f, "the engine gave {got} values, which is no whole chunk"),
         }
     }
@@ -172,12 +174,15 @@ impl Gate {
 
     /// A gate with inclusive limits per joint, in robot units.
     pub fn with_limits(min: &[f32], max: &[f32]) -> Result<Self> {
-        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, format!("action limits: {what}")));
+        let bad =
+            |what: String| Err(Error::new(ErrorKind::InvalidArgument, format!("action limits: {what}")));
         if min.len() != max.len() || min.is_empty() {
             return bad(format!("{} lower and {} upper ones; each joint needs both", min.len(), max.len()));
         }
-        // Written so that NaN fails too.
-        if let Some(i) = (0..min.len()).find(|&i| !(min[i] <= max[i])) {
+        // NaN has no order, so it fails too.
+        if let Some(i) =
+            (0..min.len()).find(|&i| min[i].partial_cmp(&max[i]).is_none_or(|order| order.is_gt()))
+        {
             return bad(format!("joint {i} has lower {} and upper {}", min[i], max[i]));
         }
         let finite = |v: &f32| v.clamp(f32::MIN, f32::MAX);

@@ -53,7 +53,8 @@ pub struct DelayEstimator {
 impl DelayEstimator {
     /// An estimator that has seen nothing yet.
     pub fn new(config: DelayConfig) -> Result<Self> {
-        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, format!("delay estimate: {what}")));
+        let bad =
+            |what: String| Err(Error::new(ErrorKind::InvalidArgument, format!("delay estimate: {what}")));
         if config.window == 0 || config.window > MAX_WINDOW {
             return bad(format!("a window of {} latencies; use 1 to {MAX_WINDOW}", config.window));
         }

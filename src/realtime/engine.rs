@@ -46,7 +46,12 @@ pub trait Engine: Send {
 
     /// Takes in an observation: everything up to the first denoise step. `chunk` is the number the chunk will have;
     /// noise is to be drawn from it (and a seed) alone, so that a recording can be replayed.
-    fn begin(&mut self, observation: &Self::Observation, guidance: Option<Guidance<'_>>, chunk: u64) -> Result<()>;
+    fn begin(
+        &mut self,
+        observation: &Self::Observation,
+        guidance: Option<Guidance<'_>>,
+        chunk: u64,
+    ) -> Result<()>;
 
     /// One denoise step, `k` from 0.
     fn step(&mut self, k: usize) -> Result<()>;

@@ -5,8 +5,8 @@
 //! steps. They run under RealtimeSanitizer in the checks.
 
 pub mod cell;
-pub mod clock;
 pub mod chunk;
+pub mod clock;
 pub mod delay;
 pub mod engine;
 mod limiter;

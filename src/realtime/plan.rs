@@ -55,7 +55,8 @@ impl Grid {
     #[inline]
     pub(super) fn time_of(&self, then: Timestamp) -> i64 {
         let due = self.due.unwrap_or(then);
-        let whole = |distance: u64| signed(distance.saturating_add(self.period / 2) / self.period * self.period);
+        let whole =
+            |distance: u64| signed(distance.saturating_add(self.period / 2) / self.period * self.period);
         self.time() - whole(due.since(then)) + whole(then.since(due))
     }
 }

@@ -292,7 +292,10 @@ mod tests {
         let record = view.take();
         assert_eq!(record.chunks.len(), CHUNKS);
         for (i, chunk) in (4..20u64).zip(&record.chunks) {
-            assert_eq!((chunk.number, chunk.captured_ns, chunk.begun_ns, chunk.published_ns), (i, i << 40, i + 1, i + 2));
+            assert_eq!(
+                (chunk.number, chunk.captured_ns, chunk.begun_ns, chunk.published_ns),
+                (i, i << 40, i + 1, i + 2)
+            );
             assert_eq!((chunk.guided_rows, chunk.inference_delay), (4, 5));
             assert_eq!(chunk.rejected, reasons[i as usize % 4].map(|r| r.to_string()));
             assert_eq!(chunk.actions[0], [i as f32, 1.0]);

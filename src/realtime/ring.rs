@@ -29,10 +29,8 @@ pub(super) struct RingView(Arc<Shared>);
 
 /// A ring of the last `slots` records of `words` 32-bit words each.
 pub(super) fn ring(slots: usize, words: usize) -> (RingWriter, RingView) {
-    let slot = |_| Slot {
-        sequence: AtomicU64::new(0),
-        words: (0..words).map(|_| AtomicU32::new(0)).collect(),
-    };
+    let slot =
+        |_| Slot { sequence: AtomicU64::new(0), words: (0..words).map(|_| AtomicU32::new(0)).collect() };
     let shared = Arc::new(Shared { slots: (0..slots).map(slot).collect(), written: AtomicU64::new(0) });
     (RingWriter(Arc::clone(&shared)), RingView(shared))
 }

@@ -120,22 +120,27 @@ impl ThreadConfig {
             }
             heap_kept = self.keep_heap && keep_heap();
             if self.keep_heap && !heap_kept {
-                missing.push(Missing { what: "heap", why: "this C library cannot be told to keep memory".into() });
+                missing.push(Missing {
+                    what: "heap",
+                    why: "this C library cannot be told to keep memory".into(),
+                });
             }
             stack_prefaulted = prefault_stack(self.prefault_stack);
         }
         let obtained = self.read_back(missing, stack_prefaulted, heap_kept)?;
         match (self.realtime, obtained.missing.first()) {
-            (Realtime::Enforce, Some(Missing { what, why })) => {
-                Err(Error::new(ErrorKind::RealtimeDenied, format!("real time enforced, {what} not obtained: {why}")))
-            }
+            (Realtime::Enforce, Some(Missing { what, why })) => Err(Error::new(
+                ErrorKind::RealtimeDenied,
+                format!("real time enforced, {what} not obtained: {why}"),
+            )),
             _ => Ok(obtained),
         }
     }
 
     /// Reads everything back, and lists as missing what a call said it had done but the system does not show.
     fn read_back(&self, missing: Vec<Missing>, stack_prefaulted: usize, heap_kept: bool) -> Result<Obtained> {
-        let failed = |what: &str, e: io::Error| Error::with_source(ErrorKind::Io, format!("reading back {what}"), e);
+        let failed =
+            |what: &str, e: io::Error| Error::with_source(ErrorKind::Io, format!("reading back {what}"), e);
         let (scheduler, priority) = scheduler().map_err(|e| failed("the scheduling policy", e))?;
         let cpus = affinity().map_err(|e| failed("the CPU affinity", e))?;
         let locked_kib = locked_kib().map_err(|e| failed("the locked memory", e))?;
@@ -152,7 +157,10 @@ impl ThreadConfig {
         if self.realtime != Realtime::Off {
             let wanted = sorted(&self.cpus);
             let differs = [
-                ("scheduling", self.priority.is_some_and(|p| (obtained.scheduler, obtained.priority) != ("fifo", p))),
+                (
+                    "scheduling",
+                    self.priority.is_some_and(|p| (obtained.scheduler, obtained.priority) != ("fifo", p)),
+                ),
                 ("CPU affinity", !wanted.is_empty() && obtained.cpus != wanted),
                 ("memory lock", self.lock_memory != MemoryLock::Off && obtained.locked_kib == 0),
             ];
@@ -188,7 +196,9 @@ fn set_fifo(priority: i32) -> io::Result<()> {
     // SAFETY: `param` is valid for the call; 0 means the calling thread.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) } {
         0 => Ok(()),
-        _ => Err(last_error("allow it with `rtprio` in limits.conf, LimitRTPRIO= in the service, or CAP_SYS_NICE")),
+        _ => Err(last_error(
+            "allow it with `rtprio` in limits.conf, LimitRTPRIO= in the service, or CAP_SYS_NICE",
+        )),
     }
 }
 

@@ -84,7 +84,10 @@ impl TimelineConfig {
         }
         if let Some(limits) = &self.step_limits {
             if limits.len() != dim {
-                return bad(format!("{} step limits for actions of {dim} values; give one a joint", limits.len()));
+                return bad(format!(
+                    "{} step limits for actions of {dim} values; give one a joint",
+                    limits.len()
+                ));
             }
             if let Some(joint) = limits.iter().position(|limit| limit.is_nan() || *limit <= 0.0) {
                 return bad(format!("step limit {} of joint {joint}; use a positive number", limits[joint]));
@@ -252,7 +255,8 @@ impl Timeline {
 
     fn tick(&mut self, now: Timestamp, ticks: u64, chunk: &Chunk, fault: Flags) {
         let at = self.grid.time();
-        let before = at.saturating_sub(i64::try_from(ticks).unwrap_or(i64::MAX).saturating_mul(self.control_period));
+        let before =
+            at.saturating_sub(i64::try_from(ticks).unwrap_or(i64::MAX).saturating_mul(self.control_period));
         let missed = ticks - 1;
         let mut flags = fault;
         self.last.seam_jump = 0.0;

@@ -106,7 +106,8 @@ mod futex {
             // FUTEX_WAIT_BITSET takes an absolute time on CLOCK_MONOTONIC, where FUTEX_WAIT takes a relative one.
             let op = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
             let until = deadline.map(|deadline| libc::timespec {
-                tv_sec: libc::time_t::try_from(deadline.as_nanos() / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+                tv_sec: libc::time_t::try_from(deadline.as_nanos() / 1_000_000_000)
+                    .unwrap_or(libc::time_t::MAX),
                 tv_nsec: (deadline.as_nanos() % 1_000_000_000) as libc::c_long,
             });
             let until = until.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

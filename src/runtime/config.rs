@@ -115,7 +115,10 @@ pub(super) fn gate(limits: Option<&Limits>, dim: usize) -> Result<Gate> {
 pub(super) fn check_rtc(rtc: &RtcConfig, rows: usize) -> Result<()> {
     let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
     if rtc.execution_horizon == 0 || rtc.execution_horizon > rows {
-        return bad(format!("RTC execution horizon {}; use 1 to {rows}, the action horizon", rtc.execution_horizon));
+        return bad(format!(
+            "RTC execution horizon {}; use 1 to {rows}, the action horizon",
+            rtc.execution_horizon
+        ));
     }
     if !(rtc.max_guidance_weight >= 0.0 && rtc.max_guidance_weight.is_finite()) {
         return bad(format!("RTC guidance weight {}; use a number from 0", rtc.max_guidance_weight));

@@ -44,7 +44,10 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PublishError::FromTheFuture { by_ns } => {
-                write!(f, "the capture time is {by_ns} ns ahead of CLOCK_MONOTONIC; is it from another clock?")
+                write!(
+                    f,
+                    "the capture time is {by_ns} ns ahead of CLOCK_MONOTONIC; is it from another clock?"
+                )
             }
             PublishError::OutOfOrder { by_ns } => {
                 write!(f, "the capture time is {by_ns} ns before that of the observation published last")

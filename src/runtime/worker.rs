@@ -269,7 +269,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         let since = i128::from(info.captured.as_nanos()) - i128::from(progress.at.as_nanos());
         let position = i128::from(progress.position_ns) + since;
         let period = self.action_period as f64;
-        let planned = self.previous.leftover_into(position as f64 / period, self.interpolation, &mut self.leftover);
+        let planned =
+            self.previous.leftover_into(position as f64 / period, self.interpolation, &mut self.leftover);
         if planned == 0 {
             return None;
         }

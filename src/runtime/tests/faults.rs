@@ -79,7 +79,11 @@ fn a_bad_value_at_any_place_in_any_step_never_comes_out() {
                 }
                 escaped_the_flow += rejected;
                 let begun = stats.begun;
-                assert_eq!(stats.published + rejected, begun - u64::from(stats.published + rejected != begun), "{what}");
+                assert_eq!(
+                    stats.published + rejected,
+                    begun - u64::from(stats.published + rejected != begun),
+                    "{what}"
+                );
                 injected += 1;
             }
         }
@@ -123,7 +127,8 @@ fn every_fault_at_every_call_ends_in_a_defined_status() {
                     assert!(flags.contains(Flags::STOPPED), "{what}");
                     assert!(matches!(status, Status::Hold | Status::Empty), "{what}: {status:?}");
                     assert_eq!(rig.calls().len(), call + 1, "{what}: an engine that panicked is left alone");
-                    let gave_up = |e: &Event| matches!(e, Event::GaveUp { error } if error.contains("told to panic"));
+                    let gave_up =
+                        |e: &Event| matches!(e, Event::GaveUp { error } if error.contains("told to panic"));
                     assert!(rig.events().iter().any(gave_up), "{what}");
                     assert!(rig.runtime.set_prompt("more").is_err(), "{what}");
                 }
@@ -166,7 +171,8 @@ fn frozen_inference_is_stale_then_hold_in_time_every_time() {
     for freeze in 0..1000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Long chunks, so that nothing else ends in HOLD.
-        let mut rig = Rig::new(Fake::new(100, 1), &RuntimeConfig { replan: Replan::Remaining(90), ..config() });
+        let mut rig =
+            Rig::new(Fake::new(100, 1), &RuntimeConfig { replan: Replan::Remaining(90), ..config() });
         rig.script.lock().unwrap().step_time = MS;
         let ticks = 20 + (random >> 33) as usize % 100;
         rig.run(ticks, |reading, _| assert!(matches!(reading.status, Status::Ok | Status::Empty)));

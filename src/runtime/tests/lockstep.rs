@@ -201,10 +201,14 @@ fn a_new_prompt_restarts_the_chunk_between_two_steps() {
     rig.clock.advance(400 * MS);
     rig.observe();
     rig.settle();
-    assert_eq!(rig.calls()[want.len()..], [Call::NumSteps(2), begin_at(3, 20.0), Call::Step(0), Call::Step(1), Call::Finish]);
+    assert_eq!(
+        rig.calls()[want.len()..],
+        [Call::NumSteps(2), begin_at(3, 20.0), Call::Step(0), Call::Step(1), Call::Finish]
+    );
     rig.runtime.set_num_steps(0).unwrap();
     rig.settle();
-    let failed = rig.events().into_iter().any(|e| matches!(e, Event::CommandFailed { error } if error == "no steps"));
+    let failed =
+        rig.events().into_iter().any(|e| matches!(e, Event::CommandFailed { error } if error == "no steps"));
     assert!(failed, "and the runtime goes on");
 }
 
@@ -244,7 +248,10 @@ fn observations_with_impossible_times_are_refused() {
     let later = rig.sensors.publish_at(now, now.plus(1)).unwrap_err();
     assert_eq!(later, PublishError::FromTheFuture { by_ns: 1 });
     // Wall time is the usual mistake, and it looks like the far future.
-    assert!(matches!(rig.sensors.publish(Timestamp::from_nanos(1_790_000_000 << 30)), Err(PublishError::FromTheFuture { .. })));
+    assert!(matches!(
+        rig.sensors.publish(Timestamp::from_nanos(1_790_000_000 << 30)),
+        Err(PublishError::FromTheFuture { .. })
+    ));
     rig.observe();
     let earlier = Timestamp::from_nanos(now.as_nanos() - 7);
     assert_eq!(rig.sensors.publish_at(now, earlier), Err(PublishError::OutOfOrder { by_ns: 7 }));
@@ -288,7 +295,10 @@ fn the_same_inputs_give_the_same_bits() {
     let run = || {
         let mut fake = Fake::new(20, 3);
         fake.spread = 0.3;
-        let mut rig = Rig::new(fake, &RuntimeConfig { rtc: Some(crate::policy::rtc::RtcConfig::default()), ..config() });
+        let mut rig = Rig::new(
+            fake,
+            &RuntimeConfig { rtc: Some(crate::policy::rtc::RtcConfig::default()), ..config() },
+        );
         rig.script.lock().unwrap().step_time = 7 * MS;
         let mut bits = vec![];
         rig.run(300, |reading, value| bits.push((reading, value.map(f32::to_bits))));
@@ -312,7 +322,8 @@ fn settings_that_do_not_fit_the_policy_are_refused() {
     for (i, break_it) in broken.into_iter().enumerate() {
         let mut config = config();
         break_it(&mut config);
-        let error = Lockstep::new(Fake::new(20, 2), &config, SimulatedClock::default()).err().map(|e| e.kind());
+        let error =
+            Lockstep::new(Fake::new(20, 2), &config, SimulatedClock::default()).err().map(|e| e.kind());
         assert_eq!(error, Some(ErrorKind::InvalidArgument), "case {i}");
     }
     assert!(Lockstep::new(Fake::new(0, 2), &config(), SimulatedClock::default()).is_err());

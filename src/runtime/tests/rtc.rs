@@ -24,7 +24,8 @@ fn guided(call: &Call) -> Option<&Guided> {
 fn the_leftover_is_what_would_have_been_executed_from_the_capture_on() {
     for (interpolation, first) in [(Interpolation::None, 10.0), (Interpolation::Linear, 10.5)] {
         let base = with_rtc();
-        let config = RuntimeConfig { timeline: TimelineConfig { interpolation, ..base.timeline.clone() }, ..base };
+        let config =
+            RuntimeConfig { timeline: TimelineConfig { interpolation, ..base.timeline.clone() }, ..base };
         let mut rig = Rig::new(Fake::new(20, 1), &config);
         rig.observe();
         rig.settle();
@@ -95,7 +96,10 @@ fn the_measured_delay_is_the_row_that_is_joined_within_one() {
         let mut compared = 0;
         for (number, delay) in told.filter(|(number, _)| *number > 3) {
             let Some((_, row)) = joined.iter().find(|(chunk, _)| *chunk == number) else { continue };
-            assert!(delay.abs_diff(*row) <= 1, "{step_ms} ms a step, chunk {number}: told {delay}, joined at {row}");
+            assert!(
+                delay.abs_diff(*row) <= 1,
+                "{step_ms} ms a step, chunk {number}: told {delay}, joined at {row}"
+            );
             compared += 1;
         }
         assert!(compared >= 5, "{step_ms} ms a step: only {compared} compared");

@@ -60,7 +60,8 @@ fn a_missing_right_that_is_enforced_fails_to_start() {
         prefault_stack: 0,
         keep_heap: false,
     };
-    let error = Runtime::start(Fake::new(20, 1), &RuntimeConfig { thread: thread.clone(), ..plain() }).unwrap_err();
+    let error =
+        Runtime::start(Fake::new(20, 1), &RuntimeConfig { thread: thread.clone(), ..plain() }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RealtimeDenied);
     let tried = RuntimeConfig { thread: ThreadConfig { realtime: Realtime::Try, ..thread }, ..plain() };
     let (runtime, ..) = Runtime::start(Fake::new(20, 1), &tried).unwrap();
@@ -88,7 +89,8 @@ fn a_panic_on_the_inference_thread_is_hold_and_nothing_more() {
     let fake = Fake::new(20, 1);
     let script = fake.script.clone();
     let replan = Replan::Period(Duration::ZERO);
-    let (runtime, mut sensors, mut controller) = Runtime::start(fake, &RuntimeConfig { replan, ..plain() }).unwrap();
+    let (runtime, mut sensors, mut controller) =
+        Runtime::start(fake, &RuntimeConfig { replan, ..plain() }).unwrap();
     eventually("an action", || {
         observe(&mut sensors, 1.0);
         controller.read().status == Status::Ok
