@@ -28,6 +28,10 @@ pub enum ErrorKind {
     OutOfLimits,
     /// The outputs differ from the reference policy's by more than the bundle's tolerance.
     Parity,
+    /// A real-time right that was insisted on (priority, CPU affinity, locked memory) is missing.
+    RealtimeDenied,
+    /// The real-time runtime could not start, has given up, or is gone.
+    Runtime,
 }
 
 impl ErrorKind {
@@ -45,6 +49,8 @@ impl ErrorKind {
             ErrorKind::NonFinite => "non_finite",
             ErrorKind::OutOfLimits => "out_of_limits",
             ErrorKind::Parity => "parity",
+            ErrorKind::RealtimeDenied => "realtime_denied",
+            ErrorKind::Runtime => "runtime",
         }
     }
 }
