@@ -57,7 +57,9 @@ fn infer_with_longest_prompt(policy: &mut Policy, views: usize) -> Result<(), Fa
     for words in (1..=max_tokens).rev() {
         let prompt = vec!["pick"; words].join(" ");
         let observation = Observation { images: &images, state: &state, prompt: Some(&prompt) };
-        match policy.infer(&observation, &InferOptions { noise: Noise::Seed(0), num_steps: Some(1) }) {
+        match policy
+            .infer(&observation, &InferOptions { noise: Noise::Seed(0), num_steps: Some(1), guidance: None })
+        {
             Ok(_) => return Ok(()),
             Err(e) if words > 1 && e.kind() == pi0_edge::ErrorKind::Observation => {}
             Err(e) => return Err(e.into()),

@@ -43,6 +43,21 @@ impl Postprocessor {
         }
     }
 
+    /// The way back, for what guides a chunk: one action in robot units (`dim` entries) to model units, zero beyond
+    /// `dim` (`padded_dim` entries). A relative policy's action becomes the offset from `raw_state`. `scratch` has
+    /// `dim` entries.
+    pub(crate) fn normalize(&self, action: &[f32], raw_state: &[f32], scratch: &mut [f32], dst: &mut [f32]) {
+        scratch.copy_from_slice(action);
+        if let Some(relative) = &self.relative {
+            for ((offset, state), on) in scratch.iter_mut().zip(raw_state).zip(relative) {
+                *offset -= state * on;
+            }
+        }
+        let (values, padding) = dst.split_at_mut(self.dim);
+        self.normalizer.forward(scratch, values);
+        padding.fill(0.0);
+    }
+
     /// The first entry that is NaN, infinite or outside of the limits, as an error.
     fn check(&self, row: usize, action: &[f32]) -> Result<()> {
         if let Some(column) = action.iter().position(|v| !v.is_finite()) {

@@ -15,7 +15,7 @@ fn the_steady_state_allocates_nothing() {
     let mut policy = load_tiny();
     let two = Scene::new(&policy, &[0, 1], "pick up the cube");
     let three = Scene::new(&policy, &[0, 1, 2], "pick up the cube");
-    let options = |seed| InferOptions { noise: Noise::Seed(seed), num_steps: Some(4) };
+    let options = |seed| InferOptions { noise: Noise::Seed(seed), num_steps: Some(4), guidance: None };
     two.with(|o| {
         policy.infer(o, &options(0)).unwrap();
         let region = Region::new(&INSTRUMENTED_SYSTEM);

@@ -60,7 +60,7 @@ fn addresses_stay_when_cameras_and_prompt_change() {
 #[test]
 fn nothing_stale_is_read() {
     let mut policy = load_tiny();
-    let options = InferOptions { noise: Noise::Seed(3), num_steps: Some(4) };
+    let options = InferOptions { noise: Noise::Seed(3), num_steps: Some(4), guidance: None };
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     let clean = scene.with(|o| policy.infer(o, &options).cloned()).unwrap();
     policy.poison();
@@ -82,7 +82,7 @@ fn poison_reaches_the_graphs() {
 
 #[test]
 fn a_bigger_scene_leaves_nothing_behind_in_a_smaller_one() {
-    let options = InferOptions { noise: Noise::Seed(5), num_steps: Some(4) };
+    let options = InferOptions { noise: Noise::Seed(5), num_steps: Some(4), guidance: None };
     let mut fresh = load_tiny();
     let two = Scene::new(&fresh, &[0, 1], "pick up the cube");
     let three = Scene::new(&fresh, &[0, 1, 2], "put the red cube into the box on the left");

@@ -1,6 +1,7 @@
 //! The policy: one observation in, one action chunk out.
 
 mod flow;
+mod layout;
 mod noise;
 mod pipeline;
 mod rope;
@@ -22,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::session::{Environment, GraphOptions, map_file};
 use pipeline::{Intermediate, Pipeline};
+use rtc::Guidance;
 
 /// Where weights live while the policy is loaded. The numbers that decide are in the README's bench table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,11 +61,13 @@ pub struct InferOptions<'a> {
     pub noise: Noise<'a>,
     /// Euler steps, 1 to [`MAX_NUM_STEPS`]; the bundle's default when absent.
     pub num_steps: Option<usize>,
+    /// What the chunk is to join on to (real-time chunking); nothing when absent.
+    pub guidance: Option<Guidance<'a>>,
 }
 
 impl Default for InferOptions<'_> {
     fn default() -> Self {
-        InferOptions { noise: Noise::Seed(0), num_steps: None }
+        InferOptions { noise: Noise::Seed(0), num_steps: None, guidance: None }
     }
 }
 
@@ -113,6 +117,8 @@ pub struct Policy {
     chunk: ActionChunk,
     timing: Timing,
     raw_state: Vec<f32>,
+    /// One action, while it is normalised.
+    row: Vec<f32>,
     prefix_len: usize,
     num_steps: usize,
     library: &'static Environment,
@@ -164,6 +170,7 @@ impl Policy {
         let post = Postprocessor::new(manifest);
         let chunk = ActionChunk::new(manifest);
         let raw_state = Vec::with_capacity(manifest.state.dim);
+        let row = vec![0.0; manifest.action.dim];
         let num_steps = manifest.flow.num_steps;
         Ok(Policy {
             preprocessor,
@@ -174,6 +181,7 @@ impl Policy {
             chunk,
             timing: Timing::with_capacity(MAX_NUM_STEPS),
             raw_state,
+            row,
             prefix_len: 0,
             num_steps,
             library,
@@ -273,7 +281,11 @@ impl Policy {
     }
 
     /// Everything before the denoise loop: preprocessing, vision, prefix, noise. Returns the step count.
-    fn begin(&mut self, observation: &Observation<'_>, options: &InferOptions<'_>) -> Result<usize> {
+    pub(crate) fn begin(
+        &mut self,
+        observation: &Observation<'_>,
+        options: &InferOptions<'_>,
+    ) -> Result<usize> {
         self.timing.reset();
         let preprocessing = Instant::now();
         let num_steps = options.num_steps.unwrap_or(self.num_steps);
@@ -291,6 +303,7 @@ impl Policy {
         self.pipeline.prepare(views, self.prefix_len)?;
         self.token_table.gather(tokens, self.pipeline.prefix_rows_mut(image_rows, tokens.len()))?;
         self.write_noise(options.noise)?;
+        self.write_guidance(options.guidance)?;
         self.timing.vision = self.pipeline.encode_views()?;
         self.timing.prefix = self.pipeline.prefill()?;
         Ok(num_steps)
@@ -318,13 +331,48 @@ impl Policy {
         Ok(())
     }
 
-    fn denoise_step(&mut self, step: usize) -> Result<()> {
+    fn write_guidance(&mut self, guidance: Option<Guidance<'_>>) -> Result<()> {
+        let Some(guidance) = guidance else {
+            self.pipeline.set_guidance(|_| 0.0);
+            return Ok(());
+        };
+        let (dim, padded) = (self.manifest().action.dim, self.manifest().action.padded_dim);
+        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+        let rows = guidance.previous.len() / dim;
+        if rows == 0 || guidance.previous.len() % dim != 0 {
+            let n = guidance.previous.len();
+            return bad(format!(
+                "previous actions hold {n} values; they must be rows of {dim}, at least one"
+            ));
+        }
+        let weights = self.pipeline.prefix_weights_mut();
+        if guidance.prefix_weights.len() != weights.len() {
+            let (n, horizon) = (guidance.prefix_weights.len(), weights.len());
+            return bad(format!("{n} prefix weights; a chunk has {horizon} rows"));
+        }
+        let max = guidance.max_guidance_weight;
+        let values = guidance.previous.iter().chain(guidance.prefix_weights).chain([&max]);
+        if !values.into_iter().all(|v| v.is_finite()) {
+            let text = "previous actions, prefix weights and the guidance weight must be finite";
+            return Err(Error::new(ErrorKind::NonFinite, text));
+        }
+        weights.copy_from_slice(guidance.prefix_weights);
+        for (i, target) in self.pipeline.prev_actions_mut().chunks_exact_mut(padded).enumerate() {
+            // Held, never zeros: in model units a zero is the data set's mean.
+            let row = &guidance.previous[i.min(rows - 1) * dim..][..dim];
+            self.post.normalize(row, &self.raw_state, &mut self.row, target);
+        }
+        self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max));
+        Ok(())
+    }
+
+    pub(crate) fn denoise_step(&mut self, step: usize) -> Result<()> {
         let took = self.pipeline.denoise_step(step)?;
         self.timing.steps.push(took);
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
     }
 

@@ -45,6 +45,19 @@ impl PrefixSchedule {
     }
 }
 
+/// What guides one chunk so that it joins the one being executed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guidance<'a> {
+    /// The rest of the chunk being executed, in robot units: rows of `action_dim` values, the first of them due at
+    /// the new observation's capture. Fewer rows than a chunk has are padded by holding the last.
+    pub previous: &'a [f32],
+    /// Each row's weight, from 1 (certain to be executed) to 0 (free): `action_horizon` values, see
+    /// [`prefix_weights`].
+    pub prefix_weights: &'a [f32],
+    /// The upper bound of the guidance weight, see [`guidance_weight`].
+    pub max_guidance_weight: f32,
+}
+
 impl fmt::Display for PrefixSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

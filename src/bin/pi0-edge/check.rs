@@ -91,7 +91,8 @@ fn check_case(policy: &mut Policy, case: &Case, (stages, actions): (f64, f64)) -
 
     let mut found: Vec<(&'static str, Deviation)> = Vec::new();
     let mut tokens_differ = None;
-    let options = InferOptions { noise: Noise::Given(&noise), num_steps: Some(case.num_steps) };
+    let options =
+        InferOptions { noise: Noise::Given(&noise), num_steps: Some(case.num_steps), guidance: None };
     let mut observer = |stage: StageOutput| {
         let (name, deviation) = match stage {
             StageOutput::Tokens(got) => {

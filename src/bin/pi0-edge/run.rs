@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
 use pi0_edge::bundle::read_npy;
+use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result};
 use serde_json::json;
 
@@ -28,6 +29,21 @@ pub struct Args {
     /// Euler steps (default: the bundle's)
     #[arg(long, value_name = "N")]
     num_steps: Option<usize>,
+    /// Join on to the previous chunk (real-time chunking): its rows not yet executed, in robot units
+    #[arg(long, value_name = "FILE.npy")]
+    previous: Option<PathBuf>,
+    /// Rows that will be executed before this chunk is ready
+    #[arg(long, value_name = "TICKS", default_value_t = 0, requires = "previous")]
+    inference_delay: usize,
+    /// Row where guidance ends (lerobot's meaning of the word)
+    #[arg(long, value_name = "ROWS", default_value_t = 10, requires = "previous")]
+    execution_horizon: usize,
+    /// How guidance falls: linear, exp, ones or zeros
+    #[arg(long, value_name = "NAME", default_value_t, requires = "previous")]
+    rtc_schedule: PrefixSchedule,
+    /// Upper bound of the guidance weight
+    #[arg(long, value_name = "W", default_value_t = 10.0, requires = "previous")]
+    max_guidance_weight: f32,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -47,18 +63,42 @@ fn read_noise(path: &Path, policy: &Policy) -> Result<ArrayD<f32>> {
     Ok(noise.as_standard_layout().into_owned())
 }
 
+/// The previous chunk's rest from `path`, and the weight of each row of the new chunk.
+fn read_previous(path: &Path, args: &Args, policy: &Policy) -> Result<(ArrayD<f32>, Vec<f32>)> {
+    let rows = read_npy(path)?;
+    let (horizon, dim) = (policy.manifest().dimensions.action_horizon, policy.manifest().action.dim);
+    if rows.ndim() != 2 || rows.shape()[1] != dim || !(1..=horizon).contains(&rows.shape()[0]) {
+        let text = format!(
+            "{}: previous actions have shape {:?}; they must be 1 to {horizon} rows of {dim}",
+            path.display(),
+            rows.shape()
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    let mut weights = vec![0.0; horizon];
+    let end = args.execution_horizon.min(rows.shape()[0]);
+    prefix_weights(args.rtc_schedule, args.inference_delay, end, &mut weights);
+    Ok((rows.as_standard_layout().into_owned(), weights))
+}
+
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     // Cheap to read and likely to be wrong: before the bundle is verified and loaded.
     let observation = StoredObservation::read(&args.observation)?;
     let mut policy = args.load.load()?;
     let noise = args.noise.as_deref().map(|path| read_noise(path, &policy)).transpose()?;
+    let previous = args.previous.as_deref().map(|path| read_previous(path, args, &policy)).transpose()?;
     let options = InferOptions {
         noise: match &noise {
             Some(values) => Noise::Given(values.as_slice().unwrap_or_default()),
             None => Noise::Seed(args.seed),
         },
         num_steps: args.num_steps,
+        guidance: previous.as_ref().map(|(rows, weights)| Guidance {
+            previous: rows.as_slice().unwrap_or_default(),
+            prefix_weights: weights,
+            max_guidance_weight: args.max_guidance_weight,
+        }),
     };
     observation.with(|o| policy.infer(o, &options).map(|_| ()))?;
     if let Some(path) = &args.output {

@@ -1,0 +1,93 @@
+//! Guided real-time chunking equals lerobot's, for every schedule, through the command line.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{load_tiny, observation_dir, tiny};
+use ndarray::{Array1, Array2};
+use ndarray_npy::{read_npy, write_npy};
+use pi0_edge::observation::Normalizer;
+use pi0_edge::policy::rtc::{PrefixSchedule, prefix_weights};
+
+fn recorded(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rtc").join(name)
+}
+
+fn guided(previous: &Path, output: &Path, more: &[&str]) -> std::process::Output {
+    let noise = observation_dir().join("noise.npy");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
+    command.arg("run").arg(tiny()).arg("--observation").arg(observation_dir());
+    command.arg("--noise").arg(noise).args(["--num-steps", "10", "--threads", "2"]);
+    command.arg("--previous").arg(previous).arg("--output").arg(output).args(more);
+    command.output().expect("the program starts")
+}
+
+/// The recorded leftover, which is in model units, as the robot would know it.
+fn previous_in_robot_units(file: &Path) {
+    let model: Array2<f32> = read_npy(recorded("prev_actions.npy")).unwrap();
+    let normalizer = Normalizer::new(&load_tiny().manifest().action.normalization);
+    let mut robot = Array2::zeros(model.dim());
+    for (from, mut to) in model.rows().into_iter().zip(robot.rows_mut()) {
+        normalizer.inverse(from.as_slice().unwrap(), to.as_slice_mut().unwrap());
+    }
+    write_npy(file, &robot).unwrap();
+}
+
+#[test]
+fn every_schedule_gives_the_references_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (previous, output) = (dir.path().join("previous.npy"), dir.path().join("actions.npy"));
+    previous_in_robot_units(&previous);
+    let plain: Array2<f32> = read_npy(observation_dir().join("actions.npy")).unwrap();
+    for schedule in ["zeros", "ones", "linear", "exp"] {
+        let more = ["--inference-delay", "2", "--execution-horizon", "6", "--rtc-schedule", schedule];
+        let run = guided(&previous, &output, &more);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let got: Array2<f32> = read_npy(&output).unwrap();
+        let want: Array2<f32> = read_npy(recorded(&format!("{schedule}_actions.npy"))).unwrap();
+        let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let error = (&got - &want).iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(error <= 1e-5 * largest, "{schedule}: {error} of {largest}");
+        let moved = (&got - &plain).iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(moved > 1e-2 * largest, "{schedule}: guidance changed nothing");
+    }
+}
+
+#[test]
+fn weights_are_the_references() {
+    for (name, schedule) in [
+        ("zeros", PrefixSchedule::Zeros),
+        ("ones", PrefixSchedule::Ones),
+        ("linear", PrefixSchedule::Linear),
+        ("exp", PrefixSchedule::Exp),
+    ] {
+        let want: Array1<f32> = read_npy(recorded(&format!("{name}_prefix_weights.npy"))).unwrap();
+        let mut got = vec![0.0; want.len()];
+        prefix_weights(schedule, 2, 6, &mut got);
+        for (g, w) in got.iter().zip(&want) {
+            assert!((g - w).abs() <= 1e-6, "{name}: {g} {w}");
+        }
+    }
+}
+
+#[test]
+fn a_previous_chunk_of_the_wrong_shape_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (previous, output) = (dir.path().join("previous.npy"), dir.path().join("actions.npy"));
+    for shape in [(0, 7), (3, 6), (11, 7)] {
+        write_npy(&previous, &Array2::<f32>::zeros(shape)).unwrap();
+        let run = guided(&previous, &output, &[]);
+        let words = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{words}");
+        assert!(words.contains("previous.npy") && words.contains("shape"), "{words}");
+        assert!(!output.exists());
+    }
+    let mut bad = Array2::<f32>::zeros((3, 7));
+    bad[[1, 2]] = f32::NAN;
+    write_npy(&previous, &bad).unwrap();
+    let run = guided(&previous, &output, &[]);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("finite"));
+}
