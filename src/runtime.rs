@@ -16,6 +16,7 @@ mod controller;
 mod event;
 mod lockstep;
 mod observation;
+mod policy_engine;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use controller::Controller;
 pub use event::Event;
 pub use lockstep::Lockstep;
 pub use observation::{ObservationWriter, PublishError, Published};
+pub use policy_engine::{EngineOptions, ObservationSlot, PolicyEngine};
 pub use shared::{ControlStats, InferenceStats, ObservationStats, Phase, RuntimeStats};
 pub use worker::Turn;
 

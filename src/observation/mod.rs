@@ -26,6 +26,9 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// No frame: what fills a list's unused places. It is never looked at.
+    pub(crate) const EMPTY: Frame<'static> = Frame { data: &[], width: 0, height: 0 };
+
     /// A frame over `data`, which holds `height * width * 3` bytes.
     ///
     /// # Errors

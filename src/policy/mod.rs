@@ -366,6 +366,16 @@ impl Policy {
         Ok(())
     }
 
+    /// Makes the tables of `num_steps` Euler steps, so that the next chunk does not have to.
+    pub(crate) fn prepare_num_steps(&mut self, num_steps: usize) -> Result<()> {
+        self.pipeline.set_num_steps(num_steps)
+    }
+
+    /// Whether `prompt` can be used: tokenises it, which the next chunk then need not.
+    pub(crate) fn check_prompt(&mut self, prompt: &str) -> Result<()> {
+        self.tokenizer.encode(Some(prompt)).map(|_| ())
+    }
+
     pub(crate) fn denoise_step(&mut self, step: usize) -> Result<()> {
         let took = self.pipeline.denoise_step(step)?;
         self.timing.steps.push(took);

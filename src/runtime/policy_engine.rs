@@ -1,0 +1,258 @@
+//! A loaded policy as the runtime's engine.
+
+use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
+use crate::policy::rtc::Guidance as PolicyGuidance;
+use crate::policy::{InferOptions, Noise, Policy};
+use crate::realtime::engine::{Engine, Guidance};
+use crate::{Error, ErrorKind, Result};
+
+/// Most cameras a slot can hold; their list is made on the stack, once a chunk.
+const MAX_CAMERAS: usize = 16;
+
+/// How a policy is driven by the runtime.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The task; the bundle's default when absent.
+    pub prompt: Option<String>,
+    /// Seed of the noise; every chunk draws its own from it and the chunk's number.
+    pub seed: u64,
+    /// Widest and highest frame a camera slot has room for, in pixels.
+    pub max_frame: (u32, u32),
+}
+
+impl Default for EngineOptions {
+    /// The bundle's prompt, seed 0, frames of up to 1280 × 720.
+    fn default() -> Self {
+        EngineOptions { prompt: None, seed: 0, max_frame: (1280, 720) }
+    }
+}
+
+/// A [`Policy`] as the runtime drives it.
+#[derive(Debug)]
+pub struct PolicyEngine {
+    policy: Policy,
+    prompt: Option<String>,
+    seed: u64,
+    num_steps: usize,
+    max_frame: (u32, u32),
+}
+
+impl PolicyEngine {
+    /// Takes a policy over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for more than 16 cameras, frames of no or too large a size, or when neither
+    /// `options` nor the bundle has a prompt.
+    pub fn new(policy: Policy, options: EngineOptions) -> Result<Self> {
+        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+        let manifest = policy.manifest();
+        if manifest.cameras.len() > MAX_CAMERAS {
+            return bad(format!(
+                "the bundle has {} cameras, the runtime takes {MAX_CAMERAS}",
+                manifest.cameras.len()
+            ));
+        }
+        let (width, height) = options.max_frame;
+        if !(1..=MAX_FRAME_SIDE).contains(&width) || !(1..=MAX_FRAME_SIDE).contains(&height) {
+            return bad(format!("room for frames of {width}x{height}; sides are from 1 to {MAX_FRAME_SIDE}"));
+        }
+        if options.prompt.is_none() && manifest.prompt.default.is_none() {
+            return bad("the bundle has no default prompt; give one in EngineOptions".into());
+        }
+        let num_steps = manifest.flow.num_steps;
+        let EngineOptions { prompt, seed, max_frame } = options;
+        Ok(PolicyEngine { policy, prompt, seed, num_steps, max_frame })
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
+/// One camera's place in an observation.
+#[derive(Debug, Clone)]
+struct CameraSlot {
+    name: String,
+    data: Vec<u8>,
+    /// Width and height of the frame that is there; none when the camera is absent.
+    size: Option<(u32, u32)>,
+}
+
+/// An observation to fill in place: one place for each of the bundle's cameras, and the state. Filling it allocates
+/// nothing.
+#[derive(Debug, Clone)]
+pub struct ObservationSlot {
+    cameras: Vec<CameraSlot>,
+    state: Vec<f32>,
+}
+
+impl ObservationSlot {
+    /// The bundle's cameras, in policy order: what `camera` counts.
+    pub fn cameras(&self) -> impl Iterator<Item = &str> {
+        self.cameras.iter().map(|c| c.name.as_str())
+    }
+
+    /// The pixels of `camera`'s frame to fill, RGB, `[height, width, 3]`. The camera is present from now on.
+    ///
+    /// None, and nothing changed, if there is no such camera or the frame is larger than the slot has room for.
+    pub fn frame_mut(&mut self, camera: usize, width: u32, height: u32) -> Option<&mut [u8]> {
+        let slot = self.cameras.get_mut(camera)?;
+        let bytes = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
+        let frame = slot.data.get_mut(..bytes).filter(|f| !f.is_empty())?;
+        slot.size = Some((width, height));
+        Some(frame)
+    }
+
+    /// Marks a camera as absent.
+    pub fn clear_frame(&mut self, camera: usize) {
+        if let Some(slot) = self.cameras.get_mut(camera) {
+            slot.size = None;
+        }
+    }
+
+    /// The state to fill, in robot units, without padding.
+    pub fn state_mut(&mut self) -> &mut [f32] {
+        &mut self.state
+    }
+}
+
+/// The noise of one chunk is a function of the seed and the chunk's number (a step of SplitMix64 between them).
+fn chunk_seed(seed: u64, chunk: u64) -> u64 {
+    let mut z = seed.wrapping_add(chunk.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl Engine for PolicyEngine {
+    type Observation = ObservationSlot;
+
+    fn new_observation(&self) -> ObservationSlot {
+        let (width, height) = self.max_frame;
+        let room = width as usize * height as usize * 3;
+        let manifest = self.policy.manifest();
+        let cameras = manifest.cameras.iter();
+        ObservationSlot {
+            cameras: cameras
+                .map(|c| CameraSlot { name: c.name.clone(), data: vec![0; room], size: None })
+                .collect(),
+            state: vec![0.0; manifest.state.dim],
+        }
+    }
+
+    fn action_horizon(&self) -> usize {
+        self.policy.manifest().dimensions.action_horizon
+    }
+
+    fn action_dim(&self) -> usize {
+        self.policy.manifest().action.dim
+    }
+
+    fn num_steps(&self) -> usize {
+        self.num_steps
+    }
+
+    fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
+        self.policy.prepare_num_steps(num_steps)?;
+        self.num_steps = num_steps;
+        Ok(())
+    }
+
+    fn set_prompt(&mut self, prompt: &str) -> Result<()> {
+        self.policy.check_prompt(prompt)?;
+        self.prompt = Some(prompt.to_owned());
+        Ok(())
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        let mut observation = self.new_observation();
+        let (width, height) = self.max_frame;
+        for camera in 0..observation.cameras.len() {
+            observation.frame_mut(camera, width, height);
+        }
+        // Twice: the first run makes ONNX Runtime's arenas, the second shows that they suffice.
+        for chunk in 0..2 {
+            self.begin(&observation, None, chunk)?;
+            for step in 0..self.num_steps {
+                self.step(step)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        observation: &ObservationSlot,
+        guidance: Option<Guidance<'_>>,
+        chunk: u64,
+    ) -> Result<()> {
+        const NO_FRAME: Frame<'static> = Frame::EMPTY;
+        let mut images = [("", NO_FRAME); MAX_CAMERAS];
+        let mut present = 0;
+        for camera in &observation.cameras {
+            if let Some((width, height)) = camera.size {
+                let bytes = width as usize * height as usize * 3;
+                images[present] = (&camera.name, Frame::new(&camera.data[..bytes], width, height)?);
+                present += 1;
+            }
+        }
+        let observation = Observation {
+            images: &images[..present],
+            state: &observation.state,
+            prompt: self.prompt.as_deref(),
+        };
+        let options = InferOptions {
+            noise: Noise::Seed(chunk_seed(self.seed, chunk)),
+            num_steps: Some(self.num_steps),
+            guidance: guidance.map(|g| PolicyGuidance {
+                previous: g.leftover,
+                prefix_weights: g.prefix_weights,
+                max_guidance_weight: g.max_guidance_weight,
+            }),
+        };
+        self.policy.begin(&observation, &options).map(|_| ())
+    }
+
+    fn step(&mut self, k: usize) -> Result<()> {
+        self.policy.denoise_step(k)
+    }
+
+    fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
+        self.policy.finish()?;
+        let chunk = self.policy.chunk().as_slice();
+        let Some(room) = actions.get_mut(..chunk.len()) else {
+            let text = format!("a chunk has {} values, there is room for {}", chunk.len(), actions.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        };
+        room.copy_from_slice(chunk);
+        Ok(chunk.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_draw_different_noise_from_one_seed() {
+        let seeds: Vec<u64> = (0..100).map(|c| chunk_seed(7, c)).collect();
+        let mut unique = seeds.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), seeds.len());
+        assert_ne!(chunk_seed(8, 3), chunk_seed(7, 3));
+    }
+
+    #[test]
+    fn a_slot_takes_what_it_has_room_for() {
+        let camera = |name: &str| CameraSlot { name: name.into(), data: vec![0; 24], size: None };
+        let mut slot = ObservationSlot { cameras: vec![camera("a"), camera("b")], state: vec![0.0; 2] };
+        assert_eq!(slot.frame_mut(1, 4, 2).map(|f| f.len()), Some(24));
+        assert!(slot.frame_mut(0, 4, 3).is_none() && slot.frame_mut(0, 0, 2).is_none());
+        assert!(slot.frame_mut(2, 1, 1).is_none() && slot.frame_mut(0, u32::MAX, u32::MAX).is_none());
+        assert_eq!(slot.cameras.iter().map(|c| c.size).collect::<Vec<_>>(), [None, Some((4, 2))]);
+        slot.clear_frame(1);
+        assert_eq!(slot.cameras[1].size, None);
+    }
+}
