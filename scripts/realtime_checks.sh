@@ -13,6 +13,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export ORT_DISABLE_TELEMETRY=1
+# Enough for the stacks in reports, and half the disk.
+export CARGO_PROFILE_DEV_DEBUG=line-tables-only
 
 readonly checks=(loom shuttle tsan rtsan reads preemption)
 readonly host="$(uname -m)-unknown-linux-gnu"
