@@ -11,6 +11,7 @@
 //! time and motion does what was configured. Not promised: that inference is done in time (the GPU cannot be
 //! preempted), nor that what the policy wants is wise.
 
+mod command;
 mod config;
 mod controller;
 mod event;
@@ -48,14 +49,11 @@ use crate::realtime::thread::Obtained;
 use crate::realtime::timeline::{Progress, Timeline};
 use crate::realtime::wake::{Waiter, Waker, wake};
 use crate::{Error, ErrorKind, Result};
-use event::EventSender;
+use command::{Command, CommandSender, commands};
 use observation::Observed;
 use shared::Shared;
 use watch::Watch;
-use worker::{Command, Ends, Worker};
-
-/// How many commands may be waiting.
-const COMMANDS: usize = 16;
+use worker::{Ends, Worker};
 
 /// The owner's handle: commands, events, statistics, and the end of it all.
 ///
@@ -81,7 +79,7 @@ struct Thread {
 /// What is not real-time: the same with and without threads.
 #[derive(Debug)]
 struct Office {
-    commands: Sender<Command>,
+    commands: CommandSender,
     waker: Waker,
     events: Receiver<Event>,
     shared: Arc<Shared>,
@@ -107,11 +105,10 @@ fn assemble<E: Engine, C: Clock>(engine: E, clock: C, config: &RuntimeConfig) ->
         cell(|| Observed { data: engine.new_observation(), captured: Timestamp::default() });
     let (chunk_writer, chunk_reader) = cell(|| Chunk::new(rows, dim));
     let (progress_writer, progress_reader) = cell(Progress::default);
-    let (command_sender, command_receiver) = bounded(COMMANDS);
-    let (event_sender, event_receiver) = bounded(config.event_capacity);
+    let (command_sender, command_receiver) = commands();
+    let (events, event_receiver) = event::events(config.event_capacity, Arc::clone(&shared));
     let (tick_recorder, chunk_recorder, recorder) = recorder(rows, dim);
     let (waker, waiter) = wake();
-    let events = EventSender::new(event_sender, Arc::clone(&shared));
     let watchdog = nanos(config.watchdog);
     let ends = Ends {
         observations: observation_reader,
@@ -265,12 +262,7 @@ impl Office {
                 "the inference thread has given up; start a new runtime",
             ));
         }
-        self.commands.try_send(command).map_err(|_| {
-            Error::new(
-                ErrorKind::Runtime,
-                format!("{COMMANDS} commands are waiting for the inference thread already"),
-            )
-        })?;
+        self.commands.send(command)?;
         self.waker.notify();
         Ok(())
     }

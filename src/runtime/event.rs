@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::shared::Shared;
 use crate::realtime::chunk::{ChunkInfo, Reject};
@@ -64,19 +64,28 @@ pub enum Event {
 }
 
 /// Sends events without ever waiting.
+///
+/// A bounded channel spins while the slot it wants is being emptied by a receiver that was preempted half-way. That
+/// slot can only be the wanted one when the channel is full, so the last places are never used.
 #[derive(Debug, Clone)]
 pub(super) struct EventSender {
     sender: Sender<Event>,
     shared: Arc<Shared>,
+    capacity: usize,
+}
+
+/// Places that are never used: one for each thread that sends, and one that may be in the middle of being emptied.
+const SPARE: usize = 3;
+
+/// A channel that keeps up to `capacity` events.
+pub(super) fn events(capacity: usize, shared: Arc<Shared>) -> (EventSender, Receiver<Event>) {
+    let (sender, receiver) = bounded(capacity.saturating_add(SPARE));
+    (EventSender { sender, shared, capacity }, receiver)
 }
 
 impl EventSender {
-    pub(super) fn new(sender: Sender<Event>, shared: Arc<Shared>) -> Self {
-        EventSender { sender, shared }
-    }
-
     pub(super) fn send(&self, event: Event) {
-        if self.sender.try_send(event).is_err() {
+        if self.sender.len() >= self.capacity || self.sender.try_send(event).is_err() {
             // Relaxed: a count. A read-modify-write, because two threads send.
             self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
         }

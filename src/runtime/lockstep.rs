@@ -1,7 +1,8 @@
 //! The runtime without its threads.
 
+use super::command::Command;
 use super::shared::RuntimeStats;
-use super::worker::{Command, Turn, Worker};
+use super::worker::{Turn, Worker};
 use super::{Controller, Event, Limits, ObservationWriter, Office, Parts, RuntimeConfig, Watch, assemble};
 use crate::Result;
 use crate::policy::rtc::RtcConfig;

@@ -6,9 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-
-use super::config::{Limits, Replan, RuntimeConfig, check_rtc, gate};
+use super::command::{Command, CommandReceiver};
+use super::config::{Replan, RuntimeConfig, check_rtc, gate};
 use super::event::{Event, EventSender};
 use super::observation::Observed;
 use super::shared::{Phase, Shared};
@@ -22,15 +21,6 @@ use crate::realtime::recorder::ChunkRecorder;
 use crate::realtime::timeline::Progress;
 use crate::stats::Histogram;
 use crate::{Error, ErrorKind, Result};
-
-/// What is asked of the inference thread between two quanta.
-#[derive(Debug)]
-pub(super) enum Command {
-    Prompt(String),
-    NumSteps(usize),
-    Limits(Option<Limits>),
-    Rtc(Option<RtcConfig>),
-}
 
 /// What to do after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +38,7 @@ pub(super) struct Ends<E: Engine> {
     pub(super) observations: Reader<Observed<E::Observation>>,
     pub(super) chunks: Writer<Chunk>,
     pub(super) progress: Reader<Progress>,
-    pub(super) commands: Receiver<Command>,
+    pub(super) commands: CommandReceiver,
     pub(super) events: EventSender,
     pub(super) recorder: ChunkRecorder,
     pub(super) shared: Arc<Shared>,
@@ -144,7 +134,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         if self.ends.shared.phase() == Phase::Failed {
             return Turn::Wait(None);
         }
-        while let Ok(command) = self.ends.commands.try_recv() {
+        while let Some(command) = self.ends.commands.take() {
             self.obey(command);
             if self.ends.shared.phase() == Phase::Failed {
                 return Turn::Wait(None);

@@ -277,6 +277,24 @@ fn limits_can_be_changed_while_it_runs() {
 }
 
 #[test]
+fn too_many_commands_are_refused_and_too_many_events_counted() {
+    let mut rig = Rig::new(Fake::new(20, 1), &RuntimeConfig { event_capacity: 5, ..config() });
+    for i in 0..16 {
+        rig.runtime.set_prompt(format!("{i}")).unwrap();
+    }
+    let error = rig.runtime.set_prompt("one too many").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Runtime);
+    rig.settle();
+    let prompts: Vec<Call> = (0..16).map(|i| Call::Prompt(format!("{i}"))).collect();
+    assert_eq!(rig.calls(), prompts, "in order, none lost");
+    rig.runtime.set_prompt("room again").unwrap();
+    rig.run(300, |_, _| {});
+    let (published, lost) = (rig.runtime.stats().inference.published, rig.runtime.stats().events_lost);
+    assert!(published > 10);
+    assert_eq!((rig.events().len() as u64, lost), (5, published - 5));
+}
+
+#[test]
 fn stopping_ends_turns_and_holds_reads() {
     let mut rig = Rig::new(Fake::new(20, 1), &config());
     rig.run(10, |_, _| {});
