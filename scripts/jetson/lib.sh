@@ -85,3 +85,11 @@ use_toolchain() {
 }
 
 project_version() { sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -1; }
+
+# The package of that name that deb made last.
+newest_deb() { # NAME ARCH
+    local deb
+    deb=$(find "$out/deb" -name "$1_*_$2.deb" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -1 | cut -d' ' -f2-)
+    [ -n "$deb" ] || fail "there is no $2 package of $1 in $out/deb: run scripts/jetson.sh deb --arch $2 first"
+    printf '%s\n' "$deb"
+}

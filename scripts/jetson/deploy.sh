@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs the packages on a running Jetson over ssh and checks them there: the everyday path.
+#
+#   scripts/jetson.sh deploy HOST [OPTION...]
+#
+#   --bundle DIR             also copy this bundle to /var/lib/pi0-edge/bundles and prepare it for the device
+#   --without-onnxruntime    leave out the CPU build of ONNX Runtime, on a device that has its own
+#
+# HOST is what ssh takes, for instance robot@192.168.55.1. The user there needs sudo. No service is started or stopped.
+. "$(dirname "$0")/lib.sh"
+case ${1:-} in -h | --help) usage && exit ;; -* | '') wrong_use "the host is missing" ;; esac
+host=$1
+shift
+bundles=() packages=(pi0-edge pi0-edge-onnxruntime)
+while [ $# -gt 0 ]; do
+    case $1 in
+    --bundle)
+        [ -f "${2:-}/manifest.json" ] || fail "${2:-} has no manifest.json: is it a bundle?"
+        bundles+=("$(cd "$2" && pwd)") && shift
+        ;;
+    --without-onnxruntime) packages=(pi0-edge) ;;
+    *) wrong_use "no argument called $1" ;;
+    esac
+    shift
+done
+
+if [ -n "$dry_run" ]; then
+    arch=arm64
+else
+    sockets=$(mktemp -d)
+    trap 'ssh "${options[@]}" -O exit "$host" 2>/dev/null || true; rm -rf "$sockets"' EXIT
+fi
+# One connection for everything: one password at most.
+options=(-o ControlMaster=auto -o "ControlPath=${sockets:-/tmp}/%C" -o ControlPersist=60)
+terminal=()
+[ ! -t 0 ] || terminal=(-t)
+remote() { run ssh "${options[@]}" "${terminal[@]}" "$host" "$(quoted "$@")"; }
+copy() { run scp -q -r "${options[@]}" "$@"; }
+
+if [ -z "$dry_run" ]; then
+    arch=$(ssh "${options[@]}" "$host" dpkg --print-architecture) || fail "cannot ask $host for its architecture by ssh"
+    say "$host is $arch; $(ssh "${options[@]}" "$host" "head -1 /etc/nv_tegra_release 2>/dev/null || echo 'not a Jetson'")"
+fi
+debs=()
+for package in "${packages[@]}"; do
+    deb=$(newest_deb "$package" "$arch")
+    debs+=("$deb")
+done
+
+there=/tmp/pi0-edge-packages
+remote mkdir -p "$there"
+copy "${debs[@]}" "$host:$there/"
+remote sudo apt-get install --yes --reinstall --allow-downgrades "${debs[@]/#*\//$there/}"
+remote rm -r "$there"
+remote pi0-edge --version
+
+for bundle in "${bundles[@]}"; do
+    place=/var/lib/pi0-edge/bundles
+    remote sh -c "sudo install -d -o \"\$(id -un)\" $place/$(basename "$bundle")"
+    if command -v rsync >/dev/null && { [ -n "$dry_run" ] || ssh "${options[@]}" "$host" "command -v rsync" >/dev/null; }; then
+        run rsync -rtL --delete --info=progress2 -e "ssh $(quoted "${options[@]}")" "$bundle" "$host:$place/"
+    else
+        copy "$bundle" "$host:$place/"
+    fi
+    remote sudo chown -R root:root "$place/$(basename "$bundle")"
+    remote sudo /usr/lib/pi0-edge/prepare "$place/$(basename "$bundle")"
+done
+say "installed on $host: ${packages[*]}${bundles[*]:+, bundles ${bundles[*]##*/}}"
