@@ -24,22 +24,22 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-if [ -n "$dry_run" ]; then
-    arch=arm64
-else
+# One connection for everything: one password at most.
+options=() terminal=()
+[ ! -t 0 ] || terminal=(-t)
+if [ -z "$dry_run" ]; then
     sockets=$(mktemp -d)
+    options=(-o ControlMaster=auto -o "ControlPath=$sockets/%C" -o ControlPersist=60)
     trap 'ssh "${options[@]}" -O exit "$host" 2>/dev/null || true; rm -rf "$sockets"' EXIT
 fi
-# One connection for everything: one password at most.
-options=(-o ControlMaster=auto -o "ControlPath=${sockets:-/tmp}/%C" -o ControlPersist=60)
-terminal=()
-[ ! -t 0 ] || terminal=(-t)
-remote() { run ssh "${options[@]}" "${terminal[@]}" "$host" "$(quoted "$@")"; }
-copy() { run scp -q -r "${options[@]}" "$@"; }
+remote() { run ssh "${options[@]}" "${terminal[@]}" "$host" "$1"; }
+answer() { ssh "${options[@]}" "$host" "$1"; }
 
+arch=arm64 rsync=yes
 if [ -z "$dry_run" ]; then
-    arch=$(ssh "${options[@]}" "$host" dpkg --print-architecture) || fail "cannot ask $host for its architecture by ssh"
-    say "$host is $arch; $(ssh "${options[@]}" "$host" "head -1 /etc/nv_tegra_release 2>/dev/null || echo 'not a Jetson'")"
+    arch=$(answer "dpkg --print-architecture") || fail "cannot ask $host for its architecture by ssh"
+    say "$host is $arch, $(answer "head -1 /etc/nv_tegra_release 2>/dev/null || echo 'not a Jetson'")"
+    command -v rsync >/dev/null && answer "command -v rsync" >/dev/null || rsync=
 fi
 debs=()
 for package in "${packages[@]}"; do
@@ -47,22 +47,22 @@ for package in "${packages[@]}"; do
     debs+=("$deb")
 done
 
-there=/tmp/pi0-edge-packages
-remote mkdir -p "$there"
-copy "${debs[@]}" "$host:$there/"
-remote sudo apt-get install --yes --reinstall --allow-downgrades "${debs[@]/#*\//$there/}"
-remote rm -r "$there"
-remote pi0-edge --version
+there=.pi0-edge-packages # in the home directory
+remote "mkdir -p $there"
+run scp -q "${options[@]}" "${debs[@]}" "$host:$there/"
+remote "sudo apt-get install --yes --reinstall --allow-downgrades $(quoted "${debs[@]/#*\//./$there/}")"
+remote "rm -r $there"
+remote "pi0-edge --version"
 
 for bundle in "${bundles[@]}"; do
-    place=/var/lib/pi0-edge/bundles
-    remote sh -c "sudo install -d -o \"\$(id -un)\" $place/$(basename "$bundle")"
-    if command -v rsync >/dev/null && { [ -n "$dry_run" ] || ssh "${options[@]}" "$host" "command -v rsync" >/dev/null; }; then
-        run rsync -rtL --delete --info=progress2 -e "ssh $(quoted "${options[@]}")" "$bundle" "$host:$place/"
+    place=/var/lib/pi0-edge/bundles/$(basename "$bundle")
+    remote "sudo install -d -o \"\$(id -un)\" $(quoted "$place")"
+    if [ -n "$rsync" ]; then
+        run rsync -rtL --delete --info=progress2 -e "ssh $(quoted "${options[@]}")" "$bundle/" "$host:$place/"
     else
-        copy "$bundle" "$host:$place/"
+        run scp -q -r "${options[@]}" "$bundle" "$host:$(dirname "$place")/"
     fi
-    remote sudo chown -R root:root "$place/$(basename "$bundle")"
-    remote sudo /usr/lib/pi0-edge/prepare "$place/$(basename "$bundle")"
+    remote "sudo chown -R root:root $(quoted "$place")"
+    remote "sudo /usr/lib/pi0-edge/prepare $(quoted "$place")"
 done
 say "installed on $host: ${packages[*]}${bundles[*]:+, bundles ${bundles[*]##*/}}"
