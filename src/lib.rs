@@ -1,3 +1,63 @@
-//! lib
+//! **pi0-edge** runs PI0 policies on robots: camera frames, a state and an instruction go in, a chunk of actions
+//! comes out.
+//!
+//! The contract, in short:
+//!
+//! * **No copies between graphs.** The vision encoder writes its embeddings into rows of the one prefix buffer,
+//!   token rows are gathered from a file map straight behind them, the prefill's keys and values are the denoise
+//!   step's inputs, and the denoise step updates its variable in place. All of it is bound once, by address.
+//! * **No allocation of ours in the steady state.** After the first chunk, an inference with the same prompt,
+//!   cameras and frame sizes allocates nothing on the Rust side. (ONNX Runtime itself makes small, bounded ones.)
+//! * **Nothing computed that would be masked.** Absent cameras and prompt padding are left out, which is exact.
+//! * **Exactness before speed.** Every bundle can carry the reference policy's recorded outputs, and
+//!   `pi0-edge check` compares with them stage by stage.
+//! * **Failures in words, early.** Every byte of a bundle is verified before it is used; nothing falls back to
+//!   something that was not asked for; a chunk with a value that is not finite is an error, not a chunk.
+//! * **Threads.** A [`Policy`] computes one chunk at a time and may move between threads. Errors leave it usable.
+//!
+//! ```no_run
+//! use pi0_edge::{Frame, InferOptions, Noise, Observation, Policy, PolicyOptions};
+//!
+//! # fn main() -> pi0_edge::Result<()> {
+//! let mut policy = Policy::load("models/pi0-tiny", &PolicyOptions::default())?;
+//! let frame = vec![0u8; 640 * 480 * 3]; // RGB, row-major
+//! let observation = Observation {
+//!     images: &[("observation.images.base", Frame::new(&frame, 640, 480)?)],
+//!     state: &[0.0; 6],
+//!     prompt: Some("pick up the cube"),
+//! };
+//! let options = InferOptions { noise: Noise::Seed(7), ..InferOptions::default() };
+//! let chunk = policy.infer(&observation, &options)?;
+//! println!("first action: {:?}", chunk.action(0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A bundle is a directory made by `scripts/export.py` from a lerobot checkpoint; [`bundle`] describes it.
+//!
+//! # Crate features
+//!
+//! * `cli` (default): the `pi0-edge` program. The library alone builds without it and its dependencies.
+
+#![deny(unsafe_code)]
+
 mod error;
+
+pub mod bundle;
+
+mod action;
+mod observation;
+
+#[allow(unsafe_code)]
+mod session;
+
+mod policy;
+
+pub use action::{ActionChunk, Postprocessor};
+pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
+pub use observation::{Frame, Observation};
+pub use policy::{
+    InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
+};
+pub use session::{Environment, RUNTIME_LIBRARY};

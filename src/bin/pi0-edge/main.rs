@@ -1,2 +1,72 @@
-//! cli
-fn main() {}
+//! `pi0-edge`: the command line. One file a verb; each is a thin layer over the library.
+//!
+//! Machine output goes to stdout, people's output and progress to stderr. Exit code 0: done; 1: failed, with the
+//! reason in words; 2: the command line was wrong.
+
+#![deny(unsafe_code)]
+
+mod bench;
+mod check;
+mod environment;
+mod inspect;
+mod observation;
+mod options;
+mod output;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Counts the allocations that `bench` reports. ONNX Runtime's own, in C++, are not among them.
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+
+const EXAMPLES: &str = "\
+Examples:
+  pi0-edge check models/pi0-tiny
+  pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
+  pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
+  pi0-edge bench BUNDLE --threads 2 --format md
+  RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
+
+ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
+(.cache/onnxruntime), /usr/lib/pi0-edge and the system's library path.";
+
+/// Runs PI0 policies: an observation in, an action chunk out.
+#[derive(Parser)]
+#[command(name = "pi0-edge", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Compute one action chunk from one observation
+    Run(run::Args),
+    /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
+    Check(check::Args),
+    /// Measure latency by stage
+    Bench(bench::Args),
+    /// Show what a bundle holds
+    Inspect(inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let result = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("pi0-edge: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Exports a lerobot PI0 checkpoint as a pi0-edge bundle: ONNX graphs, token table, tokenizer and manifest.
+
+Weights are streamed: any checkpoint exports in a few hundred megabytes of memory. Nothing is left behind when the export fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from exporter.bundle import export
+from exporter.errors import ExportError
+from exporter.manifest import COMPUTE, Options
+from exporter.progress import MemoryWatch, Progress, Terminal
+
+EXAMPLES = """examples:
+  python scripts/export.py checkpoints/last/pretrained_model bundle
+  python scripts/export.py pi0_base bundle --tokenizer paligemma/tokenizer.json --prompt "fold the towel"
+  python scripts/export.py pretrained_model bundle --precision fp16 --num-steps 5 --require-cameras all
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    chosen = vars(_parser().parse_args(arguments))
+    checkpoint, bundle = Path(chosen.pop("checkpoint")), Path(chosen.pop("bundle"))
+    quiet, verbose = chosen.pop("quiet"), chosen.pop("verbose")
+    # Being told to stop must clean up just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with MemoryWatch() as memory:
+            export(checkpoint, bundle, Options(**chosen), Progress() if quiet else Terminal())
+    except (ExportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    if verbose:
+        print(f"anonymous memory: {memory.peak / 1e6:.0f} MB at its peak", file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="directory that lerobot saved the policy in")
+    parser.add_argument("bundle", metavar="BUNDLE_DIR", help="directory to create")
+    parser.add_argument("--precision", choices=list(COMPUTE), default="fp32",
+                        help="fp16: weights and matrix products in half precision, the rest in f32 (default: fp32)")
+    parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")
+    parser.add_argument("--prompt", metavar="TEXT", help="prompt to use when an observation has none")
+    parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0], default=-1.0,
+                        help="value around images that do not fill the frame; -3 for policies trained with lerobot 0.4.4 or older")
+    parser.add_argument("--require-cameras", metavar="LIST",
+                        help="cameras an observation must have: names separated by commas, all, or none "
+                             "(default: those that all golden observations have)")
+    parser.add_argument("--no-golden", dest="golden", action="store_false", help="leave the reference's outputs out")
+    parser.add_argument("--vision-heads", type=_count, metavar="N", help="attention heads of the vision encoder (default: 16)")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json to use in place of the checkpoint's")
+    parser.add_argument("--force", action="store_true", help="replace BUNDLE_DIR if it exists, once the new one is complete")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--verbose", action="store_true", help="say how much memory was used")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Writes a whole bundle, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator
+
+import onnx
+
+from .config import PolicyConfig, read_config
+from .errors import ExportError
+from .golden import DIRECTORY, INDEX, Golden, required_cameras
+from .graph import NUMPY, DataFile, Graph
+from .graphs import denoise, prefix, time_conditioning, vision
+from .manifest import COMPUTE, Options, build_manifest, embedding_factor
+from .model import Model
+from .processors import read_processors
+from .progress import Progress
+from .sources import Rows
+from .tokenizer import find_tokenizer
+from .weights_file import WeightsFile
+
+READ_BYTES = 4 << 20
+
+
+def export(checkpoint: Path, bundle: Path, options: Options = Options(), progress: Progress = Progress()) -> None:
+    """Exports ``checkpoint`` to the new directory ``bundle``.
+
+    Everything small is read and checked first, so that most complaints come within a second. The bundle appears under its name
+    only when it is complete.
+    """
+    if bundle.exists() and not options.force:
+        raise ExportError(f"{bundle}: exists already; give another name, or --force to replace it")
+    config = read_config(checkpoint)
+    processing = read_processors(checkpoint, config)
+    tokenizer = find_tokenizer(checkpoint, processing.tokenizer_name, options.tokenizer)
+    golden = _golden(checkpoint, options, progress)
+    present = golden.present_cameras(config, processing) if golden else set()
+    required = required_cameras(options.require_cameras, config, present)
+    model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
+
+    with _appearing(bundle, options.force) as directory:
+        files: dict[str, dict] = {}
+        graphs = []
+        for name, build in _graphs(model, config):
+            graph = Graph(directory, name, COMPUTE[options.precision], progress.start(name))
+            with graph.data:
+                build(graph)
+            graphs.append(graph)
+            graph.write()
+            _add(files, directory, graph.path.name)
+            files[graph.data.path.name] = graph.data.record()
+            progress.done(name)
+        files["token_embedding.bin"] = _write_embedding(directory, model, options, progress)
+        shutil.copyfile(tokenizer, directory / "tokenizer.json")
+        copied = golden.copy(directory) if golden else []
+        for name in ["tokenizer.json", *copied]:
+            _add(files, directory, name)
+        model_sha256 = _sha256(model.file.path, progress.start("checksum of model.safetensors"))
+        progress.done("checksum of model.safetensors")
+        for graph in graphs:
+            onnx.checker.check_model(str(graph.path), full_check=True)
+        index = f"{DIRECTORY}/{INDEX}" if golden else None
+        manifest = build_manifest(
+            checkpoint.resolve().name, model_sha256, config, processing, model.dimensions, graphs, required, index,
+            dict(sorted(files.items())), options,
+        )
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _graphs(model: Model, config: PolicyConfig) -> list[tuple[str, Callable[[Graph], None]]]:
+    return [
+        ("vision_encoder", lambda g: vision.build(g, model)),
+        ("prefix_prefill", lambda g: prefix.build(g, model)),
+        ("time_conditioning", lambda g: time_conditioning.build(g, model)),
+        ("denoise_step", lambda g: denoise.build(g, model, config)),
+    ]
+
+
+def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | None:
+    if not options.golden:
+        return None
+    if not (checkpoint / DIRECTORY).is_dir():
+        progress.note(f"{checkpoint / DIRECTORY}: not there, so that the bundle cannot check its results; reference.py makes it")
+        return None
+    return Golden(checkpoint)
+
+
+def _write_embedding(directory: Path, model: Model, options: Options, progress: Progress) -> dict:
+    """The table of token rows, already multiplied by what the model multiplies them with."""
+    kind = NUMPY[COMPUTE[options.precision]]
+    rows = Rows((model.embedding, embedding_factor(model.dimensions.prefix_width)))
+    with DataFile(directory / "token_embedding.bin", progress.start("token_embedding")) as file:
+        file.append(block.astype(kind, copy=False) for block in rows.blocks())
+    progress.done("token_embedding")
+    return file.record()
+
+
+def _add(files: dict[str, dict], directory: Path, name: str) -> None:
+    path = directory / name
+    files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
+    digest, done = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+            done += len(block)
+            progress(done)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _appearing(bundle: Path, force: bool) -> Iterator[Path]:
+    """A directory beside ``bundle`` that takes its name when all went well, and is gone when anything did not."""
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundle.parent))
+    try:
+        yield directory
+        directory.chmod(0o777 & ~_umask())
+        if force and bundle.exists():
+            _swap(directory, bundle)
+        else:
+            # A rename onto a directory that appeared meanwhile fails, unless that is empty.
+            os.rename(directory, bundle)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _swap(directory: Path, bundle: Path) -> None:
+    old = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundle.parent))
+    os.rename(bundle, old / bundle.name)
+    try:
+        os.rename(directory, bundle)
+    except BaseException:
+        os.rename(old / bundle.name, bundle)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

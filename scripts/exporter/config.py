@@ -1,0 +1,136 @@
+"""config.json of a lerobot PI0 checkpoint: what of it the bundle needs, and refusal of what cannot be served."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ExportError
+from .json_file import JsonObject
+
+STATE = "observation.state"
+ACTION = "action"
+EMPTY_CAMERA = re.compile(r"observation\.images\.empty_camera_\d+")
+VARIANTS = ("gemma_2b", "gemma_300m")
+
+# Options that change what the policy computes, and which only very old checkpoints have: none of them can be served.
+MUST_BE_OFF = {
+    "use_peft": "the checkpoint holds an adapter; merge it into the base model and save that",
+    "adapt_to_pi_aloha": "the conversion of ALOHA's joints is not supported",
+    "use_delta_joint_actions_aloha": "the conversion of ALOHA's joints is not supported",
+}
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy's shape and options, as far as they do not follow from the weights."""
+
+    path: Path
+    cameras: tuple[str, ...]
+    state_dim: int
+    action_dim: int
+    max_state_dim: int
+    max_action_dim: int
+    chunk_size: int
+    num_steps: int
+    image_size: tuple[int, int]  # height, width
+    min_period: float
+    max_period: float
+    dtype: str
+    action_names: tuple[str, ...] | None
+
+
+def read_config(directory: Path) -> PolicyConfig:
+    if not directory.is_dir():
+        raise ExportError(f"{directory}: no such directory; give the directory that lerobot saved the policy in")
+    path = directory / "config.json"
+    if (directory / "adapter_config.json").exists():
+        raise ExportError(f"{directory / 'adapter_config.json'}: {MUST_BE_OFF['use_peft']}")
+    config = JsonObject.read(path, "; the checkpoint must be a directory as lerobot saves it")
+    _refuse_unsupported(config)
+
+    inputs, outputs = config.object("input_features", {}), config.object("output_features", {})
+    max_state, max_action = config.count("max_state_dim", 32), config.count("max_action_dim", 32)
+    result = PolicyConfig(
+        path=path,
+        cameras=_cameras(inputs),
+        state_dim=_width(inputs, STATE, "STATE", max_state),
+        action_dim=_width(outputs, ACTION, "ACTION", max_action),
+        max_state_dim=max_state,
+        max_action_dim=max_action,
+        chunk_size=config.count("chunk_size", 50),
+        num_steps=config.count("num_inference_steps", 10),
+        image_size=_image_size(config),
+        min_period=_positive(config, "min_period", 4e-3),
+        max_period=_positive(config, "max_period", 4.0),
+        dtype=_one_of(config, "dtype", ("float32", "bfloat16"), "float32"),
+        action_names=_action_names(config),
+    )
+    if result.max_period <= result.min_period:
+        raise config.error("max_period", f"is {result.max_period}, must be above min_period {result.min_period}")
+    if result.action_names is not None and len(result.action_names) != result.action_dim:
+        raise config.error("action_feature_names", f"has {len(result.action_names)} names for {result.action_dim} actions")
+    return result
+
+
+def _refuse_unsupported(config: JsonObject) -> None:
+    kind = config.get("type", str)
+    if kind != "pi0":
+        raise config.error("type", f'is "{kind}"; only "pi0" checkpoints can be exported')
+    for key, advice in MUST_BE_OFF.items():
+        if config.get(key, bool, False):
+            raise config.error(key, f"is true: {advice}")
+    steps = config.get("n_obs_steps", int, 1)
+    if steps != 1:
+        raise config.error("n_obs_steps", f"is {steps}; a PI0 policy sees one observation at a time")
+    for key, default in (("paligemma_variant", "gemma_2b"), ("action_expert_variant", "gemma_300m")):
+        _one_of(config, key, VARIANTS, default)
+
+
+def _cameras(inputs: JsonObject) -> tuple[str, ...]:
+    visual = [name for name in inputs.content if inputs.object(name).get("type", str) == "VISUAL"]
+    cameras = tuple(name for name in visual if not EMPTY_CAMERA.fullmatch(name))
+    if not cameras:
+        raise inputs.error("*", "no VISUAL feature; the policy needs at least one camera")
+    return cameras
+
+
+def _width(features: JsonObject, name: str, kind: str, padded: int) -> int:
+    """The feature's length. lerobot takes the padded width for a feature that config.json does not list."""
+    if name not in features.content:
+        return padded
+    feature = features.object(name)
+    if feature.get("type", str) != kind:
+        raise feature.error("type", f'is "{feature.get("type", str)}", expected "{kind}"')
+    shape = feature.get("shape", list)
+    if len(shape) != 1 or not isinstance(shape[0], int) or not 1 <= shape[0] <= padded:
+        raise feature.error("shape", f"is {shape}, expected one length from 1 to the padded width {padded}")
+    return shape[0]
+
+
+def _image_size(config: JsonObject) -> tuple[int, int]:
+    size = config.get("image_resolution", list, [224, 224])
+    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        raise config.error("image_resolution", f"is {size}, expected [height, width]")
+    return size[0], size[1]
+
+
+def _action_names(config: JsonObject) -> tuple[str, ...] | None:
+    names = config.strings("action_feature_names", None)
+    return None if names is None else tuple(names)
+
+
+def _positive(config: JsonObject, key: str, default: float) -> float:
+    value = config.get(key, float, default)
+    if not (math.isfinite(value) and value > 0):
+        raise config.error(key, f"is {value}, must be a positive number")
+    return value
+
+
+def _one_of(config: JsonObject, key: str, allowed: tuple[str, ...], default: str) -> str:
+    value = config.get(key, str, default)
+    if value not in allowed:
+        raise config.error(key, f'is "{value}", must be one of {", ".join(allowed)}')
+    return value

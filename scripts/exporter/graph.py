@@ -1,0 +1,176 @@
+"""Builds one ONNX graph, streaming its weights into the external data file beside it.
+
+Values are named after the node that computes them, and nodes after their place in the model, so that a profile or an error
+message of the runtime reads like the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .errors import ExportError
+from .sources import Source
+
+OPSET = 20
+IR_VERSION = 10
+ALIGNMENT = 4096  # whole pages, so that a runtime can map the file and use the tensors where they are
+INLINE_LIMIT = 1024
+
+DTYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "i64": TensorProto.INT64}
+NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}
+
+
+class Graph:
+    """A graph under construction. ``compute`` is the dtype of matrix products; everything named f32 stays in f32."""
+
+    def __init__(self, directory: Path, name: str, compute: str, progress: Callable[[int], None] = lambda size: None):
+        self.name = name
+        self.compute = compute
+        self.inputs: list[dict] = []
+        self.outputs: list[dict] = []
+        self.path = directory / f"{name}.onnx"
+        self.data = DataFile(directory / f"{name}.onnx.data", progress)
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[TensorProto] = []
+        self._shared: dict[tuple, str] = {}
+        self._scope: list[str] = []
+
+    # -- values ---------------------------------------------------------------------------------------------------------
+
+    def input(self, name: str, dtype: str, shape: list[int | str]) -> str:
+        self.inputs.append({"name": name, "dtype": dtype, "shape": shape})
+        return name
+
+    def output(self, name: str, dtype: str, shape: list[int | str]) -> None:
+        self.outputs.append({"name": name, "dtype": dtype, "shape": shape})
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Puts ``name.`` before the names of everything made inside."""
+        self._scope.append(name)
+        yield
+        self._scope.pop()
+
+    def op(self, kind: str, name: str, inputs: list[str], **attributes) -> str:
+        """Adds a node with one output and returns the output's name."""
+        return self.split_op(kind, [name], inputs, **attributes)[0]
+
+    def split_op(self, kind: str, names: list[str], inputs: list[str], **attributes) -> list[str]:
+        """Adds a node with several outputs."""
+        names = [self._full(name) for name in names]
+        self._nodes.append(helper.make_node(kind, inputs, names, name=names[0], **attributes))
+        return names
+
+    def named_output(self, kind: str, name: str, inputs: list[str], dtype: str, shape: list[int | str], **attributes) -> str:
+        """Adds a node whose result is the graph's output ``name``."""
+        self._nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self.output(name, dtype, shape)
+        return name
+
+    def cast(self, name: str, value: str, dtype: str) -> str:
+        """``value`` in ``dtype``: itself where the graph computes in f32 throughout."""
+        dtype = self.compute if dtype == "compute" else dtype
+        return value if self.compute == "f32" else self.op("Cast", name, [value], to=DTYPES[dtype])
+
+    def ints(self, *values: int) -> str:
+        """A small list of whole numbers: a shape, axes, bounds. Equal ones are stored once."""
+        return self._small("int", np.array(values, np.int64))
+
+    def scalar(self, value: float) -> str:
+        return self._small("value", np.array(value, np.float32))
+
+    def weight(self, name: str, source: Source, dtype: str | None = None) -> str:
+        """A tensor of the model, written to the data file at once and block by block; in ``compute`` unless said otherwise."""
+        dtype = dtype or self.compute
+        kind = NUMPY[dtype]
+        tensor = TensorProto(name=self._full(name), data_type=DTYPES[dtype], dims=source.shape)
+        blocks = (self._narrow(block, kind, tensor.name) for block in source.blocks())
+        if source.count * kind.itemsize < INLINE_LIMIT:
+            tensor = numpy_helper.from_array(np.concatenate(list(blocks)).reshape(source.shape), tensor.name)
+        else:
+            offset, length = self.data.append(blocks)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", self.data.path.name), ("offset", offset), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
+        self._initializers.append(tensor)
+        return tensor.name
+
+    # -- writing --------------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Writes the graph, whose weights are written already."""
+        graph = helper.make_graph(
+            self._nodes,
+            self.name,
+            [_value_info(value) for value in self.inputs],
+            [_value_info(value) for value in self.outputs],
+            self._initializers,
+        )
+        model = helper.make_model(
+            graph, producer_name="pi0-edge", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+        )
+        self.path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _full(self, name: str) -> str:
+        return ".".join([*self._scope, name])
+
+    def _narrow(self, block: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
+        try:
+            with np.errstate(over="raise"):
+                return block.astype(kind, copy=False)
+        except FloatingPointError:
+            raise ExportError(f"{self.name}: {name}: holds a weight beyond the range of {kind}; export with --precision fp32") from None
+
+    def _small(self, prefix: str, values: np.ndarray) -> str:
+        key = (prefix, values.shape, values.tobytes())
+        if key not in self._shared:
+            name = f"{prefix}.{len(self._shared)}"
+            self._initializers.append(numpy_helper.from_array(values, name))
+            self._shared[key] = name
+        return self._shared[key]
+
+
+class DataFile:
+    """An external data file: aligned tensors one after the other, hashed while they are written."""
+
+    def __init__(self, path: Path, progress: Callable[[int], None] = lambda size: None):
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._file = open(path, "wb")
+        self._progress = progress
+
+    def append(self, blocks: Iterator[np.ndarray]) -> tuple[int, int]:
+        """Writes the blocks at the next aligned place; returns where that is and how long they are."""
+        self._write(b"\0" * (-self.size % ALIGNMENT))
+        start = self.size
+        for block in blocks:
+            self._write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+        return start, self.size - start
+
+    def __enter__(self) -> DataFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def record(self) -> dict:
+        """Size and SHA-256 of what was written."""
+        return {"size": self.size, "sha256": self._hash.hexdigest()}
+
+    def _write(self, data) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        self._progress(self.size)
+
+
+def _value_info(value: dict) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(value["name"], DTYPES[value["dtype"]], value["shape"])

@@ -1,0 +1,1 @@
+"""The four graphs of a bundle, one module each."""

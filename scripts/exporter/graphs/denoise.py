@@ -1,0 +1,119 @@
+"""denoise_step: one Euler step of the flow, guidance by the previous chunk included."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from ..blocks import TO_END, GemmaStack, Rotary, linear, rms_norm
+from ..config import PolicyConfig
+from ..graph import Graph
+from ..model import EXPERT, Model
+from ..sources import Rows, Values
+
+# Added to the scores of what a token must not see. Its exponential is zero, and it is a number in f16 too.
+MASKED = -30000.0
+
+
+def build(g: Graph, model: Model, config: PolicyConfig) -> None:
+    d = model.dimensions
+    stack = GemmaStack(model, EXPERT, d.expert_width)
+    horizon, actions = d.action_horizon, config.max_action_dim
+    suffix = horizon + 1
+
+    x_t = g.input("x_t", "f32", [1, horizon, actions])
+    step = g.input("step", "i64", [1])
+    schedule = g.input("schedule", "f32", ["steps", 3])
+    time_table = g.input("time_table", "f32", ["steps", d.expert_width])
+    state = g.input("state", "f32", [1, config.max_state_dim])
+    previous = g.input("prev_actions", "f32", [1, horizon, actions])
+    prefix_weights = g.input("prefix_weights", "f32", [1, horizon, 1])
+    rotary = Rotary.inputs(g, suffix, d.head_dim)
+    past = [
+        [g.input(f"past_key_values.{i}.{name}", g.compute, [1, "prefix", d.head_dim]) for name in ("key", "value")]
+        for i in range(d.layers)
+    ]
+
+    with g.scope("suffix"):
+        x = _embed_suffix(g, model, x_t, g.op("Gather", "time", [time_table, step], axis=0), state)
+    mask = g.weight("suffix.mask", Values(_suffix_mask(suffix, d.query_heads)))
+    for i in range(d.layers):
+        with g.scope(f"layer.{i}.attention"):
+            normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm.weight")
+            query, key, value = stack.queries_keys_values(g, normed, i, rotary)
+            heads = _attention(g, query, key, value, past[i], mask, suffix, d.head_dim)
+            x = stack.attention_output(g, heads, x, i)
+        with g.scope(f"layer.{i}.mlp"):
+            x = stack.mlp(g, x, i)
+
+    with g.scope("velocity"):
+        # The state token has done its part: only the actions' rows are read.
+        rows = g.op("Slice", "action_rows", [x, g.ints(1), g.ints(TO_END), g.ints(0)])
+        rows = rms_norm(g, "norm", rows, model.vector(EXPERT + "norm.weight"))
+        rows = _linear_f32(g, model, "action_out_proj", rows)
+    v_t = g.named_output("Reshape", "v_t", [rows, g.ints(1, horizon, actions)], "f32", [1, horizon, actions])
+    now = g.op("Gather", "step_schedule", [schedule, step], axis=0)
+    _euler_step(g, x_t, v_t, now, previous, prefix_weights, [1, horizon, actions])
+
+
+def _embed_suffix(g: Graph, model: Model, x_t: str, time: str, state: str) -> str:
+    """The state token, then one token per action."""
+    config_width = model["action_in_proj.weight"].shape[1]
+    rows = g.op("Reshape", "x_t_rows", [x_t, g.ints(-1, config_width)])
+    # action_in_proj is only ever followed by its half of action_time_mlp_in: one product in place of two.
+    width = model.dimensions.expert_width
+    into = model.vector("action_time_mlp_in.weight")[:, :width].astype(np.float64)
+    folded = into @ model.vector("action_in_proj.weight").astype(np.float64)
+    hidden = g.op("Gemm", "action_time_in", [rows, g.weight("action_time_in.weight", Values(folded), "f32"), time], transB=1)
+    hidden = g.op("Mul", "silu", [hidden, g.op("Sigmoid", "sigmoid", [hidden])])
+    tokens = _linear_f32(g, model, "action_time_mlp_out", hidden)
+    return g.op("Concat", "tokens", [_linear_f32(g, model, "state_proj", state), tokens], axis=0)
+
+
+def _linear_f32(g: Graph, model: Model, name: str, x: str) -> str:
+    """A layer that stays in f32: it lies between what is f32 on both sides."""
+    weights = [g.weight(f"{name}.{part}", Rows(model[f"{name}.{part}"]), "f32") for part in ("weight", "bias")]
+    return g.op("Gemm", name, [x, *weights], transB=1)
+
+
+def _suffix_mask(suffix: int, heads: int) -> np.ndarray:
+    """What the suffix sees of itself: the state token, which comes first, only itself; actions everything."""
+    mask = np.zeros((suffix, heads, suffix), np.float32)
+    mask[0, :, 1:] = MASKED
+    return mask.reshape(suffix * heads, suffix)
+
+
+def _attention(
+    g: Graph, query: str, key: str, value: str, past: list[str], mask: str, suffix: int, head_dim: int
+) -> str:
+    """Attention over the suffix and the prefix. Their scores are joined, the prefix's keys and values never copied."""
+    past_key, past_value = (
+        g.op("Reshape", f"past_{name}", [cached, g.ints(-1, head_dim)]) for name, cached in zip(("key", "value"), past)
+    )
+    own = g.op("Gemm", "scores_suffix", [query, key, mask], transB=1)
+    seen = g.op("Gemm", "scores_prefix", [query, past_key], transB=1)
+    # The suffix comes first: its length is fixed, so that both parts begin at fixed places.
+    scores = g.cast("scores_f32", g.op("Concat", "scores", [own, seen], axis=1), "f32")
+    weights = g.cast("softmax_cast", g.op("Softmax", "softmax", [scores], axis=-1), "compute")
+    if os.environ.get("VCAT", "0") == "1":
+        return g.op("Gemm", "weighted_values", [weights, g.op("Concat", "values", [value, past_value], axis=0)])
+    on_own = g.op("Slice", "softmax_suffix", [weights, g.ints(0), g.ints(suffix), g.ints(1)])
+    on_seen = g.op("Slice", "softmax_prefix", [weights, g.ints(suffix), g.ints(TO_END), g.ints(1)])
+    return g.op("Gemm", "weighted_values", [on_seen, past_value, g.op("Gemm", "weighted_suffix", [on_own, value])])
+
+
+def _euler_step(
+    g: Graph, x_t: str, v_t: str, schedule: str, previous: str, prefix_weights: str, shape: list[int]
+) -> None:
+    """Guides the velocity towards the previous chunk and moves ``x_t`` along it. A guidance of zero changes nothing.
+
+    ``x_next`` may be bound to the memory of ``x_t``: the node that writes it comes after all that read it.
+    """
+    with g.scope("euler"):
+        time, dt, guidance = g.split_op("Split", ["time", "dt", "guidance"], [schedule], axis=1, num_outputs=3)
+        clean = g.op("Sub", "clean", [x_t, g.op("Mul", "way_left", [time, v_t])])
+        error = g.op("Mul", "error", [g.op("Sub", "difference", [previous, clean]), prefix_weights])
+        guided = g.op("Sub", "guided", [v_t, g.op("Mul", "correction", [guidance, error])])
+        way = g.op("Mul", "way", [dt, guided])
+    g.named_output("Add", "x_next", [x_t, way], "f32", shape)

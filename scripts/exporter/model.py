@@ -1,0 +1,227 @@
+"""The tensors of a PI0 checkpoint by their place in the model, with every dimension taken from their shapes.
+
+Each tensor of the file is either used by a graph or known to be unused. Anything else is an error: a changed model must be
+noticed, not exported as the old one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import PolicyConfig
+from .errors import ExportError
+from .sources import check_finite
+from .weights_file import READABLE, Tensor, WeightsFile
+
+RELEASED_VISION_HEADS = 16
+
+VISION = "paligemma_with_expert.paligemma.model.vision_tower.vision_model."
+PROJECTOR = "paligemma_with_expert.paligemma.model.multi_modal_projector.linear"
+PREFIX = "paligemma_with_expert.paligemma.model.language_model."
+EXPERT = "paligemma_with_expert.gemma_expert.model."
+EMBED = PREFIX + "embed_tokens.weight"
+LM_HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
+EXPERT_LM_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
+RENAMED = {"time_mlp_in.": "action_time_mlp_in.", "time_mlp_out.": "action_time_mlp_out."}
+
+# What predicts words is saved with the rest and takes no part in predicting actions.
+KNOWN_UNUSED = {EXPERT_LM_HEAD}
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Every size of the model. Field names are those of the manifest's ``dimensions``."""
+
+    image_height: int
+    image_width: int
+    patch_size: int
+    tokens_per_view: int
+    prefix_width: int
+    prefix_mlp: int
+    expert_width: int
+    expert_mlp: int
+    layers: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    vision_width: int
+    vision_layers: int
+    vision_heads: int
+    vision_mlp: int
+    vocab_size: int
+    action_horizon: int
+
+
+class Model:
+    """The checkpoint's tensors, looked up by their name without the leading ``model.``."""
+
+    def __init__(self, file: WeightsFile, config: PolicyConfig, vision_heads: int | None = None):
+        self.file = file
+        self._tensors = self._named(file)
+        self._used: set[str] = set()
+        self.embedding = self._vocabulary()
+        self.dimensions = self._measure(config, vision_heads)
+        self._check_shapes(config)
+        self._check_all_used()
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise self.file.error(f"{name}: missing tensor")
+        self._used.add(name)
+        return tensor
+
+    def vector(self, name: str) -> np.ndarray:
+        """A small tensor as a whole."""
+        values = self[name].read()
+        check_finite(self[name], values)
+        return values
+
+    def _named(self, file: WeightsFile) -> dict[str, Tensor]:
+        named: dict[str, Tensor] = {}
+        for key, tensor in file.tensors.items():
+            name = key.removeprefix("model.")
+            for old, new in RENAMED.items():
+                if name.startswith(old):
+                    name = new + name.removeprefix(old)
+            if name in named:
+                raise file.error(f"{key}: the file also holds {named[name].name}, which is another name of the same tensor")
+            if tensor.dtype not in READABLE:
+                raise file.error(f"{key}: has dtype {tensor.dtype}; weights must be {' or '.join(READABLE)}")
+            named[name] = tensor
+        return named
+
+    def _vocabulary(self) -> Tensor:
+        """The embedding matrix. Loading a checkpoint, lerobot copies lm_head over it, and then any embed_tokens over that."""
+        embed, head = self._tensors.get(EMBED), self._tensors.get(LM_HEAD)
+        if embed is None and head is None:
+            raise self.file.error(f"{EMBED}: missing tensor, and so is {LM_HEAD}, its other name")
+        if embed is not None and head is not None and head.offset > embed.offset and not _same(embed, head):
+            raise self.file.error(f"{head.name}: differs from {embed.name}, and it is not certain which of them lerobot would use")
+        self._used.update((EMBED, LM_HEAD))
+        return head if embed is None else embed
+
+    def _measure(self, config: PolicyConfig, vision_heads: int | None) -> Dimensions:
+        attention = PREFIX + "layers.0.self_attn."
+        queries, prefix_width = self._matrix(attention + "q_proj.weight")
+        head_dim, _ = self._matrix(attention + "k_proj.weight")  # there is one key head
+        if queries % head_dim or head_dim % 2:
+            raise self.file.error(f"{attention}q_proj.weight: {queries} rows do not divide into heads of {head_dim} rows, as k_proj has")
+        patch = self[VISION + "embeddings.patch_embedding.weight"]
+        if len(patch.shape) != 4 or patch.shape[1] != 3 or patch.shape[2] != patch.shape[3]:
+            raise self.file.error(f"{patch.name}: has shape {list(patch.shape)}, expected [width, 3, patch, patch]")
+        layers = self._layers(PREFIX)
+        if layers != self._layers(EXPERT):
+            raise self.file.error(f"{EXPERT}layers: {self._layers(EXPERT)} layers, but {layers} in {PREFIX}layers")
+        height, width = config.image_size
+        expert_gate = self._matrix(EXPERT + "layers.0.mlp.gate_proj.weight")
+        return Dimensions(
+            image_height=height,
+            image_width=width,
+            patch_size=patch.shape[2],
+            tokens_per_view=(height // patch.shape[2]) * (width // patch.shape[2]),
+            prefix_width=prefix_width,
+            prefix_mlp=self._matrix(PREFIX + "layers.0.mlp.gate_proj.weight")[0],
+            expert_width=expert_gate[1],
+            expert_mlp=expert_gate[0],
+            layers=layers,
+            query_heads=queries // head_dim,
+            kv_heads=1,
+            head_dim=head_dim,
+            vision_width=patch.shape[0],
+            vision_layers=self._layers(VISION + "encoder."),
+            vision_heads=self._vision_heads(patch.shape[0], vision_heads),
+            vision_mlp=self._matrix(VISION + "encoder.layers.0.mlp.fc1.weight")[0],
+            vocab_size=self.embedding.shape[0],
+            action_horizon=config.chunk_size,
+        )
+
+    def _vision_heads(self, width: int, given: int | None) -> int:
+        heads = RELEASED_VISION_HEADS if given is None else given
+        if heads < 1 or width % heads:
+            raise ExportError(
+                f"--vision-heads: the vision encoder's width {width} does not divide into {heads} heads; "
+                "the checkpoint does not record how many it has, so give the number it was made with"
+            )
+        return heads
+
+    def _layers(self, root: str) -> int:
+        pattern = re.compile(re.escape(root) + r"layers\.(\d+)\.")
+        found = {int(match[1]) for match in map(pattern.match, self._tensors) if match}
+        if not found:
+            raise self.file.error(f"{root}layers.0: missing tensors")
+        return max(found) + 1
+
+    def _matrix(self, name: str) -> tuple[int, ...]:
+        shape = self[name].shape
+        if len(shape) != 2 or 0 in shape:
+            raise self.file.error(f"{self[name].name}: has shape {list(shape)}, expected a matrix")
+        return shape
+
+    def _check_shapes(self, config: PolicyConfig) -> None:
+        for name, shape in expected_shapes(self.dimensions, config.max_state_dim, config.max_action_dim).items():
+            tensor = self[name]
+            if tensor.shape != shape:
+                why = f" for images of {list(config.image_size)}" if "position_embedding" in name else ""
+                raise self.file.error(f"{tensor.name}: has shape {list(tensor.shape)}, expected {list(shape)}{why}")
+        width = self.dimensions.prefix_width
+        if self.embedding.shape != (self.dimensions.vocab_size, width):
+            raise self.file.error(f"{self.embedding.name}: has shape {list(self.embedding.shape)}, expected rows of {width}")
+
+    def _check_all_used(self) -> None:
+        for name in sorted(self._tensors.keys() - self._used - KNOWN_UNUSED):
+            raise self.file.error(f"{self._tensors[name].name}: unknown tensor; PI0 as it is exported here has no place for it")
+
+
+def expected_shapes(d: Dimensions, max_state: int, max_action: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor but the vocabulary matrices."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(name: str, rows: int, columns: int) -> None:
+        shapes[name + ".weight"] = (rows, columns)
+        shapes[name + ".bias"] = (rows,)
+
+    def layer_norm(name: str, width: int) -> None:
+        shapes[name + ".weight"] = shapes[name + ".bias"] = (width,)
+
+    v = d.vision_width
+    shapes[VISION + "embeddings.patch_embedding.weight"] = (v, 3, d.patch_size, d.patch_size)
+    shapes[VISION + "embeddings.patch_embedding.bias"] = (v,)
+    shapes[VISION + "embeddings.position_embedding.weight"] = (d.tokens_per_view, v)
+    for i in range(d.vision_layers):
+        layer = f"{VISION}encoder.layers.{i}."
+        for name in ("q", "k", "v", "out"):
+            linear(f"{layer}self_attn.{name}_proj", v, v)
+        linear(layer + "mlp.fc1", d.vision_mlp, v)
+        linear(layer + "mlp.fc2", v, d.vision_mlp)
+        layer_norm(layer + "layer_norm1", v)
+        layer_norm(layer + "layer_norm2", v)
+    layer_norm(VISION + "post_layernorm", v)
+    linear(PROJECTOR, d.prefix_width, v)
+
+    attention = d.query_heads * d.head_dim
+    for root, width, mlp in ((PREFIX, d.prefix_width, d.prefix_mlp), (EXPERT, d.expert_width, d.expert_mlp)):
+        for i in range(d.layers):
+            layer = f"{root}layers.{i}."
+            shapes[layer + "self_attn.q_proj.weight"] = (attention, width)
+            shapes[layer + "self_attn.k_proj.weight"] = shapes[layer + "self_attn.v_proj.weight"] = (d.head_dim, width)
+            shapes[layer + "self_attn.o_proj.weight"] = (width, attention)
+            shapes[layer + "mlp.gate_proj.weight"] = shapes[layer + "mlp.up_proj.weight"] = (mlp, width)
+            shapes[layer + "mlp.down_proj.weight"] = (width, mlp)
+            shapes[layer + "input_layernorm.weight"] = shapes[layer + "post_attention_layernorm.weight"] = (width,)
+        shapes[root + "norm.weight"] = (width,)
+
+    e = d.expert_width
+    linear("state_proj", e, max_state)
+    linear("action_in_proj", e, max_action)
+    linear("action_out_proj", max_action, e)
+    linear("action_time_mlp_in", e, 2 * e)
+    linear("action_time_mlp_out", e, e)
+    return shapes
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and all((a == b).all() for a, b in zip(one.blocks(), other.blocks()))

@@ -1,0 +1,163 @@
+"""The two processor pipelines of a checkpoint, read as the rules the bundle carries.
+
+lerobot runs the steps in the order of the file. The runtime has one fixed order of its own, so every step must be known, occur
+once, and stand where that order has it; anything else would silently compute something different.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import ACTION, STATE, PolicyConfig
+from .json_file import JsonObject
+from .statistics import Normalization, mode_of, read_normalization
+
+ALIASES = {"delta_actions_processor": "relative_actions_processor"}  # the name of 0.5.x
+
+# The order of steps that the runtime has built in, and which of them a pipeline cannot do without.
+PREPROCESSOR = {
+    "rename_observations_processor": False,
+    "to_batch_processor": False,
+    "pi0_new_line_processor": True,
+    "tokenizer_processor": True,
+    "device_processor": False,
+    "relative_actions_processor": False,
+    "normalizer_processor": True,
+}
+POSTPROCESSOR = {"unnormalizer_processor": True, "absolute_actions_processor": False, "device_processor": False}
+# Steps that only move data about may stand anywhere.
+ANYWHERE = ("rename_observations_processor", "to_batch_processor", "device_processor")
+
+
+@dataclass(frozen=True)
+class Processing:
+    """What happens to an observation before the model and to actions after it."""
+
+    rename: dict[str, str]
+    max_tokens: int
+    tokenizer_name: str | None
+    state: Normalization
+    action: Normalization
+    relative_mask: tuple[bool, ...] | None
+    action_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    config: JsonObject
+    state_file: Path | None
+
+
+def read_processors(directory: Path, config: PolicyConfig) -> Processing:
+    before = _read_pipeline(directory / "policy_preprocessor.json", PREPROCESSOR)
+    after = _read_pipeline(directory / "policy_postprocessor.json", POSTPROCESSOR)
+    max_tokens, tokenizer_name = _prompt(before["tokenizer_processor"].config)
+    mask, names = _relative(before, after, config)
+    return Processing(
+        rename=_rename(before),
+        max_tokens=max_tokens,
+        tokenizer_name=tokenizer_name,
+        state=_state_normalization(before["normalizer_processor"], config),
+        action=_normalization(after["unnormalizer_processor"], ACTION, "ACTION", config.action_dim),
+        relative_mask=mask,
+        action_names=names,
+    )
+
+
+def _read_pipeline(path: Path, known: dict[str, bool]) -> dict[str, _Step]:
+    pipeline = JsonObject.read(path, "; load and save the checkpoint with lerobot 0.6, which writes it")
+    found: dict[str, _Step] = {}
+    place = -1
+    for entry in pipeline.objects("steps"):
+        name = entry.get("registry_name", str, None) or entry.get("class", str)
+        name = ALIASES.get(name, name)
+        if name not in known:
+            raise entry.error("registry_name", f'unknown processor step "{name}"; the runtime would leave it out')
+        if name in found and name != "device_processor":
+            raise entry.error("registry_name", f'"{name}" occurs twice')
+        if name not in ANYWHERE:
+            if list(known).index(name) < place:
+                raise entry.error("registry_name", f'"{name}" must come earlier: the order is {", ".join(known)}')
+            place = list(known).index(name)
+        config, state = entry.object("config", {}), entry.get("state_file", str, None)
+        if state is not None and Path(state).name != state:
+            raise entry.error("state_file", f'is "{state}"; it must name a file beside {path.name}')
+        found[name] = _Step(config, None if state is None else path.parent / state)
+        if name == "device_processor":
+            _check_device(config)
+    for name, required in known.items():
+        if required and name not in found:
+            raise pipeline.error("steps", f'the step "{name}" is missing')
+    return found
+
+
+def _check_device(config: JsonObject) -> None:
+    dtype = config.get("float_dtype", str, "float32")
+    if dtype != "float32":
+        raise config.error("float_dtype", f'is "{dtype}"; only float32 observations can be served')
+
+
+def _rename(steps: dict[str, _Step]) -> dict[str, str]:
+    step = steps.get("rename_observations_processor")
+    if step is None:
+        return {}
+    names = step.config.object("rename_map", {})
+    return {key: names.get(key, str) for key in names.content}
+
+
+def _prompt(tokenizer: JsonObject) -> tuple[int, str | None]:
+    for key, default, allowed in (
+        ("task_key", "task", ("task",)), ("padding_side", "right", ("right",)), ("padding", "max_length", ("max_length", "longest")),
+    ):
+        value = tokenizer.get(key, str, default)
+        if value not in allowed:
+            raise tokenizer.error(key, f'is "{value}", expected {" or ".join(allowed)}')
+    tokenizer.get("truncation", bool, True)
+    return tokenizer.count("max_length"), tokenizer.get("tokenizer_name", str, None)
+
+
+def _state_normalization(step: _Step, config: PolicyConfig) -> Normalization:
+    if mode_of(step.config, "VISUAL") != "IDENTITY":
+        raise step.config.object("norm_map").error("VISUAL", "images are normalised by the model itself; it must be IDENTITY")
+    features = step.config.object("features")
+    if STATE not in features.content:
+        raise features.error(STATE, "missing, so that the state would reach the model as it is")
+    chosen = step.config.strings("normalize_observation_keys", None)
+    if chosen is not None and STATE not in chosen:
+        return Normalization("identity", step.config.get("eps", float, 1e-8), {})
+    kind = features.object(STATE).get("type", str)
+    return _normalization(step, STATE, kind, config.state_dim)
+
+
+def _normalization(step: _Step, feature: str, kind: str, length: int) -> Normalization:
+    return read_normalization(step.config, step.state_file, feature, kind, length)
+
+
+def _relative(
+    before: dict[str, _Step], after: dict[str, _Step], config: PolicyConfig
+) -> tuple[tuple[bool, ...] | None, tuple[str, ...] | None]:
+    """Which actions are relative to the state, and the action names the step knows."""
+    relative, absolute = before.get("relative_actions_processor"), after.get("absolute_actions_processor")
+    made_relative = relative is not None and relative.config.get("enabled", bool, False)
+    made_absolute = absolute is not None and absolute.config.get("enabled", bool, False)
+    if made_relative != made_absolute:
+        step = relative or absolute
+        raise step.config.error(
+            "enabled", "relative_actions_processor and absolute_actions_processor must both be enabled, or neither",
+        )
+    if relative is None:
+        return None, None
+    names = relative.config.strings("action_names", None)
+    known_names = tuple(names) if names is not None and len(names) == config.action_dim else None
+    if not made_relative:
+        return None, known_names
+    if config.state_dim < config.action_dim:
+        raise relative.config.error(
+            "enabled", f"{config.action_dim} actions cannot be relative to a state of {config.state_dim} values",
+        )
+    excluded = [token.lower() for token in relative.config.strings("exclude_joints", []) if token]
+    # Dimensions without a name are relative; so are all of them where there are no names to look for.
+    mask = [not any(token in name.lower() for token in excluded) for name in (names or [])[: config.action_dim]]
+    mask += [True] * (config.action_dim - len(mask))
+    return tuple(mask), known_names

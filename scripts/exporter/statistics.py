@@ -1,0 +1,80 @@
+"""Normalisation of one feature: its mode and the statistics that mode needs, read from a pipeline's state file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from .errors import ExportError
+from .json_file import JsonObject
+
+# lerobot's name of a mode -> the bundle's name, and the statistics it reads.
+MODES = {
+    "IDENTITY": ("identity", ()),
+    "MEAN_STD": ("mean_std", ("mean", "std")),
+    "MIN_MAX": ("min_max", ("min", "max")),
+    "QUANTILES": ("quantiles", ("q01", "q99")),
+    "QUANTILE10": ("quantile10", ("q10", "q90")),
+}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How one vector is brought to the model's scale, or back from it."""
+
+    mode: str
+    eps: float
+    statistics: dict[str, np.ndarray]
+
+    def to_json(self) -> dict:
+        # An f32 written as a double reads back to the same f32.
+        return {"mode": self.mode, "eps": self.eps, **{name: [float(x) for x in v] for name, v in self.statistics.items()}}
+
+
+def mode_of(step: JsonObject, kind: str) -> str:
+    """lerobot's mode for features of ``kind``; a kind the map does not list is left as it is."""
+    modes = step.object("norm_map")
+    mode = modes.get(kind, str, "IDENTITY")
+    if mode not in MODES:
+        raise modes.error(kind, f'unknown normalisation mode "{mode}"; known are {", ".join(MODES)}')
+    return mode
+
+
+def read_normalization(step: JsonObject, state_file: Path | None, feature: str, kind: str, length: int) -> Normalization:
+    """The normalisation a normalizer or unnormalizer step applies to ``feature``."""
+    eps = step.get("eps", float, 1e-8)
+    if not 0 <= eps < 1:
+        raise step.error("eps", f"is {eps}, must be a small number")
+    mode, names = MODES[mode_of(step, kind)]
+    if not names:
+        return Normalization(mode, eps, {})
+    if state_file is None:
+        raise step.error("state_file", f"missing, and {kind} is normalised by {' and '.join(names)} of {feature}")
+    stored = _read_state(state_file)
+    return Normalization(mode, eps, {name: _statistic(stored, state_file, f"{feature}.{name}", length) for name in names})
+
+
+def _read_state(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ExportError(f"{path}: no such file, though a processor step names it as its state_file") from None
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise ExportError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _statistic(stored: dict[str, np.ndarray], path: Path, key: str, length: int) -> np.ndarray:
+    if key not in stored:
+        raise ExportError(f"{path}: {key}: missing statistic; save the processors with the statistics of the training data")
+    values = stored[key]
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ExportError(f"{path}: {key}: has dtype {values.dtype}, expected float32")
+    if values.shape != (length,):
+        raise ExportError(f"{path}: {key}: has shape {list(values.shape)}, expected {[length]} as in config.json")
+    if not np.isfinite(values).all():
+        raise ExportError(f"{path}: {key}: holds a value that is not finite")
+    return values.astype(np.float32)

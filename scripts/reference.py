@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Runs lerobot on a PI0 checkpoint and writes what it computes to CHECKPOINT_DIR/golden.
+
+export.py takes that directory into the bundle, and `pi0-edge check` replays it on the
+device. Needs the environment that scripts/reference_env.sh makes:
+
+  scripts/reference_env.sh
+  .reference/bin/python scripts/reference.py CHECKPOINT_DIR
+
+Without --observation, frames, states and prompts are made up from the seed: one case at 10
+and one at 4 steps with the last camera absent, and one with every camera present. With it,
+the golden data are of your own robot:
+
+  .reference/bin/python scripts/reference.py CHECKPOINT_DIR --observation grasp --observation place
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+
+from reference import environment
+
+
+def main(arguments=None):
+    options = parser().parse_args(arguments)
+    environment.prepare(options.threads)
+    # lerobot takes seconds to import; --help and usage errors should not.
+    from reference import golden, observations, rtc
+    from reference.dimensions import CheckpointError
+    from reference.loading import VISION_HEADS, Reference
+    from reference.recording import DisagreementError, record
+
+    output = options.output or options.checkpoint / "golden"
+    try:
+        reference = Reference(options.checkpoint, options.vision_heads or VISION_HEADS)
+        if options.observation:
+            cases = [
+                observations.from_directory(reference, directory, options.seed, steps)
+                for directory in options.observation
+                for steps in options.num_steps or [None]
+            ]
+        else:
+            cases = observations.made_up(reference, options.seed, options.cases)
+        cases = with_distinct_names(cases)
+        recorded = []
+        for case in cases:
+            start = time.monotonic()
+            recorded.append((case, record(reference, case)))
+            print(f"{case.name}: {len(case.images)} views, {case.num_steps} steps, {time.monotonic() - start:.1f} s", file=sys.stderr)
+        golden.write(recorded, output, options.stride)
+        if options.rtc:
+            rtc.write(reference, cases[0], options.rtc)
+    except (CheckpointError, DisagreementError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(output)
+    return 0
+
+
+def with_distinct_names(cases):
+    """One observation at several step counts, or two directories of one name: number them."""
+    seen = {}
+    for case in cases:
+        seen[case.name] = seen.get(case.name, 0) + 1
+        if seen[case.name] > 1:
+            case.name = f"{case.name}_{seen[case.name]}"
+    return cases
+
+
+def parser():
+    described, _, examples = __doc__.partition("\n\n")
+    result = argparse.ArgumentParser(
+        description=described, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("checkpoint", type=pathlib.Path, metavar="CHECKPOINT_DIR")
+    result.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: CHECKPOINT_DIR/golden; replaced if it exists")
+    result.add_argument("--vision-heads", type=int, metavar="N", help="heads of a SigLIP layer (default: 16, as released)")
+    result.add_argument("--observation", type=pathlib.Path, action="append", metavar="DIR", help="use this observation; repeatable")
+    result.add_argument("--num-steps", type=positive, action="append", metavar="N", help="with --observation; repeatable")
+    result.add_argument("--cases", type=lambda text: text.split(","), metavar="NAME,...", help="only these of the made-up cases")
+    result.add_argument("--seed", type=int, default=0, metavar="N", help="of the made-up observations and of the noise (default: 0)")
+    result.add_argument("--stride", type=stride, metavar="N|auto", help="keep every N-th number of the large arrays (default: auto)")
+    result.add_argument("--rtc", type=pathlib.Path, metavar="DIR", help="also guide the first case by real-time chunking, to DIR")
+    result.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
+    return result
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def stride(text):
+    return None if text == "auto" else positive(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Runs lerobot's own PI0 code on a checkpoint and records what it computes."""

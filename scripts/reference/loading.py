@@ -1,0 +1,156 @@
+"""Loads a checkpoint directory into lerobot's policy and processor pipelines, on the CPU in float32."""
+
+import contextlib
+import pathlib
+from unittest import mock
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.pi0.modeling_pi0 import PI0Policy
+from safetensors.torch import load_file
+
+from . import dimensions as dims
+from .dimensions import CheckpointError
+
+# Released PaliGemma: the shapes cannot tell how many heads a SigLIP layer has.
+VISION_HEADS = 16
+
+
+class Reference:
+    """One checkpoint as lerobot runs it."""
+
+    def __init__(self, directory, vision_heads=VISION_HEADS):
+        self.directory = pathlib.Path(directory)
+        self.config = _config(self.directory)
+        self.policy, self.dimensions = load_policy(self.directory, self.config, vision_heads)
+        self.preprocessor, self.postprocessor = _processors(self.directory, self.config)
+
+    @property
+    def cameras(self):
+        """Camera keys of the policy, in its order; lerobot's always-empty slots left out."""
+        return [key for key in self.config.image_features if not key.startswith("observation.images.empty_camera_")]
+
+    @property
+    def state_dim(self):
+        return self.config.input_features["observation.state"].shape[0]
+
+    @property
+    def renamed(self):
+        """{policy key: key the robot uses}"""
+        maps = [getattr(step, "rename_map", {}) for step in self.preprocessor.steps]
+        return {new: old for names in maps for old, new in names.items()}
+
+
+def _config(directory):
+    path = directory / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} not found: is {directory} a lerobot checkpoint directory?")
+    config = PreTrainedConfig.from_pretrained(directory)
+    if config.type != "pi0":
+        raise CheckpointError(f"{path}: type is '{config.type}', expected 'pi0'")
+    if config.image_resolution[0] != config.image_resolution[1]:
+        raise CheckpointError(f"{path}: image_resolution {config.image_resolution} is not square, lerobot runs square ones only")
+    config.compile_model = False
+    config.rtc_config = None
+    return config
+
+
+def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True):
+    """lerobot's PI0Policy with float32 weights left memory-mapped.
+
+    `PI0Policy.from_pretrained` gives the same policy (scripts/tests_reference holds us to
+    that), but needs room for the weights twice, keeps to the released dimensions, and only
+    prints a warning when a tensor is missing.
+
+    `dtype`: as config.json can say it; "bfloat16" casts what lerobot casts.
+    `wanted`: parameters for whose key this is false stay without memory.
+    """
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{path} not found")
+    tensors = load_file(path)
+    shapes = {key.removeprefix("model."): tuple(tensor.shape) for key, tensor in tensors.items()}
+    found = dims.read(shapes, vision_heads)
+    side = config.image_resolution[0] // found.vision.patch_size
+    if side * side != found.image_tokens:
+        raise CheckpointError(
+            f"config.json: image_resolution {config.image_resolution} gives {side * side} patches,"
+            f" but model.safetensors has {found.image_tokens} patch positions"
+        )
+
+    trained_bf16 = config.dtype == "bfloat16"
+    config.dtype = dtype
+    config.device = None  # parameters without memory cannot be moved
+    with dims.following(found), parameters_on_meta():
+        policy = PI0Policy(config)
+    config.device = "cpu"
+    _assign(policy, tensors, path, wanted)
+    if trained_bf16 and dtype == "float32":
+        round_rope(policy)
+    return policy.eval(), found
+
+
+@contextlib.contextmanager
+def parameters_on_meta():
+    """Parameters made here hold no memory; buffers, such as the rotary frequencies, are real."""
+    register = torch.nn.Module.register_parameter
+
+    def register_meta(module, name, parameter):
+        if parameter is not None:
+            parameter = torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+        register(module, name, parameter)
+
+    with mock.patch.object(torch.nn.Module, "register_parameter", register_meta):
+        yield
+
+
+def _assign(policy, tensors, path, wanted):
+    dtypes = {key: parameter.dtype for key, parameter in policy.named_parameters()}
+    state = {}
+    for key, tensor in policy._fix_pytorch_state_dict_keys(tensors, policy.config).items():
+        if tensor.dtype not in (torch.float32, torch.bfloat16):
+            raise CheckpointError(f"{path}: tensor '{key}' is {tensor.dtype}, expected float32 or bfloat16")
+        key = key if key.startswith("model.") else f"model.{key}"
+        if wanted(key):
+            state[key] = tensor.to(dtypes.get(key, tensor.dtype))
+    try:
+        missing, unexpected = policy.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    # Inference never touches the language-model heads, and a checkpoint may lack either.
+    heads = [key for key in missing if key.endswith("lm_head.weight")]
+    missing = [key for key in missing if wanted(key) and key not in heads]
+    if missing or unexpected:
+        raise CheckpointError(f"{path}: missing tensors {missing}, unexpected tensors {unexpected}")
+    for key in heads:
+        # lerobot looks for the policy's device at its first parameter, which is a head.
+        policy.get_submodule(key.removesuffix(".weight")).weight = torch.nn.Parameter(torch.empty(0), requires_grad=False)
+
+
+def round_rope(policy):
+    """Rotary frequencies as a policy saved with dtype "bfloat16" has them.
+
+    lerobot casts the whole model to bfloat16 and then only parameters back, so the
+    frequencies stay rounded even where the arithmetic is float32.
+    """
+    both = policy.model.paligemma_with_expert
+    for model in (both.paligemma.model.language_model, both.gemma_expert.model):
+        rotary = model.rotary_emb
+        rotary.inv_freq = rotary.inv_freq.to(torch.bfloat16).float()
+
+
+def _processors(directory, config):
+    overrides = {"device_processor": {"device": "cpu"}}
+    tokenizer = directory / "tokenizer"
+    if (tokenizer / "tokenizer.json").is_file():
+        # lerobot saves the name of the hub repository, or a path relative to the checkpoint.
+        tokenizer = {"tokenizer_processor": {"tokenizer_name": str(tokenizer)}}
+    else:
+        raise CheckpointError(f"{tokenizer / 'tokenizer.json'} not found: put the checkpoint's tokenizer there")
+    return make_pre_post_processors(
+        config,
+        pretrained_path=str(directory),
+        preprocessor_overrides=overrides | tokenizer,
+        postprocessor_overrides=overrides,
+    )

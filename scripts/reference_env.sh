@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Makes .reference: the virtual environment in which lerobot itself runs on the CPU.
+#
+# Only scripts/reference.py, its tests and benches/side_by_side.py need it. Everything
+# else works from the golden data that reference.py wrote.
+#
+# usage: scripts/reference_env.sh [--force]
+#   PI0_REFERENCE_PYTHON   a Python 3.12 interpreter, if none is found
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+env_dir="$root/.reference"
+lists="$here/reference"
+stamp="$env_dir/.pi0-edge-stamp"
+
+say() { printf 'reference_env: %s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+force=false
+case "${1:-}" in
+  "") ;;
+  --force) force=true ;;
+  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) say "unknown argument '$1' (see --help)"; exit 2 ;;
+esac
+
+# lerobot 0.6 uses syntax that Python 3.11 cannot parse; 3.13 is left out because the
+# pinned list has been run on 3.12 only.
+is_python312() { "$1" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1; }
+
+find_python() {
+  local candidate
+  if [[ -n "${PI0_REFERENCE_PYTHON:-}" ]]; then
+    is_python312 "$PI0_REFERENCE_PYTHON" \
+      || fail "PI0_REFERENCE_PYTHON=$PI0_REFERENCE_PYTHON is not a working Python 3.12 with the venv module"
+    printf '%s\n' "$PI0_REFERENCE_PYTHON"
+    return
+  fi
+  # A pyenv shim named python3.12 is on PATH even when pyenv has not selected 3.12, and
+  # then fails when run: so every candidate is run, not just looked up.
+  for candidate in python3.12 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python3.12; do
+    if is_python312 "$candidate"; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  fail "no Python 3.12 found on PATH or among pyenv's versions. Install one (for example" \
+    "'pyenv install 3.12', or your distribution's python3.12 and python3.12-venv) or set PI0_REFERENCE_PYTHON"
+}
+
+wanted=$(cat "$lists/requirements.txt" "$lists/requirements-nodeps.txt" "$lists/cuda_stubs.py" | sha256sum | cut -d' ' -f1)
+if ! $force && [[ -x "$env_dir/bin/python" && -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
+  say "$env_dir is up to date"
+  exit 0
+fi
+
+[[ "$(uname -s)/$(uname -m)" == Linux/x86_64 ]] \
+  || fail "the pinned reference environment is made for Linux on x86-64, not $(uname -s) on $(uname -m)"
+for tool in gcc readelf; do
+  command -v "$tool" >/dev/null || fail "'$tool' is needed to build the CUDA library stubs: install gcc and binutils"
+done
+python=$(find_python)
+
+# The stamp goes first: a run that is cut short must not look complete.
+rm -f "$stamp"
+if $force; then rm -rf "$env_dir"; fi
+if ! is_python312 "$env_dir/bin/python"; then
+  rm -rf "$env_dir"
+  "$python" -m venv "$env_dir" || fail "could not make $env_dir with $python"
+fi
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+pip() { "$env_dir/bin/python" -m pip "$@"; }
+say "installing the pinned packages (about 0.7 GB to download, 1.8 GB on disk)"
+# Two lists: the metadata of torch, torchvision, lerobot and transformers asks for the
+# CUDA wheels (2 GB more) and for robot and training packages that inference never imports.
+pip install --quiet --requirement "$lists/requirements.txt"
+pip install --quiet --no-deps --requirement "$lists/requirements-nodeps.txt"
+
+say "building stubs for the CUDA libraries that this build of torch links to"
+site=$("$env_dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+"$env_dir/bin/python" "$lists/cuda_stubs.py" "$site" >&2
+
+say "checking that lerobot's PI0 policy can be imported"
+HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 "$env_dir/bin/python" -c '
+import torch
+from lerobot.policies.pi0.modeling_pi0 import PI0Policy
+assert not torch.cuda.is_available()
+'
+printf '%s\n' "$wanted" >"$stamp"
+say "done: $env_dir ($(du -sh "$env_dir" | cut -f1))"

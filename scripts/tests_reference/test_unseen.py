@@ -1,0 +1,63 @@
+"""The exporter on checkpoints it has never seen: lerobot runs them, the bundle must agree."""
+
+import os
+import pathlib
+
+import pytest
+import reference_script
+from conftest import ROOT, run
+from replay import Bundle
+
+LIMIT = 1e-5
+
+# Flags of make_checkpoint.py, on top of --size tiny. No two dimensions of a set should be
+# equal by accident: a swapped pair of axes must not fit.
+UNSEEN = {
+    "odd widths": "--prefix-width 58 --prefix-mlp 131 --expert-width 34 --expert-mlp 77 --layers 2 --heads 3 --head-dim 10"
+    " --vision-width 35 --vision-heads 5 --vision-mlp 61 --vision-layers 3",
+    "one head": "--heads 1 --head-dim 24 --vision-heads 1",
+    "many heads, wider than the model": "--heads 12 --head-dim 22 --expert-width 18 --layers 1",
+    "one camera, one joint": "--cameras 1 --chunk-size 7 --state-dim 1 --action-dim 1",
+    "four cameras": "--cameras 4 --chunk-size 7 --image-size 70 --layers 4",
+    "small patches": "--image-size 60 --patch-size 6 --cameras 2",
+    "patches that leave a rest": "--image-size 61 --patch-size 14 --cameras 2",
+    "one action": "--chunk-size 1 --num-steps 3",
+    "other padded widths": "--max-state-dim 11 --max-action-dim 9 --state-dim 11 --action-dim 9 --max-tokens 57",
+    "nothing padded": "--state-dim 32 --action-dim 32",
+    "min-max": "--normalization MIN_MAX",
+    "quantiles": "--normalization QUANTILES",
+    "10% quantiles": "--normalization QUANTILE10",
+    "identity": "--normalization IDENTITY",
+    "relative actions": "--relative --state-dim 8 --normalization QUANTILES",
+    "relative actions, all joints": "--relative --state-dim 7 --exclude-joints ,",
+    "renamed cameras": "--rename observation.images.front=observation.images.base,observation.images.hand=observation.images.wrist",
+    "empty cameras": "--empty-cameras 2 --cameras 2",
+    "stored as bfloat16": "--dtype bf16",
+    "bfloat16 policy": "--dtype mixed --policy-dtype bfloat16 --head-dim 32",
+    "as older lerobot saved it": "--old-processors --old-mlp-names --no-model-prefix",
+    "other vocabulary name": "--embed-name embed_tokens",
+    "both vocabulary names": "--embed-name both",
+}
+
+
+@pytest.mark.parametrize("flags", UNSEEN.values(), ids=UNSEEN.keys())
+def test_bundle_agrees_with_lerobot(make_checkpoint, export_python, tmp_path, flags, record_property):
+    checkpoint = make_checkpoint("unseen", "--size", "tiny", "--seed", "11", *flags.split())
+    heads = flags.split("--vision-heads ")[1:]
+    heads = ["--vision-heads", heads[0].split()[0]] if heads else []
+    assert reference_script.main([str(checkpoint), "--seed", "5", *heads]) == 0
+    run(export_python, ROOT / "scripts" / "export.py", checkpoint, tmp_path / "bundle", "--quiet", *heads)
+
+    errors = Bundle(tmp_path / "bundle").worst_errors()
+    print(f"worst stage {max(errors.values()):.1e}, worst actions {max(e for k, e in errors.items() if k.endswith(' actions')):.1e}")
+    assert {name: error for name, error in errors.items() if error > LIMIT} == {}
+    binary = built_binary()
+    if binary:
+        print(run(binary, "check", tmp_path / "bundle"))
+
+
+def built_binary():
+    if "PI0_EDGE_BIN" in os.environ:
+        return pathlib.Path(os.environ["PI0_EDGE_BIN"])
+    built = [path for path in (ROOT / "target").glob("*/pi0-edge") if path.is_file()]
+    return max(built, key=lambda path: path.stat().st_mtime, default=None)

@@ -1,0 +1,228 @@
+//! `pi0-edge bench`: latency by stage.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pi0_edge::bundle::Golden;
+use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing};
+use serde_json::{Value, json};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region};
+
+use crate::environment;
+use crate::observation::StoredObservation;
+use crate::options::LoadOptions;
+use crate::output;
+
+/// Arguments of `bench`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    load: LoadOptions,
+    /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
+    #[arg(long, value_name = "DIR")]
+    observation: Option<PathBuf>,
+    /// Chunks to measure
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    iterations: u32,
+    /// Chunks to run first, not measured (the first one is reported apart)
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    warmup: u32,
+    /// Euler steps (default: the bundle's)
+    #[arg(long, value_name = "N")]
+    num_steps: Option<usize>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Format {
+    /// For people
+    Text,
+    /// A table to paste
+    Md,
+    /// For programs
+    Json,
+}
+
+/// Samples of one stage.
+struct Samples {
+    name: &'static str,
+    values: Vec<Duration>,
+}
+
+impl Samples {
+    fn new(name: &'static str, capacity: usize) -> Self {
+        Samples { name, values: Vec::with_capacity(capacity) }
+    }
+
+    /// The nearest-rank percentile in milliseconds, of sorted values.
+    fn percentile(&self, p: f64) -> f64 {
+        let rank = (p * self.values.len() as f64).ceil() as usize;
+        self.values[rank.clamp(1, self.values.len()) - 1].as_secs_f64() * 1e3
+    }
+
+    fn row(&self) -> [f64; 4] {
+        [self.percentile(0.50), self.percentile(0.90), self.percentile(0.99), self.percentile(1.0)]
+    }
+}
+
+struct Report {
+    stages: Vec<Samples>,
+    first_chunk: Duration,
+    warmup: u32,
+    allocations_per_chunk: f64,
+    environment: Value,
+    prefix_len: usize,
+    num_steps: usize,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    let mut policy = args.load.load()?;
+    let observation = match &args.observation {
+        Some(dir) => StoredObservation::read(dir)?,
+        None => match Golden::load(policy.bundle())?.as_ref().and_then(|g| g.cases.first()) {
+            Some(case) => StoredObservation::read(&case.observation_path(policy.bundle())?)?,
+            None => StoredObservation::synthetic(policy.manifest()),
+        },
+    };
+    let report = measure(args, &mut policy, &observation)?;
+    match args.format {
+        Format::Text => output::print(&report.text()),
+        Format::Md => output::print(&report.markdown()),
+        Format::Json => output::print_json(&report.json()),
+    }
+}
+
+fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {
+    let options = InferOptions { num_steps: args.num_steps, ..InferOptions::default() };
+    let iterations = args.iterations as usize;
+    observation.with(|o| {
+        policy.infer(o, &options)?;
+        let first_chunk = policy.timing().total;
+        for _ in 1..args.warmup {
+            policy.infer(o, &options)?;
+        }
+        let num_steps = policy.timing().steps.len();
+        let mut stages = vec![
+            Samples::new("preprocess", iterations),
+            Samples::new("vision", iterations),
+            Samples::new("prefix", iterations),
+            Samples::new("denoise_step", iterations * num_steps),
+            Samples::new("chunk", iterations),
+            Samples::new("overhead", iterations),
+        ];
+        // Nothing but the policy may allocate between here and the reading of the counter.
+        let region = Region::new(&INSTRUMENTED_SYSTEM);
+        for _ in 0..iterations {
+            policy.infer(o, &options)?;
+            record(&mut stages, policy.timing());
+        }
+        let allocated = region.change();
+        let allocations = allocated.allocations + allocated.reallocations;
+        for s in &mut stages {
+            s.values.sort_unstable();
+        }
+        if stages.iter().any(|s| s.values.is_empty()) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "nothing was measured"));
+        }
+        Ok(Report {
+            stages,
+            first_chunk,
+            warmup: args.warmup,
+            allocations_per_chunk: allocations as f64 / iterations as f64,
+            environment: environment::describe(policy, args.load.threads),
+            prefix_len: policy.prefix_len(),
+            num_steps,
+        })
+    })
+}
+
+fn record(stages: &mut [Samples], t: &Timing) {
+    for s in stages {
+        match s.name {
+            "preprocess" => s.values.push(t.preprocess),
+            "vision" => s.values.push(t.vision),
+            "prefix" => s.values.push(t.prefix),
+            "denoise_step" => s.values.extend_from_slice(&t.steps),
+            "chunk" => s.values.push(t.total),
+            _ => s.values.push(t.overhead()),
+        }
+    }
+}
+
+impl Report {
+    fn json(&self) -> Value {
+        let stages: serde_json::Map<_, _> = self
+            .stages
+            .iter()
+            .map(|s| {
+                let [p50, p90, p99, max] = s.row();
+                let row =
+                    json!({"n": s.values.len(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": max});
+                (s.name.to_owned(), row)
+            })
+            .collect();
+        json!({
+            "stages": stages,
+            "first_chunk_ms": self.first_chunk.as_secs_f64() * 1e3,
+            "warmup_chunks": self.warmup,
+            "num_steps": self.num_steps,
+            "prefix_len": self.prefix_len,
+            "allocations_per_chunk": self.allocations_per_chunk,
+            "environment": self.environment,
+        })
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "{} steps, prefix of {} rows; first chunk {:.3} ms, {} warm-up chunks not counted; {} allocations of \
+             ours per chunk",
+            self.num_steps,
+            self.prefix_len,
+            self.first_chunk.as_secs_f64() * 1e3,
+            self.warmup,
+            self.allocations_per_chunk,
+        )
+    }
+
+    fn environment_lines(&self, bullet: &str) -> String {
+        let mut out = String::new();
+        for (key, value) in self.environment.as_object().into_iter().flatten() {
+            match value {
+                Value::Null => {}
+                Value::String(s) => _ = writeln!(out, "{bullet}{key}: {s}"),
+                other => _ = writeln!(out, "{bullet}{key}: {other}"),
+            }
+        }
+        out
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!(
+            "{:<14}{:>7}{:>12}{:>12}{:>12}{:>12}\n",
+            "stage", "n", "p50 ms", "p90 ms", "p99 ms", "max ms"
+        );
+        for s in &self.stages {
+            let [p50, p90, p99, max] = s.row();
+            let n = s.values.len();
+            let _ = writeln!(out, "{:<14}{n:>7}{p50:>12.4}{p90:>12.4}{p99:>12.4}{max:>12.4}", s.name);
+        }
+        let _ = write!(out, "\n{}\n\n{}", self.summary(), self.environment_lines(""));
+        out
+    }
+
+    fn markdown(&self) -> String {
+        let mut out =
+            String::from("| stage | n | p50 ms | p90 ms | p99 ms | max ms |\n|---|--:|--:|--:|--:|--:|\n");
+        for s in &self.stages {
+            let [p50, p90, p99, max] = s.row();
+            let n = s.values.len();
+            let _ = writeln!(out, "| {} | {n} | {p50:.4} | {p90:.4} | {p99:.4} | {max:.4} |", s.name);
+        }
+        let _ = write!(out, "\n{}\n\n{}", self.summary(), self.environment_lines("- "));
+        out
+    }
+}

@@ -1,0 +1,96 @@
+//! `pi0-edge inspect`: what a bundle holds.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use pi0_edge::bundle::{GraphName, TensorSpec};
+use pi0_edge::{Bundle, Manifest, Result, Verify};
+
+use crate::output::{self, Format};
+
+/// Arguments of `inspect`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The bundle's directory
+    bundle: PathBuf,
+    /// `text` for a summary, `json` for the manifest as it was understood
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    let bundle = Bundle::open(&args.bundle, Verify::Size, &mut |_, _| {})?;
+    match args.format {
+        Format::Text => output::print(&text(bundle.manifest())),
+        Format::Json => {
+            let value = serde_json::to_value(bundle.manifest()).unwrap_or_default();
+            output::print_json(&value)
+        }
+    }
+}
+
+/// An enum's word in the manifest.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn shape(spec: &TensorSpec) -> String {
+    let dims: Vec<String> = spec.shape.iter().map(ToString::to_string).collect();
+    format!("{} [{}]", spec.dtype, dims.join(", "))
+}
+
+fn text(m: &Manifest) -> String {
+    let d = &m.dimensions;
+    let mut out = String::new();
+    let size: u64 = m.files.values().map(|f| f.size).sum();
+    let mut line = |key: &str, value: String| _ = writeln!(out, "{key:<12}{value}");
+    line("policy", format!("{} from {} ({})", word(&m.policy), m.source.checkpoint, m.source.format));
+    line("precision", format!("{}, for {}", word(&m.precision), word(&m.target)));
+    line("size", format!("{:.1} MB in {} files", size as f64 / 1e6, m.files.len()));
+    for c in &m.cameras {
+        let need = if c.required { "required" } else { "may be absent" };
+        line("camera", format!("{} ({need})", c.name));
+    }
+    line("image", format!("{} × {}, {} tokens a view", d.image_width, d.image_height, d.tokens_per_view));
+    line("state", format!("{} values ({} padded)", m.state.dim, m.state.padded_dim));
+    let relative = if m.action.relative_mask.is_some() { ", relative to the state" } else { "" };
+    line(
+        "action",
+        format!("{} × {} values ({} padded){relative}", d.action_horizon, m.action.dim, m.action.padded_dim),
+    );
+    line(
+        "prompt",
+        format!(
+            "at most {} tokens; default {:?}",
+            m.prompt.max_tokens,
+            m.prompt.default.as_deref().unwrap_or("none")
+        ),
+    );
+    line("flow", format!("{} steps by default", m.flow.num_steps));
+    line(
+        "prefix",
+        format!("{} layers of width {}, {} heads of {}", d.layers, d.prefix_width, d.query_heads, d.head_dim),
+    );
+    line("expert", format!("{} layers of width {}", d.layers, d.expert_width));
+    line(
+        "vision",
+        format!("{} layers of width {}, {} heads", d.vision_layers, d.vision_width, d.vision_heads),
+    );
+    line("golden", m.golden.clone().unwrap_or_else(|| "none".into()));
+    for name in GraphName::ALL {
+        let g = m.graph(name);
+        let _ = writeln!(out, "\n{name} ({})", g.file);
+        let cache = |t: &&TensorSpec| t.name.contains("present.") || t.name.contains("past_key_values.");
+        for (side, tensors) in [("in ", &g.inputs), ("out", &g.outputs)] {
+            for t in tensors.iter().filter(|t| !cache(t)) {
+                let _ = writeln!(out, "  {side} {:<16} {}", t.name, shape(t));
+            }
+            let kv: Vec<_> = tensors.iter().filter(cache).collect();
+            if let [first, .., last] = &kv[..] {
+                let _ = writeln!(out, "  {side} {} … {}  {}", first.name, last.name, shape(first));
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,99 @@
+//! An observation on disk: `observation.json` and the frames beside it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Result};
+use serde::Deserialize;
+
+/// Largest observation.json read.
+const MAX_JSON_BYTES: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObservationFile {
+    images: BTreeMap<String, PathBuf>,
+    state: Vec<f32>,
+    prompt: Option<String>,
+}
+
+struct Image {
+    name: String,
+    data: Vec<u8>,
+    width: u32,
+    height: u32,
+}
+
+/// A decoded observation: frames as RGB8.
+pub struct StoredObservation {
+    images: Vec<Image>,
+    state: Vec<f32>,
+    prompt: Option<String>,
+}
+
+impl StoredObservation {
+    /// Reads `DIR/observation.json` (or that file itself) and decodes the PNG or JPEG frames it names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] or [`ErrorKind::Observation`], naming the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = if path.is_dir() { path.join("observation.json") } else { path.to_path_buf() };
+        let wrong = |what: String| Error::new(ErrorKind::Observation, what);
+        let size = std::fs::metadata(&file)
+            .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e))?
+            .len();
+        if size > MAX_JSON_BYTES {
+            return Err(wrong(format!("{} has {size} bytes; at most {MAX_JSON_BYTES}", file.display())));
+        }
+        let text = std::fs::read(&file)
+            .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e))?;
+        let stored: ObservationFile = serde_json::from_slice(&text).map_err(|e| {
+            Error::with_source(ErrorKind::Observation, format!("{} is malformed", file.display()), e)
+        })?;
+        let directory = file.parent().unwrap_or(Path::new("."));
+        let images = stored
+            .images
+            .into_iter()
+            .map(|(name, frame)| decode(&directory.join(frame), name))
+            .collect::<Result<_>>()?;
+        Ok(StoredObservation { images, state: stored.state, prompt: stored.prompt })
+    }
+
+    /// Smooth frames for every camera, the state at rest, and the default prompt: enough to measure with.
+    pub fn synthetic(manifest: &Manifest) -> Self {
+        const WIDTH: u32 = 640;
+        const HEIGHT: u32 = 480;
+        let pixel = |x: u32, y: u32, c: u32| ((x * 3 + y * 5 + (x * y / 97) + c * 60) % 256) as u8;
+        let data: Vec<u8> = (0..HEIGHT)
+            .flat_map(|y| (0..WIDTH).flat_map(move |x| (0..3).map(move |c| pixel(x, y, c))))
+            .collect();
+        let images = manifest
+            .cameras
+            .iter()
+            .map(|c| Image { name: c.name.clone(), data: data.clone(), width: WIDTH, height: HEIGHT })
+            .collect();
+        let prompt = manifest.prompt.default.is_none().then(|| "pick up the object".to_owned());
+        StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
+    }
+
+    /// Lends the observation to `use_it`.
+    pub fn with<T>(&self, use_it: impl FnOnce(&Observation<'_>) -> Result<T>) -> Result<T> {
+        let frames = self
+            .images
+            .iter()
+            .map(|i| Ok((i.name.as_str(), Frame::new(&i.data, i.width, i.height)?)))
+            .collect::<Result<Vec<_>>>()?;
+        use_it(&Observation { images: &frames, state: &self.state, prompt: self.prompt.as_deref() })
+    }
+}
+
+fn decode(path: &Path, name: String) -> Result<Image> {
+    let fail = |e: image::ImageError| {
+        let text = format!("{name}: cannot read {} as a PNG or JPEG image", path.display());
+        Error::with_source(ErrorKind::Observation, text, e)
+    };
+    let open = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
+    let rgb = open.map_err(|e| fail(e.into()))?.decode().map_err(fail)?.into_rgb8();
+    let (width, height) = rgb.dimensions();
+    Ok(Image { name, data: rgb.into_raw(), width, height })
+}

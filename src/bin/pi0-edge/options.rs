@@ -1,0 +1,113 @@
+//! Options that several verbs share.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pi0_edge::{Policy, PolicyOptions, Result, Verify, Weights};
+
+/// How a bundle is loaded.
+#[derive(Args, Debug)]
+pub struct LoadOptions {
+    /// The bundle's directory
+    pub bundle: PathBuf,
+    /// Threads of one operator (default: one per available core)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+    /// ONNX Runtime's shared library
+    #[arg(long, value_name = "FILE")]
+    pub ort_library: Option<PathBuf>,
+    /// What to verify before use: every byte, or sizes alone (seconds faster on a large bundle)
+    #[arg(long, value_enum, default_value = "full")]
+    pub verify: VerifyOption,
+    /// Where weights live: `mapped` from the file, `packed` into the fastest layout, or each as suits it
+    #[arg(long, value_enum, default_value = "auto")]
+    pub weights: WeightsOption,
+    /// Let worker threads sleep instead of spin inside a run
+    #[arg(long)]
+    pub no_spin: bool,
+}
+
+/// Command-line form of [`Verify`].
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum VerifyOption {
+    /// Sizes and hashes of every file
+    Full,
+    /// Sizes alone
+    Size,
+}
+
+/// Command-line form of [`Weights`].
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum WeightsOption {
+    /// Denoise step packed, vision and prefix mapped
+    Auto,
+    /// All mapped
+    Mapped,
+    /// All packed
+    Packed,
+}
+
+impl LoadOptions {
+    /// The library's options.
+    pub fn policy_options(&self) -> PolicyOptions {
+        PolicyOptions {
+            ort_library: self.ort_library.clone(),
+            threads: self.threads,
+            verify: match self.verify {
+                VerifyOption::Full => Verify::Full,
+                VerifyOption::Size => Verify::Size,
+            },
+            weights: match self.weights {
+                WeightsOption::Auto => Weights::Auto,
+                WeightsOption::Mapped => Weights::Mapped,
+                WeightsOption::Packed => Weights::Packed,
+            },
+            no_spin: self.no_spin,
+        }
+    }
+
+    /// Loads the policy, showing progress on a terminal while a large bundle is verified.
+    pub fn load(&self) -> Result<Policy> {
+        let mut progress = Progress::new();
+        let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
+            progress.show(done, total);
+        });
+        progress.clear();
+        policy
+    }
+}
+
+/// One self-overwriting line on stderr; silent when stderr is not a terminal or the work is small.
+pub struct Progress {
+    enabled: bool,
+    shown: Option<u64>,
+}
+
+impl Progress {
+    const WORTH_SHOWING: u64 = 256 << 20;
+
+    /// A silent line until there is something to show.
+    pub fn new() -> Self {
+        Progress { enabled: std::io::stderr().is_terminal(), shown: None }
+    }
+
+    /// Shows `done` of `total` bytes verified.
+    pub fn show(&mut self, done: u64, total: u64) {
+        if !self.enabled || total < Self::WORTH_SHOWING {
+            return;
+        }
+        let percent = done * 100 / total;
+        if self.shown != Some(percent) {
+            self.shown = Some(percent);
+            eprint!("\rverifying {percent:3} % of {:.1} GB", total as f64 / 1e9);
+        }
+    }
+
+    /// Removes the line.
+    pub fn clear(&mut self) {
+        if self.shown.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

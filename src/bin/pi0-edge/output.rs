@@ -1,0 +1,50 @@
+//! Writing results: to stdout, and to files that exist whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use ndarray::ArrayView2;
+use ndarray_npy::WriteNpyExt;
+use pi0_edge::{Error, ErrorKind, Result};
+
+/// Output formats of the verbs that know two.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Prints to stdout. A reader that went away (`| head`) is not an error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::with_source(ErrorKind::Io, "cannot write to stdout", e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a JSON value and a newline.
+pub fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Writes `array` as an .npy file under a temporary name and renames it, so that a failure leaves nothing behind.
+pub fn write_npy(path: &Path, array: ArrayView2<'_, f32>) -> Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let write = || -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut file = std::io::BufWriter::new(std::fs::File::create_new(&part)?);
+        array.write_npy(&mut file)?;
+        file.into_inner()?.sync_all()?;
+        std::fs::rename(&part, path)?;
+        Ok(())
+    };
+    write().map_err(|e| {
+        let _ = std::fs::remove_file(&part);
+        Error::with_source(ErrorKind::Io, format!("cannot write {}", path.display()), e)
+    })
+}

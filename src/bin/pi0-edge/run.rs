@@ -1,0 +1,129 @@
+//! `pi0-edge run`: one observation in, one action chunk out.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use pi0_edge::bundle::read_npy;
+use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result};
+use serde_json::json;
+
+use crate::observation::StoredObservation;
+use crate::options::LoadOptions;
+use crate::output::{self, Format};
+
+/// Arguments of `run`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    load: LoadOptions,
+    /// Directory with observation.json and its frames
+    #[arg(long, value_name = "DIR")]
+    observation: PathBuf,
+    /// Noise to start from, [action_horizon, padded action width] f32
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "seed")]
+    noise: Option<PathBuf>,
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Euler steps (default: the bundle's)
+    #[arg(long, value_name = "N")]
+    num_steps: Option<usize>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Also write the actions, [action_horizon, action_dim] f32
+    #[arg(long, value_name = "FILE.npy")]
+    output: Option<PathBuf>,
+}
+
+/// Noise from `path`, checked against the shape the policy wants so that the error can name the file.
+fn read_noise(path: &Path, policy: &Policy) -> Result<ArrayD<f32>> {
+    let noise = read_npy(path)?;
+    let wanted = [policy.manifest().dimensions.action_horizon, policy.manifest().action.padded_dim];
+    if noise.shape() != wanted {
+        let text = format!("{}: noise has shape {:?}; it must be {wanted:?}", path.display(), noise.shape());
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    Ok(noise.as_standard_layout().into_owned())
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    // Cheap to read and likely to be wrong: before the bundle is verified and loaded.
+    let observation = StoredObservation::read(&args.observation)?;
+    let mut policy = args.load.load()?;
+    let noise = args.noise.as_deref().map(|path| read_noise(path, &policy)).transpose()?;
+    let options = InferOptions {
+        noise: match &noise {
+            Some(values) => Noise::Given(values.as_slice().unwrap_or_default()),
+            None => Noise::Seed(args.seed),
+        },
+        num_steps: args.num_steps,
+    };
+    observation.with(|o| policy.infer(o, &options).map(|_| ()))?;
+    if let Some(path) = &args.output {
+        output::write_npy(path, policy.chunk().view())?;
+    }
+    match args.format {
+        Format::Text => output::print(&text(&policy)),
+        Format::Json => output::print_json(&as_json(&policy)),
+    }
+}
+
+fn milliseconds(d: std::time::Duration) -> f64 {
+    (d.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn as_json(policy: &Policy) -> serde_json::Value {
+    let t = policy.timing();
+    json!({
+        "actions": policy.chunk().view().rows().into_iter().map(|r| r.to_vec()).collect::<Vec<_>>(),
+        "num_steps": t.steps.len(),
+        "prefix_len": policy.prefix_len(),
+        "timing_ms": {
+            "preprocess": milliseconds(t.preprocess),
+            "vision": milliseconds(t.vision),
+            "prefix": milliseconds(t.prefix),
+            "denoise": milliseconds(t.denoise()),
+            "total": milliseconds(t.total),
+        },
+    })
+}
+
+fn text(policy: &Policy) -> String {
+    use std::fmt::Write;
+    let chunk = policy.chunk().view();
+    let names = policy.manifest().action.names.as_deref();
+    let mut out = String::new();
+    let header = (0..chunk.ncols()).map(|i| names.map_or_else(|| format!("a{i}"), |n| n[i].clone()));
+    let columns: Vec<String> = header.collect();
+    let width = columns.iter().map(String::len).max().unwrap_or(0).max(9);
+    let _ = write!(out, "tick");
+    for c in &columns {
+        let _ = write!(out, "  {c:>width$}");
+    }
+    out.push('\n');
+    for (tick, row) in chunk.rows().into_iter().enumerate() {
+        let _ = write!(out, "{tick:4}");
+        for v in row {
+            let _ = write!(out, "  {v:>width$.4}");
+        }
+        out.push('\n');
+    }
+    let t = policy.timing();
+    let _ = writeln!(
+        out,
+        "\n{} actions of {} values, {} steps, prefix of {} rows\npreprocess {:.3} ms, vision {:.3} ms, \
+         prefix {:.3} ms, denoise {:.3} ms, total {:.3} ms",
+        chunk.nrows(),
+        chunk.ncols(),
+        t.steps.len(),
+        policy.prefix_len(),
+        milliseconds(t.preprocess),
+        milliseconds(t.vision),
+        milliseconds(t.prefix),
+        milliseconds(t.denoise()),
+        milliseconds(t.total),
+    );
+    out
+}

@@ -1,0 +1,129 @@
+//! The manifest's part about inputs and outputs: images, state and actions.
+
+use serde::{Deserialize, Serialize};
+
+/// How a frame becomes one view of `pixel_values`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRule {
+    /// Interpolation.
+    pub resize: Resize,
+    /// Whether shrinking averages over the covered area. Only `false` exists so far.
+    pub antialias: bool,
+    /// Value of the bars in the model's input range [-1, 1]: -1, or -3 for policies trained before lerobot 0.5.
+    pub pad_value: f32,
+    /// Where the image sits between the bars.
+    pub pad_side: PadSide,
+}
+
+/// Interpolation of a resize.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Resize {
+    /// Bilinear with half-pixel centres.
+    Bilinear,
+}
+
+/// Where an image sits between its bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PadSide {
+    /// In the middle; an odd pixel of padding goes to the bottom or right.
+    Center,
+}
+
+/// The robot's state vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFeature {
+    /// The policy's key.
+    pub name: String,
+    /// Entries the robot gives, in robot units.
+    pub dim: usize,
+    /// Entries the model takes; those beyond `dim` are zero.
+    pub padded_dim: usize,
+    /// Names of the `dim` entries, if the checkpoint has them.
+    pub names: Option<Vec<String>>,
+    /// From robot units to model units.
+    pub normalization: Normalization,
+}
+
+/// The action vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionFeature {
+    /// The policy's key.
+    pub name: String,
+    /// Entries the robot takes, in robot units.
+    pub dim: usize,
+    /// Entries the model computes with; those beyond `dim` are dropped.
+    pub padded_dim: usize,
+    /// Names of the `dim` entries, if the checkpoint has them.
+    pub names: Option<Vec<String>>,
+    /// From robot units to model units; the runtime applies its inverse.
+    pub normalization: Normalization,
+    /// For a policy of relative actions: the entries that are offsets from the raw state.
+    pub relative_mask: Option<Vec<bool>>,
+    /// The range outside which a chunk is refused, in robot units.
+    pub limits: Option<Limits>,
+}
+
+/// Per-entry bounds of an action, inclusive, in robot units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Smallest allowed values.
+    pub min: Vec<f32>,
+    /// Largest allowed values.
+    pub max: Vec<f32>,
+}
+
+/// A per-entry map between robot units and model units, with its statistics in robot units.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Normalization {
+    /// Unchanged.
+    Identity {
+        /// Unused.
+        eps: f64,
+    },
+    /// To mean 0 and deviation 1.
+    MeanStd {
+        /// Added to `std` before dividing.
+        eps: f64,
+        /// Means.
+        mean: Vec<f32>,
+        /// Standard deviations.
+        std: Vec<f32>,
+    },
+    /// From [`min`, `max`] to [-1, 1].
+    MinMax {
+        /// Takes the place of a range that is zero.
+        eps: f64,
+        /// Minima.
+        min: Vec<f32>,
+        /// Maxima.
+        max: Vec<f32>,
+    },
+    /// From [`q01`, `q99`] to [-1, 1].
+    Quantiles {
+        /// Takes the place of a range that is zero.
+        eps: f64,
+        /// 1st percentiles.
+        q01: Vec<f32>,
+        /// 99th percentiles.
+        q99: Vec<f32>,
+    },
+    /// From [`q10`, `q90`] to [-1, 1].
+    Quantile10 {
+        /// Takes the place of a range that is zero.
+        eps: f64,
+        /// 10th percentiles.
+        q10: Vec<f32>,
+        /// 90th percentiles.
+        q90: Vec<f32>,
+    },
+}

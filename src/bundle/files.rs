@@ -1,0 +1,117 @@
+//! Paths inside a bundle, and opening the files at them without being led elsewhere.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+
+/// The longest relative path a manifest may hold, in bytes.
+const MAX_PATH_BYTES: usize = 512;
+
+/// Checks that `path` is relative, `/`-separated and made of plain components only; says what is wrong with it.
+pub(super) fn check_relative(path: &str) -> Result<(), String> {
+    if path.is_empty() {
+        return Err("is empty".into());
+    }
+    if path.len() > MAX_PATH_BYTES {
+        return Err(format!("is longer than {MAX_PATH_BYTES} bytes"));
+    }
+    if let Some(c) = path.chars().find(|c| c.is_control() || *c == '\\') {
+        return Err(format!("holds the character {c:?}"));
+    }
+    if path.starts_with('/') {
+        return Err("is absolute".into());
+    }
+    match path.split('/').find(|part| matches!(*part, "" | "." | "..")) {
+        Some(part) => Err(format!("has the component {part:?}; only plain names may be used")),
+        None => Ok(()),
+    }
+}
+
+/// As [`check_relative`], and directly in the bundle's directory.
+pub(super) fn check_plain_name(path: &str) -> Result<(), String> {
+    check_relative(path)?;
+    if path.contains('/') { Err("is not directly in the bundle's directory".into()) } else { Ok(()) }
+}
+
+/// Opens a regular file for reading; a missing file, a symbolic link, a directory or a special file is an error of
+/// the given kind.
+///
+/// Only the last component is looked at: the caller answers for the directories above it.
+pub(super) fn open_regular(path: &Path, kind: ErrorKind) -> Result<File> {
+    // Looked at before it is opened, because opening a device or a pipe may already act or block.
+    let found = inspect(path, kind)?;
+    if found.is_symlink() {
+        return Err(Error::new(
+            kind,
+            format!("{} is a symbolic link; copy the file itself into the bundle", path.display()),
+        ));
+    }
+    if !found.is_file() {
+        return Err(Error::new(kind, format!("{} is not a regular file", path.display())));
+    }
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .or_kind(ErrorKind::Io, || format!("cannot open {}", path.display()))?;
+    // And again on what was opened: the name may have been given to something else in between.
+    let opened = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {}", path.display()))?;
+    if !opened.is_file() {
+        return Err(Error::new(kind, format!("{} is not a regular file", path.display())));
+    }
+    Ok(file)
+}
+
+/// Opens the regular file at a checked relative path under `root`; no directory between them may be a link.
+pub(super) fn open_inside(root: &Path, relative: &str) -> Result<File> {
+    if let Err(what) = check_relative(relative) {
+        return Err(Error::new(ErrorKind::Integrity, format!("the path {relative:?} {what}")));
+    }
+    let mut path = PathBuf::from(root);
+    let mut parts = relative.split('/').peekable();
+    while let Some(part) = parts.next() {
+        path.push(part);
+        if parts.peek().is_some() && !inspect(&path, ErrorKind::Integrity)?.is_dir() {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                format!("{} is not a directory (links are not followed)", path.display()),
+            ));
+        }
+    }
+    open_regular(&path, ErrorKind::Integrity)
+}
+
+fn inspect(path: &Path, kind: ErrorKind) -> Result<Metadata> {
+    path.symlink_metadata().map_err(|e| {
+        if e.kind() == std::io::ErrorKind::NotFound {
+            Error::with_source(kind, format!("{} is missing; copy the whole bundle again", path.display()), e)
+        } else {
+            Error::with_source(ErrorKind::Io, format!("cannot inspect {}", path.display()), e)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_relative_paths_pass() {
+        for path in ["a", "manifest.json", "golden/case 1/é.npy", "a..b", "...", "-x"] {
+            assert_eq!(check_relative(path), Ok(()), "{path}");
+        }
+        assert!(check_plain_name("golden/x").is_err());
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_do_not_pass() {
+        for path in
+            ["", "/etc/passwd", "..", "../x", "a/../b", "a/..", "./a", "a//b", "a/", "a\\b", "a\0b", "a\nb"]
+        {
+            assert!(check_relative(path).is_err(), "{path:?}");
+        }
+        assert!(check_relative(&"a/".repeat(400)).is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! The four graphs: their names, and the signature that a model's dimensions give each of them.
+//!
+//! The same function serves validation of the manifest, the pre-scan of the files and the session layer, so that the
+//! three cannot disagree about a tensor.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{Dtype, Manifest, PolicyKind, Precision};
+
+/// One of the bundle's graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GraphName {
+    /// Frames to image embeddings.
+    VisionEncoder,
+    /// Prefix embeddings to the KV cache.
+    PrefixPrefill,
+    /// Time embeddings to each step's constant rows.
+    TimeConditioning,
+    /// One Euler step.
+    DenoiseStep,
+}
+
+impl GraphName {
+    /// All graphs, in the order they run.
+    pub const ALL: [GraphName; 4] = [
+        GraphName::VisionEncoder,
+        GraphName::PrefixPrefill,
+        GraphName::TimeConditioning,
+        GraphName::DenoiseStep,
+    ];
+
+    /// The key in the manifest.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GraphName::VisionEncoder => "vision_encoder",
+            GraphName::PrefixPrefill => "prefix_prefill",
+            GraphName::TimeConditioning => "time_conditioning",
+            GraphName::DenoiseStep => "denoise_step",
+        }
+    }
+}
+
+impl fmt::Display for GraphName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// File and signature of each graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graphs {
+    /// Frames to image embeddings.
+    pub vision_encoder: GraphSpec,
+    /// Prefix embeddings to the KV cache.
+    pub prefix_prefill: GraphSpec,
+    /// Time embeddings to each step's constant rows.
+    pub time_conditioning: GraphSpec,
+    /// One Euler step.
+    pub denoise_step: GraphSpec,
+}
+
+impl Graphs {
+    /// One graph by name.
+    pub fn get(&self, name: GraphName) -> &GraphSpec {
+        match name {
+            GraphName::VisionEncoder => &self.vision_encoder,
+            GraphName::PrefixPrefill => &self.prefix_prefill,
+            GraphName::TimeConditioning => &self.time_conditioning,
+            GraphName::DenoiseStep => &self.denoise_step,
+        }
+    }
+}
+
+/// File and signature of one graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphSpec {
+    /// The `.onnx` file: a plain name, directly in the bundle. Its weights are in `<file>.data`.
+    pub file: String,
+    /// Inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl GraphSpec {
+    /// The name of the file with this graph's external weights.
+    pub fn data_file(&self) -> String {
+        format!("{}.data", self.file)
+    }
+}
+
+/// Name, element type and shape of a graph's input or output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorSpec {
+    /// The tensor's name in the graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<Dim>,
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}[", self.name, self.dtype)?;
+        for (i, dim) in self.shape.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{dim}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// One dimension of a shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dim {
+    /// The same in every run.
+    Fixed(usize),
+    /// Chosen by the run: `views`, `prefix` (prefix tokens) or `steps` (rows of the time tables).
+    Named(String),
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(n) => write!(f, "{n}"),
+            Dim::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Self {
+        Dim::Fixed(n)
+    }
+}
+
+impl From<&str> for Dim {
+    fn from(name: &str) -> Self {
+        Dim::Named(name.to_owned())
+    }
+}
+
+/// The dimension named for the number of views in a run.
+pub const VIEWS: &str = "views";
+/// The dimension named for the number of prefix tokens in a run.
+pub const PREFIX: &str = "prefix";
+/// The dimension named for the number of rows in the time tables.
+pub const STEPS: &str = "steps";
+
+macro_rules! shape {
+    ($($dim:expr),+) => { vec![$(Dim::from($dim)),+] };
+}
+
+impl Manifest {
+    /// Suffix tokens of one denoise step: the actions, and before them the state token where the policy has one.
+    pub fn suffix_len(&self) -> usize {
+        match self.policy {
+            PolicyKind::Pi0 => self.dimensions.action_horizon + 1,
+            PolicyKind::Pi05 => self.dimensions.action_horizon,
+        }
+    }
+
+    /// Element type of image embeddings, prefix, token rows and KV cache.
+    pub fn embedding_dtype(&self) -> Dtype {
+        match self.precision {
+            Precision::Fp32 => Dtype::F32,
+            Precision::Fp16 => Dtype::F16,
+        }
+    }
+
+    /// The inputs and outputs that a graph of this bundle must have, as the policy kind, the precision and the
+    /// dimensions give them.
+    pub fn signature(&self, name: GraphName) -> (Vec<TensorSpec>, Vec<TensorSpec>) {
+        let d = &self.dimensions;
+        let half = d.head_dim / 2;
+        let embedding = self.embedding_dtype();
+        let cache = |template: &str| -> Vec<TensorSpec> {
+            (0..d.layers)
+                .flat_map(|layer| ["key", "value"].map(|part| format!("{template}.{layer}.{part}")))
+                .map(|name| TensorSpec { name, dtype: embedding, shape: shape![1, PREFIX, d.head_dim] })
+                .collect()
+        };
+        match name {
+            GraphName::VisionEncoder => (
+                vec![f32_tensor("pixel_values", shape![VIEWS, 3, d.image_height, d.image_width])],
+                vec![tensor("image_embeds", embedding, shape![VIEWS, d.tokens_per_view, d.prefix_width])],
+            ),
+            GraphName::PrefixPrefill => (
+                vec![
+                    tensor("prefix_embeds", embedding, shape![1, PREFIX, d.prefix_width]),
+                    f32_tensor("rope_cos", shape![PREFIX, half]),
+                    f32_tensor("rope_sin", shape![PREFIX, half]),
+                ],
+                cache("present"),
+            ),
+            GraphName::TimeConditioning => (
+                vec![f32_tensor("time_embedding", shape![STEPS, d.expert_width])],
+                vec![f32_tensor("time_table", shape![STEPS, d.expert_width])],
+            ),
+            GraphName::DenoiseStep => {
+                let actions = || shape![1, d.action_horizon, self.action.padded_dim];
+                let mut inputs = vec![
+                    f32_tensor("x_t", actions()),
+                    tensor("step", Dtype::I64, shape![1]),
+                    f32_tensor("schedule", shape![STEPS, 3]),
+                    f32_tensor("time_table", shape![STEPS, d.expert_width]),
+                ];
+                if self.policy == PolicyKind::Pi0 {
+                    inputs.push(f32_tensor("state", shape![1, self.state.padded_dim]));
+                }
+                inputs.extend([
+                    f32_tensor("prev_actions", actions()),
+                    f32_tensor("prefix_weights", shape![1, d.action_horizon, 1]),
+                    f32_tensor("rope_cos", shape![self.suffix_len(), half]),
+                    f32_tensor("rope_sin", shape![self.suffix_len(), half]),
+                ]);
+                inputs.extend(cache("past_key_values"));
+                (inputs, vec![f32_tensor("x_next", actions()), f32_tensor("v_t", actions())])
+            }
+        }
+    }
+}
+
+fn tensor(name: &str, dtype: Dtype, shape: Vec<Dim>) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), dtype, shape }
+}
+
+fn f32_tensor(name: &str, shape: Vec<Dim>) -> TensorSpec {
+    tensor(name, Dtype::F32, shape)
+}
+
+/// Compares a found signature with the expected one by name, as ONNX Runtime binds. Says the first difference.
+pub(super) fn compare_tensors(
+    kind: &str,
+    found: &[TensorSpec],
+    expected: &[TensorSpec],
+) -> Result<(), String> {
+    for (i, tensor) in found.iter().enumerate() {
+        if found[..i].iter().any(|t| t.name == tensor.name) {
+            return Err(format!("{kind} {} is there twice", tensor.name));
+        }
+        match expected.iter().find(|e| e.name == tensor.name) {
+            None => return Err(format!("{kind} {tensor} is not expected")),
+            Some(e) if e != tensor => return Err(format!("{kind} is {tensor}, expected {e}")),
+            Some(_) => {}
+        }
+    }
+    match expected.iter().find(|e| !found.iter().any(|t| t.name == e.name)) {
+        Some(missing) => Err(format!("{kind} {missing} is missing")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,415 @@
+//! `manifest.json`: the types, field for field, and how the file is read.
+//!
+//! The manifest is a contract between one exporter and one runtime, so nothing in it is optional by omission and
+//! nothing unknown is skipped: a field this runtime does not know may change what the numbers mean.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::features::{ActionFeature, ImageRule, StateFeature};
+use super::graphs::{GraphName, GraphSpec, Graphs};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+
+/// The manifest version this runtime reads.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// The largest `manifest.json` that is parsed, in bytes. A real one has some ten kilobytes.
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// Everything the runtime must know about a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this file's layout; always [`FORMAT_VERSION`] after a successful read.
+    pub format_version: u64,
+    /// The kind of policy the graphs compute.
+    pub policy: PolicyKind,
+    /// Name and version of the program that wrote the bundle. For people.
+    pub exporter: String,
+    /// Element type of weights, embeddings and KV cache.
+    pub precision: Precision,
+    /// What the graphs were made for.
+    pub target: Target,
+    /// The default-domain opset of every graph.
+    pub opset: u32,
+    /// The checkpoint the bundle was made from.
+    pub source: Source,
+    /// Sizes of the model.
+    pub dimensions: Dimensions,
+    /// The cameras in policy order: views of one observation are laid out in this order.
+    pub cameras: Vec<Camera>,
+    /// From the key a robot uses to the policy's key, as lerobot's rename step holds it.
+    #[serde(deserialize_with = "unique_keys")]
+    pub rename: BTreeMap<String, String>,
+    /// How frames become `pixel_values`.
+    pub image: ImageRule,
+    /// The robot's state vector.
+    pub state: StateFeature,
+    /// The action vector.
+    pub action: ActionFeature,
+    /// How the task text becomes tokens.
+    pub prompt: PromptRule,
+    /// The flow-matching sampler.
+    pub flow: Flow,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// The table of token rows.
+    pub token_embedding: TokenEmbedding,
+    /// File and signature of each graph.
+    pub graphs: Graphs,
+    /// `golden.json` relative to the bundle, if the bundle can check itself.
+    pub golden: Option<String>,
+    /// Every file of the bundle but the manifest, by its `/`-separated path relative to the bundle.
+    #[serde(deserialize_with = "unique_keys")]
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// The kind of policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// PI0: the state is one suffix token, time is mixed into the action tokens.
+    Pi0,
+    /// PI0.5: no state token, time modulates the expert's norms.
+    Pi05,
+}
+
+/// Element type of weights, embeddings and KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Precision {
+    /// Every tensor is f32.
+    Fp32,
+    /// Image embeddings, prefix, token rows and KV cache are f16; the rest stays f32.
+    Fp16,
+}
+
+/// What the graphs were made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Target {
+    /// ONNX Runtime's CPU provider.
+    Cpu,
+    /// ONNX Runtime's CUDA provider.
+    Cuda,
+    /// ONNX Runtime's TensorRT provider.
+    Tensorrt,
+}
+
+/// Element type of a tensor or table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Dtype {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 64-bit signed integer.
+    I64,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::I64 => 8,
+        }
+    }
+
+    /// The name used in the manifest.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+            Dtype::I64 => "i64",
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The checkpoint a bundle was made from. For people and for provenance; nothing is computed from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The checkpoint's format, such as `lerobot`.
+    pub format: String,
+    /// Base name of the checkpoint's directory.
+    pub checkpoint: String,
+    /// SHA-256 of the checkpoint's weights, as lowercase hex.
+    pub model_sha256: String,
+    /// The dtype the checkpoint's configuration asks for.
+    pub dtype: String,
+    /// Conventions the policy was trained under that its files do not record.
+    pub conventions: Conventions,
+}
+
+/// Train/serve conventions that changed between lerobot releases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conventions {
+    /// Value of letterbox bars in the model's input range; equals [`ImageRule::pad_value`].
+    pub letterbox_pad: f32,
+}
+
+/// Sizes of the model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dimensions {
+    /// Height of one view in pixels.
+    pub image_height: usize,
+    /// Width of one view in pixels.
+    pub image_width: usize,
+    /// Side of one square patch in pixels.
+    pub patch_size: usize,
+    /// Prefix tokens made from one view.
+    pub tokens_per_view: usize,
+    /// Width of the VLM's residual stream.
+    pub prefix_width: usize,
+    /// Hidden width of the VLM's MLP.
+    pub prefix_mlp: usize,
+    /// Width of the action expert's residual stream.
+    pub expert_width: usize,
+    /// Hidden width of the action expert's MLP.
+    pub expert_mlp: usize,
+    /// Layers of VLM and expert (one attention spans both, so the count is shared).
+    pub layers: usize,
+    /// Query heads of each layer.
+    pub query_heads: usize,
+    /// Key/value heads of each layer; 1.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Width of the vision encoder.
+    pub vision_width: usize,
+    /// Layers of the vision encoder.
+    pub vision_layers: usize,
+    /// Heads of the vision encoder.
+    pub vision_heads: usize,
+    /// Hidden width of the vision encoder's MLP.
+    pub vision_mlp: usize,
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Actions in one chunk.
+    pub action_horizon: usize,
+}
+
+/// One camera of the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Camera {
+    /// The policy's key, such as `observation.images.base`.
+    pub name: String,
+    /// Whether an observation without this camera is refused.
+    pub required: bool,
+}
+
+/// How the task text becomes tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptRule {
+    /// The text made from the task.
+    pub format: PromptFormat,
+    /// Most tokens a prompt may have, BOS included.
+    pub max_tokens: usize,
+    /// The task used when an observation brings none.
+    pub default: Option<String>,
+    /// The tokenizer's file, relative to the bundle.
+    pub tokenizer: String,
+}
+
+/// The text made from a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PromptFormat {
+    /// The task, and a newline unless it ends with one.
+    AppendNewline,
+}
+
+/// The flow-matching sampler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    /// Which end of the flow is noise.
+    pub convention: FlowConvention,
+    /// Euler steps when the caller asks for no other number.
+    pub num_steps: usize,
+    /// Shortest period of the time embedding.
+    pub min_period: f64,
+    /// Longest period of the time embedding.
+    pub max_period: f64,
+}
+
+/// Which end of the flow is noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FlowConvention {
+    /// Time runs from 1 (noise) to 0 (action).
+    NoiseAtOne,
+}
+
+/// Rotary position embedding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Rounding of the frequencies.
+    pub inv_freq: InvFreq,
+}
+
+/// Rounding of the rotary frequencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum InvFreq {
+    /// f32.
+    F32,
+    /// f32, then to bf16: what lerobot computes for a policy whose dtype is bfloat16.
+    Bf16,
+}
+
+/// The table of token rows, already multiplied by the square root of the width.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenEmbedding {
+    /// The table's file, relative to the bundle: `rows * width` elements, little-endian, row-major.
+    pub file: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Rows; the vocabulary's size.
+    pub rows: usize,
+    /// Elements of a row; the prefix width.
+    pub width: usize,
+}
+
+/// Size and hash of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 as lowercase hex.
+    pub sha256: String,
+}
+
+/// Only the version, so that a newer manifest is refused for its version and not for its first new field.
+#[derive(Deserialize)]
+struct VersionPeek {
+    format_version: Option<serde_json::Value>,
+}
+
+impl Manifest {
+    /// Parses and validates the bytes of a `manifest.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Manifest`] for more than [`MAX_MANIFEST_BYTES`], an unknown `format_version`, anything that is
+    /// not the documented layout, and any contradiction between fields. The text names the key.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(too_large(bytes.len() as u64));
+        }
+        let peek: VersionPeek = serde_json::from_slice(bytes).or_kind(ErrorKind::Manifest, || {
+            "manifest.json is not a JSON object with a format_version".into()
+        })?;
+        match peek.format_version {
+            Some(v) if v.as_u64() == Some(FORMAT_VERSION) => {}
+            Some(v) => {
+                return Err(Error::new(
+                    ErrorKind::Manifest,
+                    format!(
+                        "manifest.json: format_version is {v}, this runtime reads {FORMAT_VERSION}; \
+                         export the bundle again with this release's exporter, or use the release that made it"
+                    ),
+                ));
+            }
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Manifest,
+                    "manifest.json: format_version is missing; is this a pi0-edge bundle?",
+                ));
+            }
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes).or_kind(ErrorKind::Manifest, || {
+            "manifest.json does not have the layout of format_version 1; export the bundle again".into()
+        })?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    /// Reads, parses and validates the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the file cannot be read, else as [`parse`](Self::parse).
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = super::files::open_regular(path, ErrorKind::Manifest)?;
+        let mut bytes = Vec::new();
+        // One byte past the cap tells a file of exactly the cap from a longer one.
+        file.take(MAX_MANIFEST_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
+        Self::parse(&bytes).map_err(|e| e.context(path.display()))
+    }
+
+    /// File and signature of one graph.
+    pub fn graph(&self, name: GraphName) -> &GraphSpec {
+        self.graphs.get(name)
+    }
+}
+
+fn too_large(size: u64) -> Error {
+    Error::new(
+        ErrorKind::Manifest,
+        format!("manifest.json has {size} bytes, more than the {MAX_MANIFEST_BYTES} a manifest may have"),
+    )
+}
+
+/// A map in which a key that is given twice is an error and not a silent replacement.
+fn unique_keys<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Unique<V>(std::marker::PhantomData<V>);
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = access.next_entry::<String, V>()? {
+                if map.contains_key(&key) {
+                    return Err(serde::de::Error::custom(format!("key {key:?} is given twice")));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique(std::marker::PhantomData))
+}

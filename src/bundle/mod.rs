@@ -1,0 +1,139 @@
+//! A bundle: one directory with everything a policy needs, checked before any of it is used.
+//!
+//! [`Bundle::open`] reads `manifest.json`, verifies that the files are the ones it describes, and walks the graphs for
+//! anything a bundle may not hold. What passes is the bundle that was named and well-formed. That does not make a
+//! hostile bundle's *behaviour* safe: a bundle is trusted like code.
+
+mod features;
+mod files;
+mod golden;
+mod graphs;
+mod integrity;
+mod manifest;
+mod npy;
+mod prescan;
+mod tensor_rules;
+mod token_table;
+mod validate;
+mod wire;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
+pub use golden::{Case, Deviation, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance, compare};
+pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
+pub use integrity::{Verify, verify};
+pub use manifest::{
+    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, Flow, FlowConvention, InvFreq,
+    MAX_MANIFEST_BYTES, Manifest, PolicyKind, Precision, PromptFormat, PromptRule, Rope, Source, Target,
+    TokenEmbedding,
+};
+pub use npy::read_npy;
+pub use prescan::{Rules, prescan};
+pub use token_table::TokenTable;
+pub(crate) use validate::MAX_PROMPT_BYTES;
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+
+/// A directory whose manifest, files and graphs were found to be in order.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    root: PathBuf,
+    manifest: Manifest,
+}
+
+impl Bundle {
+    /// Opens the bundle in the directory `root`: manifest, files, graphs, in this order.
+    ///
+    /// With [`Verify::Full`] every file is hashed and `progress` is called, on this thread, with bytes done and bytes
+    /// in all; with [`Verify::Size`] it is not called.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Manifest`] for a manifest that is missing, of another version or contradicts itself;
+    /// [`ErrorKind::Integrity`] for files or graphs that are not as the manifest says; [`ErrorKind::Io`] if reading
+    /// fails. All name the bundle and the file.
+    pub fn open(root: impl Into<PathBuf>, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+        let root = root.into();
+        let manifest = Manifest::read(&root.join("manifest.json"))?;
+        let bundle = Bundle { root, manifest };
+        verify(&bundle.root, &bundle.manifest, level, progress)
+            .and_then(|()| bundle.prescan())
+            .map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
+        Ok(bundle)
+    }
+
+    /// What the bundle says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The bundle's directory, as it was given to [`open`](Self::open).
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of a file, given as the manifest names it.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Opens a file that the manifest lists, following no links.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Integrity`] if the manifest does not list it, or it is missing or not a regular file;
+    /// [`ErrorKind::Io`] if it cannot be opened.
+    pub fn open_file(&self, relative: &str) -> Result<File> {
+        if !self.manifest.files.contains_key(relative) {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                format!("{relative:?} is not in the manifest's files"),
+            ));
+        }
+        files::open_inside(&self.root, relative)
+    }
+
+    /// Reads a file that the manifest lists, which must have the listed size and at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_file`](Self::open_file), and [`ErrorKind::Integrity`] for another size or one beyond `max`.
+    pub fn read_file(&self, relative: &str, max: u64) -> Result<Vec<u8>> {
+        let file = self.open_file(relative)?;
+        let size = self.manifest.files[relative].size;
+        if size > max {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                format!("{relative} has {size} bytes, at most {max} are allowed"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.take(size + 1)
+            .read_to_end(&mut bytes)
+            .or_kind(ErrorKind::Io, || format!("cannot read {relative}"))?;
+        if bytes.len() as u64 != size {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                format!("{relative} no longer has the {size} bytes that the manifest says"),
+            ));
+        }
+        Ok(bytes)
+    }
+
+    fn prescan(&self) -> Result<()> {
+        for name in GraphName::ALL {
+            let spec = self.manifest.graph(name);
+            let rules = Rules {
+                spec,
+                opset: self.manifest.opset,
+                target: self.manifest.target,
+                data_size: self.manifest.files.get(&spec.data_file()).map(|entry| entry.size),
+            };
+            prescan(&self.read_file(&spec.file, prescan::MAX_GRAPH_BYTES)?, &rules)?;
+        }
+        Ok(())
+    }
+}

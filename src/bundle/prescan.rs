@@ -1,0 +1,306 @@
+//! A look through an `.onnx` file before ONNX Runtime sees it.
+//!
+//! ONNX is a large format and most known ways to abuse a model file lie in parts that our graphs have no use for:
+//! paths to outside files, nested graphs, functions, sparse tensors, exotic operators. So this is a list of what is
+//! allowed; all else is refused, with the file, the node and the rule.
+
+use std::collections::HashMap;
+
+use super::graphs::{Dim, GraphSpec, TensorSpec, compare_tensors};
+use super::manifest::{Dtype, Target};
+use super::tensor_rules::{Inline, check_attribute, check_initializer};
+use super::wire::{Field, Fields, once};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The operators that the exporter emits, for all policies, precisions and targets. An operator is added here together
+/// with the exporter code that needs it.
+const OPS: &[&str] = &[
+    "Add",
+    "Cast",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Div",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Gelu",
+    "Gemm",
+    "Identity",
+    "LayerNormalization",
+    "MatMul",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Reciprocal",
+    "ReduceMean",
+    "Reshape",
+    "Shape",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tanh",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
+
+/// ONNX Runtime's own operator set, for graphs that only it will ever run.
+const CONTRIB_DOMAIN: &str = "com.microsoft";
+const CONTRIB_OPS: &[&str] = &["MatMulNBits", "SkipSimplifiedLayerNormalization"];
+
+/// Most bytes of an `.onnx` file; the weights are beside it.
+pub(super) const MAX_GRAPH_BYTES: u64 = 32 << 20;
+const MAX_NODES: usize = 20_000;
+const MAX_INITIALIZERS: usize = 20_000;
+const MAX_NODE_EDGES: usize = 1_024;
+const MAX_NODE_ATTRIBUTES: usize = 64;
+const MAX_RANK: usize = 8;
+
+/// What a graph file is held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The graph's entry in the manifest.
+    pub spec: &'a GraphSpec,
+    /// The only opset of the default domain that the file may import.
+    pub opset: u32,
+    /// What the bundle was made for.
+    pub target: Target,
+    /// Size of the graph's external weights file, if the bundle has one.
+    pub data_size: Option<u64>,
+}
+
+/// Walks the bytes of an `.onnx` file and checks them against `rules`.
+///
+/// # Errors
+///
+/// [`ErrorKind::Integrity`], naming the file, the place in it and the rule it breaks.
+pub fn prescan(bytes: &[u8], rules: &Rules<'_>) -> Result<()> {
+    if bytes.len() as u64 > MAX_GRAPH_BYTES {
+        return Err(refused(
+            rules,
+            format!("it has {} bytes, at most {MAX_GRAPH_BYTES} are allowed", bytes.len()),
+        ));
+    }
+    scan_model(bytes, rules).map_err(|what| refused(rules, what))
+}
+
+fn refused(rules: &Rules<'_>, what: String) -> Error {
+    Error::new(ErrorKind::Integrity, format!("{} is refused: {what}", rules.spec.file))
+}
+
+fn scan_model(bytes: &[u8], rules: &Rules<'_>) -> Result<(), String> {
+    let (mut graph, mut ir_version) = (None, None);
+    let mut opsets: HashMap<&str, u64> = HashMap::new();
+    for field in Fields::new(bytes) {
+        let field = field?;
+        match field.number {
+            1 => once(&mut ir_version, field.varint()?, "ir_version")?,
+            7 => once(&mut graph, field.bytes()?, "graph")?,
+            8 => {
+                let (domain, version) = opset_import(field.bytes()?)?;
+                if opsets.insert(domain, version).is_some() {
+                    return Err(format!("the operator set {domain:?} is imported twice"));
+                }
+            }
+            // Producer name and version, domain, model version, doc string, metadata: read by nobody.
+            2..=6 | 14 => {}
+            20 => return Err("it has training information".into()),
+            25 => return Err("it has functions, which are not allowed".into()),
+            n => return Err(format!("the model has the unknown field {n}")),
+        }
+    }
+    // Before 4, every initializer was also an input, and the signature could not be compared.
+    if ir_version.is_none_or(|v| v < 4) {
+        return Err(format!("its ir_version is {}, at least 4 is needed", ir_version.unwrap_or(0)));
+    }
+    check_opsets(&opsets, rules)?;
+    scan_graph(graph.ok_or("it has no graph")?, rules, opsets.contains_key(CONTRIB_DOMAIN))
+}
+
+fn opset_import(bytes: &[u8]) -> Result<(&str, u64), String> {
+    let (mut domain, mut version) = (None, None);
+    for field in Fields::new(bytes) {
+        let field = field?;
+        match field.number {
+            1 => once(&mut domain, field.text()?, "an operator set's domain")?,
+            2 => once(&mut version, field.varint()?, "an operator set's version")?,
+            n => return Err(format!("an operator set has the unknown field {n}")),
+        }
+    }
+    Ok((default_domain(domain.unwrap_or("")), version.unwrap_or(0)))
+}
+
+/// ONNX has two names for its default domain.
+fn default_domain(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
+fn check_opsets(opsets: &HashMap<&str, u64>, rules: &Rules<'_>) -> Result<(), String> {
+    for (&domain, &version) in opsets {
+        match domain {
+            "" if version == u64::from(rules.opset) => {}
+            "" => return Err(format!("it imports opset {version}, the manifest says {}", rules.opset)),
+            CONTRIB_DOMAIN if !matches!(rules.target, Target::Cpu | Target::Cuda) => {
+                return Err(format!("it imports {CONTRIB_DOMAIN}, which the bundle's target cannot run"));
+            }
+            CONTRIB_DOMAIN if version == 1 => {}
+            _ => return Err(format!("it imports version {version} of the operator set {domain:?}")),
+        }
+    }
+    if opsets.contains_key("") { Ok(()) } else { Err("it does not import the default operator set".into()) }
+}
+
+fn scan_graph(bytes: &[u8], rules: &Rules<'_>, contrib: bool) -> Result<(), String> {
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    let (mut nodes, mut initializers) = (0, 0);
+    let mut inline = Inline::default();
+    let data_file = rules.spec.data_file();
+    for field in Fields::new(bytes) {
+        let field = field?;
+        match field.number {
+            1 => {
+                scan_node(field.bytes()?, nodes, contrib, &mut inline)?;
+                nodes += 1;
+                if nodes > MAX_NODES {
+                    return Err(format!("it has more than {MAX_NODES} nodes"));
+                }
+            }
+            5 => {
+                check_initializer(field.bytes()?, &data_file, rules.data_size, &mut inline)
+                    .map_err(|what| format!("initializer {initializers}: {what}"))?;
+                initializers += 1;
+                if initializers > MAX_INITIALIZERS {
+                    return Err(format!("it has more than {MAX_INITIALIZERS} initializers"));
+                }
+            }
+            11 => push_tensor(&mut inputs, field, "input")?,
+            12 => push_tensor(&mut outputs, field, "output")?,
+            // Name, doc string, shapes of inner values, metadata: nothing is computed from them.
+            2 | 10 | 13 | 16 => {}
+            14 => return Err("it has quantization annotations".into()),
+            15 => return Err("it has sparse initializers, which are not allowed".into()),
+            n => return Err(format!("the graph has the unknown field {n}")),
+        }
+    }
+    compare_tensors("input", &inputs, &rules.spec.inputs)?;
+    compare_tensors("output", &outputs, &rules.spec.outputs)
+}
+
+fn scan_node(bytes: &[u8], index: usize, contrib: bool, inline: &mut Inline) -> Result<(), String> {
+    let (mut name, mut op, mut domain) = (None, None, None);
+    let mut attributes = Vec::new();
+    let mut edges = 0;
+    for field in Fields::new(bytes) {
+        let field = field.map_err(|what| format!("node {index}: {what}"))?;
+        match field.number {
+            1 | 2 => edges += 1,
+            3 => once(&mut name, field.text()?, "a node's name")?,
+            4 => once(&mut op, field.text()?, "a node's op_type")?,
+            5 => attributes.push(field.bytes()?),
+            7 => once(&mut domain, field.text()?, "a node's domain")?,
+            // Doc string, metadata.
+            6 | 9 => {}
+            n => return Err(format!("node {index} has the field {n}, which is not allowed")),
+        }
+        if edges > MAX_NODE_EDGES || attributes.len() > MAX_NODE_ATTRIBUTES {
+            return Err(format!("node {index} has too many inputs, outputs or attributes"));
+        }
+    }
+    let op = op.unwrap_or("");
+    let place = || format!("node {index} ({op} {:?})", name.unwrap_or(""));
+    let allowed = match default_domain(domain.unwrap_or("")) {
+        "" => OPS.contains(&op),
+        CONTRIB_DOMAIN => contrib && CONTRIB_OPS.contains(&op),
+        _ => false,
+    };
+    if !allowed {
+        return Err(match domain {
+            None | Some("") => format!("{}: the operator is not one that the exporter emits", place()),
+            Some(d) => {
+                format!("{}: the operator of domain {d:?} is not one that the exporter emits", place())
+            }
+        });
+    }
+    attributes
+        .into_iter()
+        .try_for_each(|bytes| check_attribute(bytes, inline))
+        .map_err(|what| format!("{}: {what}", place()))
+}
+
+fn push_tensor(list: &mut Vec<TensorSpec>, field: Field<'_>, what: &str) -> Result<(), String> {
+    let tensor = tensor_spec(field.bytes()?).map_err(|e| format!("{what} {}: {e}", list.len()))?;
+    list.push(tensor);
+    Ok(())
+}
+
+/// Reads a `ValueInfoProto` of a tensor.
+fn tensor_spec(bytes: &[u8]) -> Result<TensorSpec, String> {
+    let (mut name, mut kind, mut tensor, mut elem, mut shape) = (None, None, None, None, None);
+    for field in Fields::new(bytes) {
+        let field = field?;
+        match field.number {
+            1 => once(&mut name, field.text()?, "the name")?,
+            2 => once(&mut kind, field.bytes()?, "the type")?,
+            3 | 4 => {}
+            n => return Err(format!("the unknown field {n}")),
+        }
+    }
+    let name = name.unwrap_or("");
+    for field in Fields::new(kind.ok_or_else(|| format!("{name} has no type"))?) {
+        let field = field?;
+        match field.number {
+            1 => once(&mut tensor, field.bytes()?, "the tensor type")?,
+            6 => {}
+            _ => return Err(format!("{name} is not a tensor")),
+        }
+    }
+    for field in Fields::new(tensor.ok_or_else(|| format!("{name} is not a tensor"))?) {
+        let field = field?;
+        match field.number {
+            1 => once(&mut elem, field.varint()?, "the element type")?,
+            2 => once(&mut shape, field.bytes()?, "the shape")?,
+            n => return Err(format!("{name}: its type has the unknown field {n}")),
+        }
+    }
+    let dtype = match elem {
+        Some(1) => Dtype::F32,
+        Some(7) => Dtype::I64,
+        Some(10) => Dtype::F16,
+        Some(16) => Dtype::Bf16,
+        other => return Err(format!("{name} has the element type {}", other.unwrap_or(0))),
+    };
+    let mut dims = Vec::new();
+    for field in Fields::new(shape.ok_or_else(|| format!("{name} has no shape"))?) {
+        let field = field?;
+        if field.number != 1 || dims.len() == MAX_RANK {
+            return Err(format!("{name} has an unknown kind of shape"));
+        }
+        dims.push(dimension(field.bytes()?).map_err(|e| format!("{name}: {e}"))?);
+    }
+    Ok(TensorSpec { name: name.to_owned(), dtype, shape: dims })
+}
+
+fn dimension(bytes: &[u8]) -> Result<Dim, String> {
+    let mut dim = None;
+    for field in Fields::new(bytes) {
+        let field = field?;
+        match field.number {
+            1 => {
+                let size = usize::try_from(field.varint()?).ok().filter(|n| (1..=1 << 40).contains(n));
+                let size = size.ok_or("a dimension is not a positive size")?;
+                once(&mut dim, Dim::Fixed(size), "a dimension's size")?;
+            }
+            2 => once(&mut dim, Dim::Named(field.text()?.to_owned()), "a dimension's size")?,
+            3 => {}
+            n => return Err(format!("a dimension has the unknown field {n}")),
+        }
+    }
+    dim.ok_or_else(|| "a dimension has neither size nor name".into())
+}

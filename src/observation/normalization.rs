@@ -1,0 +1,178 @@
+//! Per-entry maps between robot units and model units.
+//!
+//! Each is computed in f32 with the operations of lerobot's normalizer in their order: the results are to be equal,
+//! not merely close, and f32 addition does not associate.
+
+use crate::bundle::Normalization;
+
+/// A normalization with its divisors worked out.
+#[derive(Debug, Clone)]
+pub struct Normalizer {
+    map: Map,
+}
+
+#[derive(Debug, Clone)]
+enum Map {
+    Identity,
+    /// `(x - mean) / (std + eps)`, and back `y * std + mean`.
+    MeanStd {
+        mean: Vec<f32>,
+        std: Vec<f32>,
+        divisor: Vec<f32>,
+    },
+    /// `2 (x - low) / span - 1`; the two kinds of it differ in the way back.
+    Span {
+        low: Vec<f32>,
+        span: Vec<f32>,
+        back: Back,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Back {
+    /// `(y + 1) / 2 * span + low`.
+    HalveFirst,
+    /// `(y + 1) * span / 2 + low`.
+    ScaleFirst,
+}
+
+impl Normalizer {
+    /// The map of a validated rule.
+    pub fn new(rule: &Normalization) -> Self {
+        let span = |low: &[f32], high: &[f32], eps: f64, back| Map::Span {
+            low: low.to_vec(),
+            span: low
+                .iter()
+                .zip(high)
+                .map(|(low, high)| high - low)
+                .map(|span| if span == 0.0 { eps as f32 } else { span })
+                .collect(),
+            back,
+        };
+        let map = match rule {
+            Normalization::Identity { .. } => Map::Identity,
+            Normalization::MeanStd { eps, mean, std } => Map::MeanStd {
+                mean: mean.clone(),
+                std: std.clone(),
+                divisor: std.iter().map(|std| std + *eps as f32).collect(),
+            },
+            Normalization::MinMax { eps, min, max } => span(min, max, *eps, Back::HalveFirst),
+            Normalization::Quantiles { eps, q01, q99 } => span(q01, q99, *eps, Back::ScaleFirst),
+            Normalization::Quantile10 { eps, q10, q90 } => span(q10, q90, *eps, Back::ScaleFirst),
+        };
+        Normalizer { map }
+    }
+
+    /// From robot units to model units: `dst[i]` from `src[i]`. The slices have the feature's length.
+    pub fn forward(&self, src: &[f32], dst: &mut [f32]) {
+        match &self.map {
+            Map::Identity => dst.copy_from_slice(src),
+            Map::MeanStd { mean, divisor, .. } => {
+                for (((y, x), mean), divisor) in dst.iter_mut().zip(src).zip(mean).zip(divisor) {
+                    *y = (x - mean) / divisor;
+                }
+            }
+            Map::Span { low, span, .. } => {
+                for (((y, x), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
+                    *y = 2.0 * (x - low) / span - 1.0;
+                }
+            }
+        }
+    }
+
+    /// From model units to robot units: `dst[i]` from `src[i]`. The slices have the feature's length.
+    pub fn inverse(&self, src: &[f32], dst: &mut [f32]) {
+        match &self.map {
+            Map::Identity => dst.copy_from_slice(src),
+            Map::MeanStd { mean, std, .. } => {
+                for (((x, y), mean), std) in dst.iter_mut().zip(src).zip(mean).zip(std) {
+                    *x = y * std + mean;
+                }
+            }
+            Map::Span { low, span, back } => {
+                for (((x, y), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
+                    *x = match back {
+                        Back::HalveFirst => (y + 1.0) / 2.0 * span + low,
+                        Back::ScaleFirst => (y + 1.0) * span / 2.0 + low,
+                    };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modes() -> Vec<Normalization> {
+        let (low, high) = (vec![-1.5, 0.0, 3.0], vec![2.5, 0.1, 1e3]);
+        vec![
+            Normalization::Identity { eps: 1e-8 },
+            Normalization::MeanStd { eps: 1e-8, mean: vec![0.25, -3.0, 7.0], std: vec![0.5, 2.0, 1e-3] },
+            Normalization::MinMax { eps: 1e-8, min: low.clone(), max: high.clone() },
+            Normalization::Quantiles { eps: 1e-8, q01: low.clone(), q99: high.clone() },
+            Normalization::Quantile10 { eps: 1e-8, q10: low, q90: high },
+        ]
+    }
+
+    #[test]
+    fn inverse_undoes_forward() {
+        for mode in modes() {
+            let normalizer = Normalizer::new(&mode);
+            let x = [0.7, 0.04, 7.5];
+            let (mut y, mut back) = ([0.0; 3], [0.0; 3]);
+            normalizer.forward(&x, &mut y);
+            normalizer.inverse(&y, &mut back);
+            for (a, b) in x.iter().zip(back) {
+                assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{mode:?}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let x = [0.75, -1.0, 7.5];
+        let expected: [[f32; 3]; 5] = [
+            x,
+            [1.0, 1.0, 0.5 / 1e-3],
+            [0.125, -21.0, -0.990_972_9],
+            [0.125, -21.0, -0.990_972_9],
+            [0.125, -21.0, -0.990_972_9],
+        ];
+        for (mode, expected) in modes().iter().zip(expected) {
+            let mut y = [0.0; 3];
+            Normalizer::new(mode).forward(&x, &mut y);
+            for (y, e) in y.iter().zip(expected) {
+                assert!((y - e).abs() <= 2e-5 * e.abs(), "{mode:?}: {y} {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_deviation_or_span_of_zero_is_divided_by_eps() {
+        let mut y = [0.0];
+        Normalizer::new(&Normalization::MeanStd { eps: 1e-8, mean: vec![1.0], std: vec![0.0] })
+            .forward(&[1.5], &mut y);
+        assert_eq!(y, [0.5f32 / 1e-8f32]);
+        let constant = Normalizer::new(&Normalization::MinMax { eps: 1e-8, min: vec![2.0], max: vec![2.0] });
+        constant.forward(&[2.0], &mut y);
+        assert_eq!(y, [-1.0]);
+        let mut x = [0.0];
+        constant.inverse(&y, &mut x);
+        assert_eq!(x, [2.0]);
+    }
+
+    #[test]
+    fn the_two_spans_round_in_their_own_order() {
+        // With numbers at the edge of f32, only the right order of operations stays finite.
+        let big = f32::MAX / 2.0;
+        let mut x = [0.0];
+        Normalizer::new(&Normalization::MinMax { eps: 1e-8, min: vec![0.0], max: vec![big] })
+            .inverse(&[3.0], &mut x);
+        assert_eq!(x, [f32::MAX]);
+        Normalizer::new(&Normalization::Quantiles { eps: 1e-8, q01: vec![0.0], q99: vec![big] })
+            .inverse(&[3.0], &mut x);
+        assert!(x[0].is_infinite());
+    }
+}

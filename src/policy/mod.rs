@@ -1,0 +1,377 @@
+//! The policy: one observation in, one action chunk out.
+
+mod flow;
+mod noise;
+mod pipeline;
+mod rope;
+mod timing;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use memmap2::Mmap;
+
+pub use noise::Noise;
+pub use pipeline::MAX_NUM_STEPS;
+pub use timing::Timing;
+
+use crate::action::{ActionChunk, Postprocessor};
+use crate::bundle::{Bundle, GraphName, Manifest, TokenTable, Verify};
+use crate::error::{Error, ErrorKind, Result};
+use crate::observation::{Observation, Preprocessor, PromptTokenizer};
+use crate::session::{Environment, GraphOptions, map_file};
+use pipeline::{Intermediate, Pipeline};
+
+/// Where weights live while the policy is loaded. The numbers that decide are in the README's bench table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// Each graph the way that suits it: the denoise step, which runs many times over few rows and gains a third
+    /// from it, packed; vision and prefix, whose large products gain nothing, mapped.
+    #[default]
+    Auto,
+    /// All mapped: nothing to do at load, pages shared between processes and evictable.
+    Mapped,
+    /// All packed: anonymous memory of the weights' size, read in full at load.
+    Packed,
+}
+
+/// How to load a policy.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyOptions {
+    /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
+    pub ort_library: Option<PathBuf>,
+    /// Threads of one operator, the calling thread included; 0 means one per available core.
+    pub threads: usize,
+    /// How much of the bundle is verified before it is used.
+    pub verify: Verify,
+    /// Where weights live.
+    pub weights: Weights,
+    /// Worker threads sleep instead of spin while they wait for their part of an operator: slower by some
+    /// percent, but a control loop on the same cores keeps them.
+    pub no_spin: bool,
+}
+
+/// What one inference may change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InferOptions<'a> {
+    /// The flow's starting point.
+    pub noise: Noise<'a>,
+    /// Euler steps, 1 to [`MAX_NUM_STEPS`]; the bundle's default when absent.
+    pub num_steps: Option<usize>,
+}
+
+impl Default for InferOptions<'_> {
+    fn default() -> Self {
+        InferOptions { noise: Noise::Seed(0), num_steps: None }
+    }
+}
+
+/// An intermediate result handed to the observer of [`Policy::infer_observed`]: f32 copies, row-major.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum StageOutput {
+    /// The prompt's tokens.
+    Tokens(Vec<u32>),
+    /// `[views, 3, height, width]`, in [-1, 1].
+    PixelValues(Vec<f32>),
+    /// `[views, tokens_per_view, prefix_width]`.
+    ImageEmbeds(Vec<f32>),
+    /// Keys of one layer, `[prefix, head_dim]`.
+    Keys(usize, Vec<f32>),
+    /// Values of one layer, `[prefix, head_dim]`.
+    Values(usize, Vec<f32>),
+    /// The velocity of one Euler step, `[action_horizon, padded action width]`.
+    Velocity(usize, Vec<f32>),
+    /// The finished chunk before un-normalisation, `[action_horizon, padded action width]`.
+    ActionsNormalized(Vec<f32>),
+}
+
+/// A part of the inference that [`Policy::run_stage`] runs alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The vision encoder over the present cameras.
+    Vision,
+    /// The prefill of the KV cache.
+    Prefix,
+    /// The first Euler step.
+    DenoiseStep,
+    /// All Euler steps of the bundle's default count.
+    DenoiseLoop,
+}
+
+/// A loaded policy. Owns every buffer it uses; after the first chunk, an inference with the same prompt, camera
+/// set and frame sizes allocates nothing of ours. One inference at a time, from any thread.
+#[derive(Debug)]
+pub struct Policy {
+    bundle: Bundle,
+    preprocessor: Preprocessor,
+    tokenizer: PromptTokenizer,
+    token_table: TokenTable<Mmap>,
+    pipeline: Pipeline,
+    post: Postprocessor,
+    chunk: ActionChunk,
+    timing: Timing,
+    raw_state: Vec<f32>,
+    prefix_len: usize,
+    num_steps: usize,
+    library: &'static Environment,
+}
+
+impl Policy {
+    /// Loads a bundle: verifies it, loads ONNX Runtime and the graphs, and makes every buffer.
+    ///
+    /// The bundle's files must not change while the policy lives.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
+    /// Runtime cannot be loaded, [`ErrorKind::Graph`] when it refuses a graph.
+    pub fn load(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
+        Self::load_with_progress(path, options, &mut |_, _| {})
+    }
+
+    /// As [`load`](Self::load), calling `progress(done, total)` with the bytes verified so far.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_progress(
+        path: impl AsRef<Path>,
+        options: &PolicyOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        // The library first: it fails in milliseconds, verifying a large bundle takes seconds.
+        let library = Environment::get(options.ort_library.as_deref())?;
+        let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
+        let manifest = bundle.manifest();
+        let table = &manifest.token_embedding;
+        let map = map_file(&bundle.open_file(&table.file)?, &table.file)?;
+        let token_table = TokenTable::new(map, table)?;
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let pipeline = Pipeline::load(library, &bundle, |graph| GraphOptions {
+            threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
+            prepack: match options.weights {
+                Weights::Auto => graph == GraphName::DenoiseStep,
+                Weights::Mapped => false,
+                Weights::Packed => true,
+            },
+            spin: !options.no_spin,
+        })?;
+        let preprocessor = Preprocessor::new(manifest);
+        let tokenizer = PromptTokenizer::load(&bundle)?;
+        let post = Postprocessor::new(manifest);
+        let chunk = ActionChunk::new(manifest);
+        let raw_state = Vec::with_capacity(manifest.state.dim);
+        let num_steps = manifest.flow.num_steps;
+        Ok(Policy {
+            preprocessor,
+            tokenizer,
+            token_table,
+            pipeline,
+            post,
+            chunk,
+            timing: Timing::with_capacity(MAX_NUM_STEPS),
+            raw_state,
+            prefix_len: 0,
+            num_steps,
+            library,
+            bundle,
+        })
+    }
+
+    /// The bundle's contract.
+    pub fn manifest(&self) -> &Manifest {
+        self.bundle.manifest()
+    }
+
+    /// The bundle this policy was loaded from.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// The ONNX Runtime in use.
+    pub fn environment(&self) -> &'static Environment {
+        self.library
+    }
+
+    /// Where the time of the last chunk went.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// Rows of the last chunk's prefix: views × tokens per view, and the prompt's tokens.
+    pub fn prefix_len(&self) -> usize {
+        self.prefix_len
+    }
+
+    /// Bytes of the preallocated tensors.
+    pub fn tensor_bytes(&self) -> usize {
+        self.pipeline.tensor_bytes()
+    }
+
+    /// The chunk of the last [`infer`](Self::infer).
+    pub fn chunk(&self) -> &ActionChunk {
+        &self.chunk
+    }
+
+    /// Computes one action chunk, `[action_horizon, action_dim]` in the robot's units. The chunk stays valid
+    /// until the next inference; [`ActionChunk::clone`] keeps it longer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`] for a bad observation,
+    /// [`ErrorKind::InvalidArgument`] for bad noise or step count, [`ErrorKind::Graph`] when ONNX Runtime fails,
+    /// [`ErrorKind::NonFinite`] when the result is not finite. After an error the previous chunk is gone; the
+    /// next inference starts clean.
+    pub fn infer(
+        &mut self,
+        observation: &Observation<'_>,
+        options: &InferOptions<'_>,
+    ) -> Result<&ActionChunk> {
+        self.run(observation, options, None)?;
+        Ok(&self.chunk)
+    }
+
+    /// As [`infer`](Self::infer), handing every intermediate result to `observer`. For checks: it allocates.
+    ///
+    /// # Errors
+    /// As [`infer`](Self::infer), and whatever `observer` returns.
+    pub fn infer_observed(
+        &mut self,
+        observation: &Observation<'_>,
+        options: &InferOptions<'_>,
+        observer: &mut Observer<'_>,
+    ) -> Result<&ActionChunk> {
+        self.run(observation, options, Some(observer))?;
+        Ok(&self.chunk)
+    }
+
+    fn run(
+        &mut self,
+        observation: &Observation<'_>,
+        options: &InferOptions<'_>,
+        mut observer: Option<&mut Observer<'_>>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let num_steps = self.begin(observation, options)?;
+        if let Some(observe) = observer.as_deref_mut() {
+            self.report_prefix(observe)?;
+        }
+        for step in 0..num_steps {
+            self.denoise_step(step)?;
+            if let Some(observe) = observer.as_deref_mut() {
+                observe(StageOutput::Velocity(step, self.pipeline.read(Intermediate::Velocity)))?;
+            }
+        }
+        if let Some(observe) = observer {
+            observe(StageOutput::ActionsNormalized(self.pipeline.x_t().to_vec()))?;
+        }
+        self.finish()?;
+        self.timing.total = start.elapsed();
+        Ok(())
+    }
+
+    /// Everything before the denoise loop: preprocessing, vision, prefix, noise. Returns the step count.
+    fn begin(&mut self, observation: &Observation<'_>, options: &InferOptions<'_>) -> Result<usize> {
+        self.timing.reset();
+        let preprocessing = Instant::now();
+        let num_steps = options.num_steps.unwrap_or(self.num_steps);
+        let views = self.preprocessor.select_views(observation)?;
+        self.preprocessor.write_pixels(observation, self.pipeline.pixel_values_mut(views))?;
+        self.preprocessor.write_state(observation.state, self.pipeline.state_mut())?;
+        self.raw_state.clear();
+        self.raw_state.extend_from_slice(observation.state);
+        let tokens = self.tokenizer.encode(observation.prompt)?;
+        self.timing.preprocess = preprocessing.elapsed();
+
+        let image_rows = views * self.pipeline.tokens_per_view();
+        self.prefix_len = image_rows + tokens.len();
+        self.pipeline.set_num_steps(num_steps)?;
+        self.pipeline.prepare(views, self.prefix_len)?;
+        self.token_table.gather(tokens, self.pipeline.prefix_rows_mut(image_rows, tokens.len()))?;
+        self.write_noise(options.noise)?;
+        self.timing.vision = self.pipeline.encode_views()?;
+        self.timing.prefix = self.pipeline.prefill()?;
+        Ok(num_steps)
+    }
+
+    fn write_noise(&mut self, noise: Noise<'_>) -> Result<()> {
+        let x_t = self.pipeline.x_t_mut();
+        match noise {
+            Noise::Seed(seed) => noise::fill(seed, x_t),
+            Noise::Given(values) => {
+                if values.len() != x_t.len() {
+                    let (horizon, width) =
+                        (self.manifest().dimensions.action_horizon, self.manifest().action.padded_dim);
+                    let text =
+                        format!("noise holds {} values; it must be [{horizon}, {width}]", values.len());
+                    return Err(Error::new(ErrorKind::InvalidArgument, text));
+                }
+                if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                    let text = format!("noise value {i} is {}; every value must be finite", values[i]);
+                    return Err(Error::new(ErrorKind::NonFinite, text));
+                }
+                x_t.copy_from_slice(values);
+            }
+        }
+        Ok(())
+    }
+
+    fn denoise_step(&mut self, step: usize) -> Result<()> {
+        let took = self.pipeline.denoise_step(step)?;
+        self.timing.steps.push(took);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+    }
+
+    /// Runs one stage again on what its tensors hold since the last inference, and returns ONNX Runtime's time.
+    /// For measuring: the chunk is not touched, and the next [`infer`](Self::infer) starts afresh.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Graph`] when nothing was inferred before, or ONNX Runtime fails.
+    pub fn run_stage(&mut self, stage: Stage) -> Result<Duration> {
+        match stage {
+            Stage::Vision => self.pipeline.encode_views(),
+            Stage::Prefix => self.pipeline.prefill(),
+            Stage::DenoiseStep => self.pipeline.denoise_step(0),
+            Stage::DenoiseLoop => {
+                self.pipeline.set_num_steps(self.num_steps)?;
+                (0..self.num_steps).map(|step| self.pipeline.denoise_step(step)).sum()
+            }
+        }
+    }
+
+    /// A copy of the velocity that the last Euler step computed, `[action_horizon, padded action width]`.
+    pub fn last_velocity(&self) -> Vec<f32> {
+        self.pipeline.read(Intermediate::Velocity)
+    }
+
+    fn report_prefix(&self, observe: &mut Observer<'_>) -> Result<()> {
+        observe(StageOutput::Tokens(self.tokenizer.ids().to_vec()))?;
+        observe(StageOutput::PixelValues(self.pipeline.read(Intermediate::PixelValues)))?;
+        observe(StageOutput::ImageEmbeds(self.pipeline.read(Intermediate::ImageEmbeds)))?;
+        for layer in 0..self.pipeline.layers() {
+            observe(StageOutput::Keys(layer, self.pipeline.read(Intermediate::Key(layer))))?;
+            observe(StageOutput::Values(layer, self.pipeline.read(Intermediate::Value(layer))))?;
+        }
+        Ok(())
+    }
+
+    /// Where each graph port is bound, as (graph, port, address, bytes). Shows that no tensor between two graphs
+    /// is ever copied: the producer's output and the consumer's input have one address.
+    pub fn bound_ports(&self) -> impl Iterator<Item = (&'static str, &str, usize, usize)> {
+        self.pipeline.bound_ports()
+    }
+
+    /// Fills every tensor that an inference must write before reading it with NaN. An inference that still gives
+    /// the same chunk read nothing stale.
+    pub fn poison(&mut self) {
+        self.pipeline.poison();
+    }
+}
+
+/// Receives intermediate results; an error stops the inference.
+pub type Observer<'a> = dyn FnMut(StageOutput) -> Result<()> + 'a;

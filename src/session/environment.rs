@@ -1,0 +1,207 @@
+//! Finding ONNX Runtime's library and starting it, once per process.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use ort::logging::LogLevel;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The library's file name on Linux; the newest ABI the project is built against is ONNX Runtime 1.24's.
+pub const RUNTIME_LIBRARY: &str = "libonnxruntime.so.1";
+
+const REMEDY: &str = "install ONNX Runtime 1.24 or newer (scripts/fetch_onnxruntime.sh fetches the CPU build), \
+                      or name its library by --ort-library or ORT_DYLIB_PATH";
+
+/// ONNX Runtime, loaded. One per process, and it lives as long as the process.
+#[derive(Debug)]
+pub struct Environment {
+    inner: ort::environment::Environment,
+    library: PathBuf,
+}
+
+static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
+
+impl Environment {
+    /// Loads ONNX Runtime, or returns the one this process already loaded.
+    ///
+    /// Looked for in this order: `explicit`; `ORT_DYLIB_PATH`; beside the executable (its directory, and `lib` in
+    /// it); the project's fetched copy (`.cache/onnxruntime` in a directory above the executable); the directory
+    /// packages install it to; the system's library path. `explicit` and `ORT_DYLIB_PATH` must work when given:
+    /// there is no falling back from what was asked for.
+    ///
+    /// Sets `ORT_DISABLE_TELEMETRY=1` first unless the variable is set: Microsoft's builds otherwise start an
+    /// uploader while loading. As always with environment variables, no other thread should be changing the
+    /// environment at that time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Library`], naming every path tried and why it failed; also when the process already runs
+    /// another library than `explicit`.
+    pub fn get(explicit: Option<&Path>) -> Result<&'static Environment> {
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(environment) = ENVIRONMENT.get() {
+            return environment.expect_library(explicit);
+        }
+        let environment = start(explicit)?;
+        Ok(ENVIRONMENT.get_or_init(|| environment))
+    }
+
+    fn expect_library(&'static self, explicit: Option<&Path>) -> Result<&'static Environment> {
+        match explicit.map(resolve) {
+            Some(wanted) if wanted != self.library => Err(Error::new(
+                ErrorKind::Library,
+                format!(
+                    "this process already runs ONNX Runtime from {}; {} cannot be loaded beside it",
+                    self.library.display(),
+                    wanted.display()
+                ),
+            )),
+            _ => Ok(self),
+        }
+    }
+
+    pub(super) fn inner(&self) -> &ort::environment::Environment {
+        &self.inner
+    }
+
+    /// The library file that was loaded.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// ONNX Runtime's own description of its build: version, commit, flags.
+    pub fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+}
+
+/// Tries the candidates in order and starts the first library that loads.
+fn start(explicit: Option<&Path>) -> Result<Environment> {
+    disable_telemetry();
+    let mut tried = Vec::new();
+    for candidate in candidates(explicit) {
+        if candidate.must_exist && !candidate.path.is_file() {
+            tried.push(format!("{} ({}): no such file", candidate.path.display(), candidate.origin));
+            if candidate.binding {
+                break;
+            }
+            continue;
+        }
+        match ort::init_from(&candidate.path) {
+            Ok(builder) => return build(builder, candidate.path),
+            Err(e) => {
+                tried.push(format!("{} ({}): {e}", candidate.path.display(), candidate.origin));
+                if candidate.binding {
+                    break;
+                }
+            }
+        }
+    }
+    let text = format!("cannot load ONNX Runtime; tried: {}. To fix it, {REMEDY}", tried.join("; "));
+    Err(Error::new(ErrorKind::Library, text))
+}
+
+fn build(builder: ort::environment::EnvironmentBuilder, library: PathBuf) -> Result<Environment> {
+    let inner = builder
+        .with_name("pi0-edge")
+        .with_telemetry(false)
+        .with_logger(Arc::new(|level, _category, _id, _location, message: &str| forward(level, message)))
+        .build()
+        .map_err(|e| {
+            Error::new(ErrorKind::Library, format!("ONNX Runtime does not start: {}", e.message()))
+        })?;
+    // The logger makes `ort` ask for verbose messages; every one of them would cost formatting.
+    inner.set_log_level(LogLevel::Warning);
+    log::debug!("ONNX Runtime from {}: {}", library.display(), ort::info());
+    Ok(Environment { inner, library })
+}
+
+/// Runs inside ONNX Runtime's callback: it must not panic, and the `log` facade does not.
+fn forward(level: LogLevel, message: &str) {
+    let level = match level {
+        LogLevel::Verbose => log::Level::Trace,
+        LogLevel::Info => log::Level::Debug,
+        LogLevel::Warning => log::Level::Warn,
+        LogLevel::Error | LogLevel::Fatal => log::Level::Error,
+    };
+    log::log!(target: "onnxruntime", level, "{message}");
+}
+
+fn disable_telemetry() {
+    const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: `Environment::get` documents that no other thread may be changing the environment now, and
+        // the lock it holds makes this the only place in the crate that does.
+        unsafe { std::env::set_var(VARIABLE, "1") };
+    }
+}
+
+struct Candidate {
+    path: PathBuf,
+    origin: &'static str,
+    /// Asked for by name: when it fails, nothing else is tried.
+    binding: bool,
+    /// A path to look at before loading; a bare file name is the dynamic loader's to find.
+    must_exist: bool,
+}
+
+/// Absolute and without symbolic links where that can be told, so that two names of one file compare equal.
+fn resolve(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn candidates(explicit: Option<&Path>) -> Vec<Candidate> {
+    let asked =
+        |path: &Path, origin| Candidate { path: resolve(path), origin, binding: true, must_exist: true };
+    if let Some(path) = explicit {
+        return vec![asked(path, "asked for")];
+    }
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
+        return vec![asked(Path::new(&path), "ORT_DYLIB_PATH")];
+    }
+    let file = |path, origin| Candidate { path, origin, binding: false, must_exist: true };
+    let mut list = Vec::new();
+    if let Some(dir) = std::env::current_exe().ok().as_deref().map(resolve).as_deref().and_then(Path::parent)
+    {
+        list.push(file(dir.join(RUNTIME_LIBRARY), "beside the executable"));
+        list.push(file(dir.join("lib").join(RUNTIME_LIBRARY), "beside the executable"));
+        let fetched = dir
+            .ancestors()
+            .map(|a| a.join(".cache/onnxruntime").join(RUNTIME_LIBRARY))
+            .find(|p| p.is_file())
+            .unwrap_or_else(|| dir.join(".cache/onnxruntime").join(RUNTIME_LIBRARY));
+        list.push(file(fetched, "the project's fetched copy"));
+    }
+    list.push(file(Path::new("/usr/lib/pi0-edge").join(RUNTIME_LIBRARY), "installed with pi0-edge"));
+    list.push(Candidate {
+        path: PathBuf::from(RUNTIME_LIBRARY),
+        origin: "the system's library path",
+        binding: false,
+        must_exist: false,
+    });
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explicit_library_is_the_only_candidate() {
+        let list = candidates(Some(Path::new("/nowhere/libonnxruntime.so")));
+        assert_eq!(list.len(), 1);
+        assert!(list[0].binding);
+    }
+
+    #[test]
+    fn without_a_name_the_places_are_tried_in_order() {
+        if std::env::var_os("ORT_DYLIB_PATH").is_some() {
+            return; // the developer's own choice wins, as it should
+        }
+        let origins: Vec<_> = candidates(None).iter().map(|c| c.origin).collect();
+        assert_eq!(origins.first(), Some(&"beside the executable"));
+        assert_eq!(origins.last(), Some(&"the system's library path"));
+        assert!(candidates(None).iter().all(|c| !c.binding));
+    }
+}

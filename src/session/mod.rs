@@ -1,0 +1,24 @@
+//! ONNX Runtime: finding and loading it, sessions, and tensors bound once at fixed addresses.
+//!
+//! This is the only module that uses `ort`, and with `realtime` the only one with `unsafe`. What it gives the
+//! rest of the crate is safe: [`Tensors`] owns every buffer, [`Graph::bind`] hands addresses inside them to
+//! ONNX Runtime after checking bounds, and [`Graph::run`] takes `&mut Tensors`, so no slice of a buffer can be
+//! alive while ONNX Runtime reads or writes it.
+
+mod binding;
+mod environment;
+mod graph;
+mod mapped;
+mod tensors;
+
+pub use environment::{Environment, RUNTIME_LIBRARY};
+pub use graph::{Graph, GraphOptions};
+pub use mapped::map_file;
+pub use tensors::{TensorId, Tensors};
+
+use crate::error::{Error, ErrorKind};
+
+/// `ort`'s errors can carry a builder that is neither `Send` nor `Sync`; only their text travels on.
+fn graph_error<R>(context: impl std::fmt::Display, error: ort::Error<R>) -> Error {
+    Error::new(ErrorKind::Graph, format!("{context}: {}", error.message()))
+}
