@@ -17,7 +17,9 @@ while [ $# -gt 0 ]; do
 done
 cd "$project"
 umask 022
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} ||
+    fail "this is no git checkout: set SOURCE_DATE_EPOCH to the date of the source, in seconds since 1970"
+export SOURCE_DATE_EPOCH
 export DPKG_DEB_THREADS_MAX=1 # xz splits its work, and so its output, by the number of threads
 debs=$out/deb
 onnxruntime=$cache/onnxruntime-$onnxruntime_arch

@@ -25,14 +25,16 @@ while [ $# -gt 0 ]; do
 done
 
 # One connection for everything: one password at most.
-options=() terminal=()
+options=() terminal=() shell=()
 [ ! -t 0 ] || terminal=(-t)
 if [ -z "$dry_run" ]; then
     sockets=$(mktemp -d)
     options=(-o ControlMaster=auto -o "ControlPath=$sockets/%C" -o ControlPersist=60)
+    shell=(-e "ssh $(quoted "${options[@]}")")
     trap 'ssh "${options[@]}" -O exit "$host" 2>/dev/null || true; rm -rf "$sockets"' EXIT
 fi
 remote() { run ssh "${options[@]}" "${terminal[@]}" "$host" "$1"; }
+# shellcheck disable=SC2029  # the command is for the other side
 answer() { ssh "${options[@]}" "$host" "$1"; }
 
 arch=arm64 rsync=yes
@@ -58,7 +60,7 @@ for bundle in "${bundles[@]}"; do
     place=/var/lib/pi0-edge/bundles/$(basename "$bundle")
     remote "sudo install -d -o \"\$(id -un)\" $(quoted "$place")"
     if [ -n "$rsync" ]; then
-        run rsync -rtL --delete --info=progress2 -e "ssh $(quoted "${options[@]}")" "$bundle/" "$host:$place/"
+        run rsync -rtL --delete --info=progress2 "${shell[@]}" "$bundle/" "$host:$place/"
     else
         run scp -q -r "${options[@]}" "$bundle" "$host:$(dirname "$place")/"
     fi

@@ -6,13 +6,13 @@
 #   scripts/jetson/needs.sh packages FILE...         the same as a Debian Depends line
 . "$(dirname "$0")/lib.sh"
 
-versions() { # PREFIX FILE...: the versions of PREFIX_x.y symbols, oldest first
+versions() { # PREFIX FILE...: the versions of the PREFIX_x.y symbols that the files lack, oldest first
     local prefix=$1
     shift
-    objdump -T "$@" | grep -oE "\b${prefix}_[0-9.]+" | cut -d_ -f2 | sort -uV
+    objdump -T "$@" 2>/dev/null | grep -F '*UND*' | grep -oE "\b${prefix}_[0-9.]+" | cut -d_ -f2 | sort -uV
 }
 
-newest() { versions "$@" | tail -1; }
+newest() { versions "$@" | tail -1 || true; }
 
 gate() {
     local allowed=$1 needed
@@ -20,7 +20,7 @@ gate() {
     needed=$(newest GLIBC "$@")
     [ -n "$needed" ] || fail "no versioned glibc symbol in $*: is it a dynamic Linux binary?"
     [ "$(printf '%s\n' "$needed" "$allowed" | sort -V | tail -1)" = "$allowed" ] || fail "glibc $needed is needed," \
-        "$allowed is allowed: $(objdump -T "$@" | sed -n "s/.*(\?GLIBC_$needed)\? *//p" | sort -u | tr '\n' ' ')"
+        "$allowed is allowed: $(objdump -T "$@" | sed -n "s/.*\*UND\*.*(\?GLIBC_$needed)\? *//p" | sort -u | tr '\n' ' ')"
 }
 
 # Every needed library must be known here: an unknown one is a package that nobody would install.

@@ -46,7 +46,8 @@ for deb in "${debs[@]}"; do
     done < <(dpkg-deb -f "$deb" Depends | tr ',' '\n' | tr -d '()')
 done
 
-if "$l4t/apply_binaries.sh" --help 2>&1 | grep -q -- '--extra-pkg '; then
+options=$("$l4t/apply_binaries.sh" --help 2>&1 || true) # its help ends with exit code 1
+if grep -q -- '--extra-pkg ' <<<"$options"; then
     extra=()
     for deb in "${debs[@]}"; do extra+=(--extra-pkg "$deb"); done
     as_root "$l4t/apply_binaries.sh" "${openrm[@]}" "${extra[@]}"
@@ -58,6 +59,7 @@ else
     as_root env LC_ALL=C chroot "$rootfs" dpkg -i "${debs[@]/#*\//$inside/}"
     as_root rm -r "$rootfs$inside"
 fi
+as_root mkdir -p "$rootfs/var/lib/pi0-edge/bundles"
 for bundle in "${bundles[@]}"; do
     as_root cp -RL --no-preserve=ownership "$bundle" "$rootfs/var/lib/pi0-edge/bundles/"
 done

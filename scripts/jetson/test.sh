@@ -26,7 +26,7 @@ native=target/release/pi0-edge
 emulated=("$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu" "$binary")
 onnxruntime=$cache/onnxruntime-aarch64/libonnxruntime.so.1
 results=$out/test
-mkdir -p "$results"
+run mkdir -p "$results"
 
 to() { # FILE COMMAND...: its output goes to FILE
     local file=$1
