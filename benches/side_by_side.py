@@ -17,11 +17,11 @@ import json
 import os
 import pathlib
 import platform
-import resource
 import shlex
 import subprocess
 import sys
 import time
+import warnings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -38,6 +38,7 @@ def main():
     options = parser().parse_args()
     # Threads of a library must be limited before it starts them.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ["KINETO_LOG_LEVEL"] = "5"  # torch's profiler reports that there is no GPU
     environment.prepare(options.threads)
     import torch
     from reference.stages import Stages
@@ -59,25 +60,28 @@ def main():
 
 
 def time_stage(stages, stage, options):
+    process = None
     with contextlib.ExitStack() as resources:
         variants = {f"lerobot {dtype}": local(stages.build(stage, dtype)) for dtype in options.dtypes}
         if options.bundle:
             runner = resources.enter_context(Runner(options.runner or built_runner(), options.bundle, options.threads))
-            variants[OURS] = lambda: runner.run(stage)
+            if runner.prefix_rows not in (None, rows := stages.rows_of_prefix()):
+                sys.exit(f"side_by_side: the bundle's prefix has {runner.prefix_rows} rows, lerobot's {rows}: not the same work")
+            variants[OURS], process = lambda: runner.run(stage), runner.process.pid
+        processes = {name: process if name == OURS else os.getpid() for name in variants}
         for name, run in variants.items():
             progress(f"{stage}: warming up {name}")
             run()
-        times, faults = {name: [] for name in variants}, major_faults()
+        times, faults = {name: [] for name in variants}, dict.fromkeys(variants, 0)
         order = list(variants)
         for index in range(options.rounds or DEFAULT_ROUNDS[stage]):
             for name in order[index % len(order) :] + order[: index % len(order)]:
+                before = major_faults(processes[name])
                 times[name].append(variants[name]())
+                faults[name] += major_faults(processes[name]) - before
             progress(f"{stage}: round {index + 1}: " + ", ".join(f"{name} {times[name][-1]:.0f} ms" for name in order))
-    results = {name: summary(values) for name, values in times.items()}
-    # Weights that were read from the disk again while timing: then the machine's memory was
-    # too small for the variants together, and the figures are the disk's.
-    results_faults = major_faults() - faults
-    return {"variants": results, "ratios": ratios(results), "major_page_faults": results_faults}
+    results = {name: summary(values) | {"major_page_faults": faults[name]} for name, values in times.items()}
+    return {"variants": results, "ratios": ratios(results)}
 
 
 def local(run):
@@ -100,8 +104,10 @@ class Runner:
         )  # fmt: skip
 
     def __enter__(self):
-        if self.read() != "ready":
-            sys.exit("side_by_side: the stage runner did not say 'ready'")
+        ready, _, rows = self.read().partition(" prefix_len=")
+        if ready != "ready":
+            sys.exit(f"side_by_side: the stage runner said {ready!r}, not 'ready'")
+        self.prefix_rows = int(rows) if rows else None
         return self
 
     def __exit__(self, *_):
@@ -180,6 +186,8 @@ def allocated(run):
     import torch
     from torch.profiler import ProfilerActivity, profile
 
+    # It warns that it may drop events between cycles; there is one cycle.
+    warnings.filterwarnings("ignore", module="torch.profiler")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     sizes = [event.nbytes() for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -211,8 +219,10 @@ def whole_chunks(stages):
     return {name: sum(n * stages[stage]["variants"][name]["p50_ms"] for stage, n in calls.items()) for name in variants}
 
 
-def major_faults():
-    return sum(resource.getrusage(who).ru_majflt for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+def major_faults(process):
+    """Pages read from the disk so far: while timing, that is weights that memory was too small to keep."""
+    fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[9])
 
 
 def describe_machine(threads):
@@ -268,10 +278,15 @@ def as_ratio(ratio):
 
 
 def notes(report):
-    yield ", ".join(f"{name} {value}" for name, value in report["environment"].items())
+    machine = report["environment"]
+    yield ", ".join(f"{name} {value}" for name, value in machine.items())
+    busy = max(machine["load_at_start"], machine["load_at_end"] - machine["threads"])
+    if busy > machine["cores"] / 2:
+        yield f"the machine had other work (load {busy:.1f} on {machine['cores']} cores): absolute times mean little, ratios not much more"
     for stage, entry in report["stages"].items():
-        if entry["major_page_faults"]:
-            yield f"{stage}: {entry['major_page_faults']} major page faults while timing: memory was short, figures include disk reads"
+        for name, result in entry["variants"].items():
+            if result["major_page_faults"]:
+                yield f"{stage}, {name}: {result['major_page_faults']} page faults read the disk while timing: memory was short"
 
 
 def as_markdown(report):

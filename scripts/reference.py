@@ -23,7 +23,12 @@ from reference import environment
 
 
 def main(arguments=None):
-    options = parser().parse_args(arguments)
+    usage = parser()
+    options = usage.parse_args(arguments)
+    if options.num_steps and not options.observation:
+        usage.error("--num-steps goes with --observation; the made-up cases have their own")
+    if options.cases and options.observation:
+        usage.error("--cases picks from the made-up cases, and --observation replaces them")
     environment.prepare(options.threads)
     # lerobot takes seconds to import; --help and usage errors should not.
     from reference import golden, observations, rtc

@@ -42,22 +42,26 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod lookup;
 
 pub mod bundle;
+pub mod observation;
 
 mod action;
-mod observation;
 
 #[allow(unsafe_code)]
 mod session;
 
 mod policy;
 
+pub mod doctor;
+
 pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
+pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
     InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
-pub use session::{Environment, RUNTIME_LIBRARY};
+pub use session::Environment;

@@ -124,15 +124,8 @@ class GemmaStack:
         """The gated MLP with its norm, added to the residual stream."""
         layer = self.layer(index)
         x = self.norm(g, "norm", residual, layer + "post_attention_layernorm.weight")
-        gate, up = self.gate_up(g, x, layer)
+        # Two products: splitting one product in two would copy the widest activation of the model.
+        gate, up = (linear(g, name, x, Rows(self.model[f"{layer}mlp.{name}_proj.weight"])) for name in ("gate", "up"))
         hidden = g.op("Mul", "hidden", [g.op("Gelu", "gelu", [gate], approximate="tanh"), up])
         down = linear(g, "down", hidden, Rows(self.model[layer + "mlp.down_proj.weight"]))
         return g.op("Add", "residual", [residual, g.cast("down_f32", down, "f32")])
-
-    def gate_up(self, g: Graph, x: str, layer: str) -> tuple[str, str]:
-        import os
-        gate, up = self.model[layer + "mlp.gate_proj.weight"], self.model[layer + "mlp.up_proj.weight"]
-        if os.environ.get("FUSE", "1") == "1":
-            together = linear(g, "gate_up", x, Rows(gate, up))
-            return tuple(g.split_op("Split", ["gate", "up"], [together], axis=1, num_outputs=2))
-        return linear(g, "gate", x, Rows(gate)), linear(g, "up", x, Rows(up))

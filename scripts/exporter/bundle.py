@@ -13,13 +13,13 @@ from typing import Callable, Iterator
 
 import onnx
 
-from .config import PolicyConfig, read_config
+from .config import read_config
 from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph
 from .graphs import denoise, prefix, time_conditioning, vision
 from .manifest import COMPUTE, Options, build_manifest, embedding_factor
-from .model import Model
+from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
 from .processors import read_processors
 from .progress import Progress
 from .sources import Rows
@@ -27,6 +27,14 @@ from .tokenizer import find_tokenizer
 from .weights_file import WeightsFile
 
 READ_BYTES = 4 << 20
+
+# Name, what of the model is in it, and what builds it.
+GRAPHS = (
+    ("vision_encoder", (VISION, PROJECTOR), vision.build),
+    ("prefix_prefill", (PREFIX,), prefix.build),
+    ("time_conditioning", ("action_time_mlp_in.",), time_conditioning.build),
+    ("denoise_step", (EXPERT,), denoise.build),
+)
 
 
 def export(checkpoint: Path, bundle: Path, options: Options = Options(), progress: Progress = Progress()) -> None:
@@ -45,25 +53,30 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     required = required_cameras(options.require_cameras, config, present)
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 
+    compute = COMPUTE[options.precision]
+
     with _appearing(bundle, options.force) as directory:
         files: dict[str, dict] = {}
+        # First, so that what follows finds the file in the page cache where it fits there.
+        model_sha256 = _checksum(model.file.path, progress)
         graphs = []
-        for name, build in _graphs(model, config):
-            graph = Graph(directory, name, COMPUTE[options.precision], progress.start(name))
+        for name, roots, build in GRAPHS:
+            graph = Graph(directory, name, compute, progress.start(name, model.size(roots) * NUMPY[compute].itemsize))
             with graph.data:
-                build(graph)
-            graphs.append(graph)
+                build(graph, model)
             graph.write()
-            _add(files, directory, graph.path.name)
-            files[graph.data.path.name] = graph.data.record()
             progress.done(name)
-        files["token_embedding.bin"] = _write_embedding(directory, model, options, progress)
+            graphs.append(graph)
+            _add(files, directory, graph.path.name)
+            if graph.data.size:
+                files[graph.data.path.name] = graph.data.record()
+            else:
+                graph.data.path.unlink()
+        files["token_embedding.bin"] = _write_embedding(directory, model, compute, progress)
         shutil.copyfile(tokenizer, directory / "tokenizer.json")
         copied = golden.copy(directory) if golden else []
         for name in ["tokenizer.json", *copied]:
             _add(files, directory, name)
-        model_sha256 = _sha256(model.file.path, progress.start("checksum of model.safetensors"))
-        progress.done("checksum of model.safetensors")
         for graph in graphs:
             onnx.checker.check_model(str(graph.path), full_check=True)
         index = f"{DIRECTORY}/{INDEX}" if golden else None
@@ -72,15 +85,6 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
             dict(sorted(files.items())), options,
         )
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _graphs(model: Model, config: PolicyConfig) -> list[tuple[str, Callable[[Graph], None]]]:
-    return [
-        ("vision_encoder", lambda g: vision.build(g, model)),
-        ("prefix_prefill", lambda g: prefix.build(g, model)),
-        ("time_conditioning", lambda g: time_conditioning.build(g, model)),
-        ("denoise_step", lambda g: denoise.build(g, model, config)),
-    ]
 
 
 def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | None:
@@ -92,14 +96,21 @@ def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | 
     return Golden(checkpoint)
 
 
-def _write_embedding(directory: Path, model: Model, options: Options, progress: Progress) -> dict:
+def _write_embedding(directory: Path, model: Model, compute: str, progress: Progress) -> dict:
     """The table of token rows, already multiplied by what the model multiplies them with."""
-    kind = NUMPY[COMPUTE[options.precision]]
+    kind = NUMPY[compute]
     rows = Rows((model.embedding, embedding_factor(model.dimensions.prefix_width)))
-    with DataFile(directory / "token_embedding.bin", progress.start("token_embedding")) as file:
+    with DataFile(directory / "token_embedding.bin", progress.start("token_embedding", rows.count * kind.itemsize)) as file:
         file.append(block.astype(kind, copy=False) for block in rows.blocks())
     progress.done("token_embedding")
     return file.record()
+
+
+def _checksum(path: Path, progress: Progress) -> str:
+    what = f"checksum of {path.name}"
+    digest = _sha256(path, progress.start(what, path.stat().st_size))
+    progress.done(what)
+    return digest
 
 
 def _add(files: dict[str, dict], directory: Path, name: str) -> None:

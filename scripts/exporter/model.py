@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -60,11 +61,12 @@ class Model:
 
     def __init__(self, file: WeightsFile, config: PolicyConfig, vision_heads: int | None = None):
         self.file = file
+        self.config = config
         self._tensors = self._named(file)
         self._used: set[str] = set()
         self.embedding = self._vocabulary()
-        self.dimensions = self._measure(config, vision_heads)
-        self._check_shapes(config)
+        self.dimensions = self._measure(vision_heads)
+        self._check_shapes()
         self._check_all_used()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -79,6 +81,10 @@ class Model:
         values = self[name].read()
         check_finite(self[name], values)
         return values
+
+    def size(self, roots: tuple[str, ...]) -> int:
+        """How many values there are under the given beginnings of names."""
+        return sum(prod(tensor.shape) for name, tensor in self._tensors.items() if name.startswith(roots))
 
     def _named(self, file: WeightsFile) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
@@ -104,7 +110,7 @@ class Model:
         self._used.update((EMBED, LM_HEAD))
         return head if embed is None else embed
 
-    def _measure(self, config: PolicyConfig, vision_heads: int | None) -> Dimensions:
+    def _measure(self, vision_heads: int | None) -> Dimensions:
         attention = PREFIX + "layers.0.self_attn."
         queries, prefix_width = self._matrix(attention + "q_proj.weight")
         head_dim, _ = self._matrix(attention + "k_proj.weight")  # there is one key head
@@ -116,7 +122,7 @@ class Model:
         layers = self._layers(PREFIX)
         if layers != self._layers(EXPERT):
             raise self.file.error(f"{EXPERT}layers: {self._layers(EXPERT)} layers, but {layers} in {PREFIX}layers")
-        height, width = config.image_size
+        height, width = self.config.image_size
         expert_gate = self._matrix(EXPERT + "layers.0.mlp.gate_proj.weight")
         return Dimensions(
             image_height=height,
@@ -136,7 +142,7 @@ class Model:
             vision_heads=self._vision_heads(patch.shape[0], vision_heads),
             vision_mlp=self._matrix(VISION + "encoder.layers.0.mlp.fc1.weight")[0],
             vocab_size=self.embedding.shape[0],
-            action_horizon=config.chunk_size,
+            action_horizon=self.config.chunk_size,
         )
 
     def _vision_heads(self, width: int, given: int | None) -> int:
@@ -161,11 +167,11 @@ class Model:
             raise self.file.error(f"{self[name].name}: has shape {list(shape)}, expected a matrix")
         return shape
 
-    def _check_shapes(self, config: PolicyConfig) -> None:
-        for name, shape in expected_shapes(self.dimensions, config.max_state_dim, config.max_action_dim).items():
+    def _check_shapes(self) -> None:
+        for name, shape in expected_shapes(self.dimensions, self.config.max_state_dim, self.config.max_action_dim).items():
             tensor = self[name]
             if tensor.shape != shape:
-                why = f" for images of {list(config.image_size)}" if "position_embedding" in name else ""
+                why = f" for images of {list(self.config.image_size)}" if "position_embedding" in name else ""
                 raise self.file.error(f"{tensor.name}: has shape {list(tensor.shape)}, expected {list(shape)}{why}")
         width = self.dimensions.prefix_width
         if self.embedding.shape != (self.dimensions.vocab_size, width):

@@ -14,8 +14,8 @@ STATUS = Path("/proc/self/status")
 class Progress:
     """Says nothing; what a library caller wants."""
 
-    def start(self, what: str) -> Callable[[int], None]:
-        """Begins a piece of work; the function returned is told how many bytes are done."""
+    def start(self, what: str, total: int) -> Callable[[int], None]:
+        """Begins a piece of work of about ``total`` bytes; the function returned is told how many are done."""
         return lambda size: None
 
     def done(self, what: str) -> None:
@@ -33,14 +33,14 @@ class Terminal(Progress):
         self._size = 0
         self._shown = self._began = 0.0
 
-    def start(self, what: str) -> Callable[[int], None]:
+    def start(self, what: str, total: int) -> Callable[[int], None]:
         self._began, self._size = time.monotonic(), 0
 
         def advance(size: int) -> None:
             self._size = size
             if self._live and time.monotonic() - self._shown > 0.1:
                 self._shown = time.monotonic()
-                print(f"\r{what}: {size / 1e6:.0f} MB", end="", file=sys.stderr, flush=True)
+                print(f"\r{what}: {min(100, 100 * size // max(1, total))} %", end="", file=sys.stderr, flush=True)
 
         return advance
 

@@ -1,14 +1,16 @@
 """Our loading of a checkpoint against lerobot's own."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
-from reference import dimensions
+from reference import dimensions, observations
 from reference.dimensions import CheckpointError
-from reference.loading import Reference
+from reference.loading import Reference, load_policy
+from reference.recording import batch_of
 from safetensors.torch import load_file, save_file
 
 STORED = [(), ("--dtype", "bf16"), ("--no-model-prefix",), ("--embed-name", "both"), ("--no-model-prefix", "--old-mlp-names")]
@@ -47,6 +49,29 @@ def test_bfloat16_policies_keep_their_rounded_frequencies(make_checkpoint):
         assert torch.equal(got, want.float())
 
 
+def test_float32_at_rounded_frequencies_comes_closest_to_bfloat16(make_checkpoint):
+    """What a bundle computes for a bfloat16 policy, against lerobot really computing in bfloat16."""
+    flags = ["--size", "small", "--dtype", "mixed", "--policy-dtype", "bfloat16", "--head-dim", "128"]
+    directory = make_checkpoint("bf16", *flags)
+    reference = Reference(directory)
+    case = observations.made_up(reference, seed=0)[0]
+    batch, noise = batch_of(reference, case), torch.from_numpy(case.noise)[None]
+
+    def chunk(policy):
+        with torch.no_grad():
+            return policy.predict_action_chunk(dict(batch), noise=noise, num_steps=case.num_steps)
+
+    def loaded(trained, dtype):
+        config = PreTrainedConfig.from_pretrained(directory)
+        config.dtype = trained
+        return load_policy(directory, config, dtype=dtype)[0]
+
+    want = chunk(loaded("bfloat16", "bfloat16"))
+    rounded, exact = ((chunk(loaded(trained, "float32")) - want).norm() / want.norm() for trained in ("bfloat16", "float32"))
+    assert rounded < exact < 1e-2
+    assert torch.equal(chunk(reference.policy), chunk(loaded("bfloat16", "float32")))
+
+
 @pytest.mark.parametrize(
     "key, message",
     [
@@ -81,6 +106,4 @@ def test_what_lerobot_cannot_run_is_an_error(tiny, tmp_path):
 
 
 def copied(source, target):
-    import shutil
-
     return shutil.copytree(source, target / "checkpoint")

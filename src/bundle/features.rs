@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::manifest::present;
+
 /// How a frame becomes one view of `pixel_values`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +47,7 @@ pub struct StateFeature {
     /// Entries the model takes; those beyond `dim` are zero.
     pub padded_dim: usize,
     /// Names of the `dim` entries, if the checkpoint has them.
+    #[serde(deserialize_with = "present")]
     pub names: Option<Vec<String>>,
     /// From robot units to model units.
     pub normalization: Normalization,
@@ -61,12 +64,15 @@ pub struct ActionFeature {
     /// Entries the model computes with; those beyond `dim` are dropped.
     pub padded_dim: usize,
     /// Names of the `dim` entries, if the checkpoint has them.
+    #[serde(deserialize_with = "present")]
     pub names: Option<Vec<String>>,
     /// From robot units to model units; the runtime applies its inverse.
     pub normalization: Normalization,
     /// For a policy of relative actions: the entries that are offsets from the raw state.
+    #[serde(deserialize_with = "present")]
     pub relative_mask: Option<Vec<bool>>,
     /// The range outside which a chunk is refused, in robot units.
+    #[serde(deserialize_with = "present")]
     pub limits: Option<Limits>,
 }
 

@@ -63,6 +63,7 @@ pub struct Manifest {
     /// File and signature of each graph.
     pub graphs: Graphs,
     /// `golden.json` relative to the bundle, if the bundle can check itself.
+    #[serde(deserialize_with = "present")]
     pub golden: Option<String>,
     /// Every file of the bundle but the manifest, by its `/`-separated path relative to the bundle.
     #[serde(deserialize_with = "unique_keys")]
@@ -231,6 +232,7 @@ pub struct PromptRule {
     /// Most tokens a prompt may have, BOS included.
     pub max_tokens: usize,
     /// The task used when an observation brings none.
+    #[serde(deserialize_with = "present")]
     pub default: Option<String>,
     /// The tokenizer's file, relative to the bundle.
     pub tokenizer: String,
@@ -384,6 +386,15 @@ fn too_large(size: u64) -> Error {
         ErrorKind::Manifest,
         format!("manifest.json has {size} bytes, more than the {MAX_MANIFEST_BYTES} a manifest may have"),
     )
+}
+
+/// An optional value whose key must be there: `null` is a decision, a forgotten key is not.
+pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer)
 }
 
 /// A map in which a key that is given twice is an error and not a silent replacement.

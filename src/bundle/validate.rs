@@ -35,9 +35,10 @@ impl Manifest {
         self.check_action()?;
         self.check_prompt()?;
         self.check_flow()?;
+        self.check_graph_files()?;
         self.check_files()?;
         self.check_token_embedding()?;
-        self.check_graphs()
+        self.check_signatures()
     }
 
     fn check_dimensions(&self) -> Result<()> {
@@ -264,7 +265,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn check_graphs(&self) -> Result<()> {
+    fn check_graph_files(&self) -> Result<()> {
         for (i, &name) in GraphName::ALL.iter().enumerate() {
             let spec = self.graph(name);
             let key = format!("graphs.{name}.file");
@@ -278,6 +279,13 @@ impl Manifest {
             if GraphName::ALL[..i].iter().any(|&other| self.graph(other).file == spec.file) {
                 return bad(&key, format_args!("is {:?}, which another graph uses", spec.file));
             }
+        }
+        Ok(())
+    }
+
+    fn check_signatures(&self) -> Result<()> {
+        for name in GraphName::ALL {
+            let spec = self.graph(name);
             let (inputs, outputs) = self.signature(name);
             let differs = compare_tensors("input", &spec.inputs, &inputs)
                 .and_then(|()| compare_tensors("output", &spec.outputs, &outputs));

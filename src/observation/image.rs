@@ -37,7 +37,9 @@ fn fill_taps(taps: &mut Vec<Tap>, source: usize, target: usize, step: usize) {
         if source == target {
             return Tap { first: i * step, second: i * step, weights: [1.0, 0.0] };
         }
-        let position = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
+        // In torch this compiles to one fused operation, so the product is not rounded before the subtraction. It fits
+        // into f64 exactly, which gives the same f32 on every processor.
+        let position = (f64::from(scale) * (i as f64 + 0.5) - 0.5).max(0.0) as f32;
         let first = (position as usize).min(source - 1);
         let second = (first + 1).min(source - 1);
         let weight = (position - first as f32).clamp(0.0, 1.0);

@@ -56,6 +56,16 @@ impl Preprocessor {
         }
     }
 
+    /// Elements of one view: `3 * height * width`.
+    pub fn view_len(&self) -> usize {
+        self.view_len
+    }
+
+    /// Elements of the model's state: the padded width.
+    pub fn state_len(&self) -> usize {
+        self.state_padded
+    }
+
     /// Finds the policy's cameras among the observation's images; returns how many are present, at least 1.
     ///
     /// # Errors
@@ -131,7 +141,7 @@ impl Preprocessor {
     ///
     /// [`ErrorKind::Observation`] if `state` has another length than the bundle's state; [`ErrorKind::NonFinite`] if an
     /// entry is NaN or infinite, or becomes so when it is normalised; [`ErrorKind::InvalidArgument`] if `dst` has
-    /// another length than the padded width. `dst` is then unspecified.
+    /// another length than [`state_len`](Self::state_len). `dst` is then unspecified.
     pub fn write_state(&self, state: &[f32], dst: &mut [f32]) -> Result<()> {
         self.check_state(state)?;
         if dst.len() != self.state_padded {

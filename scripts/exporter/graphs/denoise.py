@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from ..blocks import TO_END, GemmaStack, Rotary, linear, rms_norm
-from ..config import PolicyConfig
 from ..graph import Graph
 from ..model import EXPERT, Model
 from ..sources import Rows, Values
@@ -16,8 +13,8 @@ from ..sources import Rows, Values
 MASKED = -30000.0
 
 
-def build(g: Graph, model: Model, config: PolicyConfig) -> None:
-    d = model.dimensions
+def build(g: Graph, model: Model) -> None:
+    d, config = model.dimensions, model.config
     stack = GemmaStack(model, EXPERT, d.expert_width)
     horizon, actions = d.action_horizon, config.max_action_dim
     suffix = horizon + 1
@@ -96,8 +93,6 @@ def _attention(
     # The suffix comes first: its length is fixed, so that both parts begin at fixed places.
     scores = g.cast("scores_f32", g.op("Concat", "scores", [own, seen], axis=1), "f32")
     weights = g.cast("softmax_cast", g.op("Softmax", "softmax", [scores], axis=-1), "compute")
-    if os.environ.get("VCAT", "0") == "1":
-        return g.op("Gemm", "weighted_values", [weights, g.op("Concat", "values", [value, past_value], axis=0)])
     on_own = g.op("Slice", "softmax_suffix", [weights, g.ints(0), g.ints(suffix), g.ints(1)])
     on_seen = g.op("Slice", "softmax_prefix", [weights, g.ints(suffix), g.ints(TO_END), g.ints(1)])
     return g.op("Gemm", "weighted_values", [on_seen, past_value, g.op("Gemm", "weighted_suffix", [on_own, value])])

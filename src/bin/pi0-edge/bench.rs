@@ -74,6 +74,7 @@ struct Report {
     warmup: u32,
     allocations_per_chunk: f64,
     environment: Value,
+    memory: Value,
     prefix_len: usize,
     num_steps: usize,
 }
@@ -134,6 +135,7 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
             warmup: args.warmup,
             allocations_per_chunk: allocations as f64 / iterations as f64,
             environment: environment::describe(policy, args.load.threads),
+            memory: environment::memory(policy),
             prefix_len: policy.prefix_len(),
             num_steps,
         })
@@ -172,6 +174,7 @@ impl Report {
             "num_steps": self.num_steps,
             "prefix_len": self.prefix_len,
             "allocations_per_chunk": self.allocations_per_chunk,
+            "memory": self.memory,
             "environment": self.environment,
         })
     }
@@ -179,12 +182,23 @@ impl Report {
     fn summary(&self) -> String {
         format!(
             "{} steps, prefix of {} rows; first chunk {:.3} ms, {} warm-up chunks not counted; {} allocations of \
-             ours per chunk",
+             ours per chunk\n{}",
             self.num_steps,
             self.prefix_len,
             self.first_chunk.as_secs_f64() * 1e3,
             self.warmup,
             self.allocations_per_chunk,
+            self.memory_line(),
+        )
+    }
+
+    fn memory_line(&self) -> String {
+        let mb = |key: &str| self.memory[key].as_f64().map_or("?".into(), |v| format!("{v:.0} MB"));
+        format!(
+            "memory: proportional set size {}, of which {} anonymous; weights are {}",
+            mb("pss_mb"),
+            mb("pss_anonymous_mb"),
+            mb("weights_mb"),
         )
     }
 

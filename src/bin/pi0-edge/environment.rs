@@ -41,3 +41,22 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
         "precision": m.precision,
     })
 }
+
+/// Memory of this process now, in megabytes: proportional set size, the part of it that is anonymous (cannot be
+/// evicted without swap), and the size of the bundle's graph weights to compare with.
+pub fn memory(policy: &Policy) -> Value {
+    let rollup = read("/proc/self/smaps_rollup").unwrap_or_default();
+    let field = |name: &str| {
+        let line = rollup.lines().find_map(|l| l.strip_prefix(name));
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok()).map(|kb| kb * 1024.0 / 1e6)
+    };
+    let weights: u64 =
+        policy.manifest().files.iter().filter(|(name, _)| name.ends_with(".data")).map(|(_, f)| f.size).sum();
+    json!({
+        "pss_mb": field("Pss:"),
+        "pss_anonymous_mb": field("Pss_Anon:"),
+        "pss_file_mb": field("Pss_File:"),
+        "weights_mb": weights as f64 / 1e6,
+        "tensors_mb": policy.tensor_bytes() as f64 / 1e6,
+    })
+}
