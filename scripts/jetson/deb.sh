@@ -35,6 +35,7 @@ command -v dpkg-deb >/dev/null || fail "dpkg-deb is missing: install the package
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$debs"
+rm -f "$debs"/*_"$arch".deb
 scripts/jetson/third_party_notices.py "$triple" "$(dirname "$binary")/third-party-notices.gz"
 
 expand() {
@@ -70,6 +71,7 @@ package() {
     size=$(find "$root" -path "$root/DEBIAN" -prune -o -type f -printf '%s\n' | awk '{n += int(($1 + 1023) / 1024)} END {print n}')
     expand -e "s|@DEPENDS@|$depends|" -e "s|@SIZE@|$size|" "packaging/deb/$name/control" >"$root/DEBIAN/control"
     (cd "$root" && find . -path './etc/*' -type f -printf '/%P\n' | sort >DEBIAN/conffiles)
+    [ ! -e "packaging/deb/$name/triggers" ] || install -m 0644 "packaging/deb/$name/triggers" "$root/DEBIAN/triggers"
     [ -s "$root/DEBIAN/conffiles" ] || rm "$root/DEBIAN/conffiles"
     (cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | sort | xargs -d '\n' md5sum >DEBIAN/md5sums)
     find "$root" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +

@@ -64,14 +64,14 @@ PYTHON
 
 # unpack DIR PACKAGE...: downloads packages and unpacks them into a directory of the cache, in one step or not at all.
 unpack() {
-    local to=$cache/$1 downloads
+    local to=$cache/$1 downloads deb
     shift
     [ ! -d "$to" ] || return 0
     downloads=$(mktemp -d "$cache/unpack.XXXXXX")
     mkdir "$downloads/root"
     (cd "$downloads" && apt-get -qq download "$@")
     for deb in "$downloads"/*.deb; do
-        dpkg-deb --fsys-tarfile "$deb" | tar -x --exclude='./usr/share' -C "$downloads/root"
+        dpkg-deb --fsys-tarfile "$deb" | tar -x --exclude='./usr/share/doc' --exclude='./usr/share/man' -C "$downloads/root"
     done
     mv "$downloads/root" "$to"
     rm -r "$downloads"

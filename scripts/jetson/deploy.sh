@@ -55,6 +55,7 @@ run scp -q "${options[@]}" "${debs[@]}" "$host:$there/"
 remote "sudo apt-get install --yes --reinstall --allow-downgrades $(quoted "${debs[@]/#*\//./$there/}")"
 remote "rm -r $there"
 remote "pi0-edge --version"
+remote "pi0-edge doctor" || say "doctor found something in the way: see above"
 
 for bundle in "${bundles[@]}"; do
     place=/var/lib/pi0-edge/bundles/$(basename "$bundle")

@@ -42,7 +42,8 @@ def test_packages(machine, deploy):
         "sudo apt-get install --yes --reinstall --allow-downgrades ./.pi0-edge-packages/pi0-edge_0.1.0_arm64.deb "
         "./.pi0-edge-packages/pi0-edge-onnxruntime_1.31.1-1_arm64.deb",
         "rm -r .pi0-edge-packages",
-        "pi0-edge --version"]
+        "pi0-edge --version",
+        "pi0-edge doctor"]
     assert len(machine.calls("scp")) == 1 and machine.calls("scp")[0].endswith("[robot@host:.pi0-edge-packages/]")
     assert not any("systemctl" in c for c in remote(machine))
 
@@ -68,6 +69,14 @@ def test_an_unreachable_host(machine, deploy):
     machine.program("ssh", "exit 255\n")
     assert "cannot ask robot@host" in deploy(ok=False).stderr
     assert machine.calls("scp") == []
+
+
+def test_what_doctor_finds_is_shown_and_does_not_undo_the_installation(machine, deploy):
+    machine.program("ssh", """
+for command; do :; done
+case $command in *print-arch*) echo arm64 ;; *doctor*) exit 1 ;; esac
+""")
+    assert "doctor found something in the way" in deploy().stderr
 
 
 def test_a_failing_installation_stops(machine, deploy):
