@@ -17,7 +17,7 @@ BUNDLE = "/var/lib/pi0-edge/bundles/pi0-tiny"
 
 @pytest.fixture(params=SUITES or ["none"], scope="module")
 def pristine(request):
-    result = subprocess.run([HERE / "arm64_rootfs.sh", request.param], check=True, capture_output=True, text=True)
+    result = subprocess.run([HERE / "make_rootfs.sh", "arm64", request.param], check=True, capture_output=True, text=True)
     return result.stdout.strip()
 
 
