@@ -24,8 +24,14 @@ pub enum ErrorKind {
     InvalidArgument,
     /// A value that must be finite is NaN or infinite.
     NonFinite,
+    /// An action is outside of the bundle's limits.
+    OutOfLimits,
     /// The outputs differ from the reference policy's by more than the bundle's tolerance.
     Parity,
+    /// A real-time right that was insisted on (priority, CPU affinity, locked memory) is missing.
+    RealtimeDenied,
+    /// The real-time runtime could not start, has given up, or is gone.
+    Runtime,
 }
 
 impl ErrorKind {
@@ -41,7 +47,10 @@ impl ErrorKind {
             ErrorKind::Observation => "observation",
             ErrorKind::InvalidArgument => "invalid_argument",
             ErrorKind::NonFinite => "non_finite",
+            ErrorKind::OutOfLimits => "out_of_limits",
             ErrorKind::Parity => "parity",
+            ErrorKind::RealtimeDenied => "realtime_denied",
+            ErrorKind::Runtime => "runtime",
         }
     }
 }

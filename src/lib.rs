@@ -40,6 +40,7 @@
 //! * `cli` (default): the `pi0-edge` program. The library alone builds without it and its dependencies.
 
 #![deny(unsafe_code)]
+#![cfg_attr(pi0_rtsan, feature(sanitize))]
 
 mod error;
 mod lookup;
@@ -52,7 +53,14 @@ mod action;
 #[allow(unsafe_code)]
 mod session;
 
-mod policy;
+pub mod policy;
+
+pub mod stats;
+
+#[allow(unsafe_code)]
+pub mod realtime;
+
+pub mod runtime;
 
 pub mod doctor;
 

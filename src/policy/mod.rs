@@ -4,6 +4,7 @@ mod flow;
 mod noise;
 mod pipeline;
 mod rope;
+pub mod rtc;
 mod timing;
 
 use std::path::{Path, PathBuf};

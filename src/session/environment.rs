@@ -29,8 +29,7 @@ impl Environment {
     /// packages install it to; the system's library path. `explicit` and `ORT_DYLIB_PATH` must work when given:
     /// there is no falling back from what was asked for.
     ///
-    /// Sets `ORT_DISABLE_TELEMETRY=1` first unless the variable is set: Microsoft's builds otherwise start an
-    /// uploader while loading. As always with environment variables, no other thread should be changing the
+    /// Sets `ORT_DISABLE_TELEMETRY=1` first: Microsoft's builds otherwise start an uploader while loading. As always with environment variables, no other thread should be changing the
     /// environment at that time.
     ///
     /// # Errors
@@ -128,7 +127,7 @@ fn forward(level: LogLevel, message: &str) {
 
 fn disable_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
-    if std::env::var_os(VARIABLE).is_none() {
+    if std::env::var_os(VARIABLE).is_none_or(|v| v != "1") {
         // SAFETY: `Environment::get` documents that no other thread may be changing the environment now, and
         // the lock it holds makes this the only place in the crate that does.
         unsafe { std::env::set_var(VARIABLE, "1") };

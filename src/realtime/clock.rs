@@ -1,0 +1,144 @@
+//! Monotonic time: one newtype, and the smallest clock abstraction that simulated time needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A point on `CLOCK_MONOTONIC`, in nanoseconds.
+///
+/// The number is the one `clock_gettime(CLOCK_MONOTONIC)` gives, so a capture time stamped by C, C++ or a driver on
+/// the same machine can be handed over as it is. Other clocks (wall time, another machine's) must not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The time now. RT-safe: read in user space through the vDSO, no system call.
+    #[inline]
+    pub fn now() -> Self {
+        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `t` is a valid timespec to write to. CLOCK_MONOTONIC exists on every Linux, so the call cannot fail.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
+        Timestamp(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+    }
+
+    /// The point `nanos` nanoseconds after the clock's origin.
+    #[inline]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Timestamp(nanos)
+    }
+
+    /// Nanoseconds since the clock's origin.
+    #[inline]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Nanoseconds from `earlier` to this point; zero if `earlier` is not earlier.
+    #[inline]
+    pub const fn since(self, earlier: Timestamp) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The point `nanos` nanoseconds later, or the end of time.
+    #[inline]
+    pub const fn plus(self, nanos: u64) -> Self {
+        Timestamp(self.0.saturating_add(nanos))
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Timestamp;
+    fn add(self, duration: Duration) -> Timestamp {
+        self.plus(nanos(duration))
+    }
+}
+
+/// A duration in whole nanoseconds; anything above 584 years is 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Where the inference thread gets the time from.
+pub trait Clock: Send {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's monotonic clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Monotonic;
+
+impl Clock for Monotonic {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A clock that stands still until it is told to move: for replays and tests. Clones show the same time.
+#[derive(Debug, Clone, Default)]
+pub struct SimulatedClock(Arc<AtomicU64>);
+
+impl SimulatedClock {
+    /// A clock that shows `start`.
+    pub fn new(start: Timestamp) -> Self {
+        SimulatedClock(Arc::new(AtomicU64::new(start.0)))
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, duration: Duration) {
+        // Relaxed, because the clock orders nothing: who must see the new time was told to look in some other way.
+        self.0.fetch_add(nanos(duration), Ordering::Relaxed);
+    }
+
+    /// Sets the clock to `now`, which must not be earlier than what it shows.
+    pub fn set(&self, now: Timestamp) {
+        // Relaxed, as in `advance`.
+        let before = self.0.fetch_max(now.0, Ordering::Relaxed);
+        debug_assert!(before <= now.0, "a monotonic clock does not go back");
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Timestamp {
+        // Relaxed, as in `advance`.
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn now_is_clock_monotonic_and_does_not_go_back() {
+        // std's Instant is the same clock: two readings of ours must enclose the one it makes between them.
+        let (a, start) = (Timestamp::now(), std::time::Instant::now());
+        std::thread::sleep(Duration::from_millis(5));
+        let inner = start.elapsed();
+        let b = Timestamp::now();
+        assert!(u128::from(b.since(a)) >= inner.as_nanos());
+        let readings: Vec<_> = (0..10_000).map(|_| Timestamp::now()).collect();
+        assert!(readings.windows(2).all(|w| w[0] <= w[1]));
+    }
+
+    #[test]
+    fn arithmetic_saturates_at_both_ends() {
+        let (early, late) = (Timestamp::from_nanos(5), Timestamp::from_nanos(u64::MAX - 5));
+        assert_eq!(early.since(late), 0);
+        assert_eq!(late.since(early), u64::MAX - 10);
+        assert_eq!(late.plus(100), Timestamp::from_nanos(u64::MAX));
+        assert_eq!(late + Duration::MAX, Timestamp::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn a_simulated_clock_moves_only_when_told() {
+        let clock = SimulatedClock::new(Timestamp::from_nanos(100));
+        let same = clock.clone();
+        assert_eq!(clock.now(), same.now());
+        same.advance(Duration::from_nanos(7));
+        assert_eq!(clock.now().as_nanos(), 107);
+        clock.set(Timestamp::from_nanos(200));
+        assert_eq!(same.now().as_nanos(), 200);
+    }
+}

@@ -1,0 +1,20 @@
+//! What the real-time runtime is made of: time, hand-over between threads, and the way from a chunk to the action
+//! that is due now. Nothing here knows what a policy is made of, and nothing needs ONNX Runtime.
+//!
+//! Functions marked *RT-safe* take no lock, make no system call, allocate nothing and finish in a bounded number of
+//! steps. They run under RealtimeSanitizer in the checks.
+
+pub mod cell;
+pub mod chunk;
+pub mod clock;
+pub mod delay;
+pub mod engine;
+mod limiter;
+mod plan;
+mod primitive;
+pub mod reading;
+pub mod recorder;
+mod ring;
+pub mod thread;
+pub mod timeline;
+pub mod wake;

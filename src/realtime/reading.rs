@@ -1,0 +1,199 @@
+//! What one read of the control loop says about the action it gives.
+
+use serde::Serialize;
+
+/// How far an action can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Status {
+    /// It follows an observation no older than `max_age`.
+    Ok = 0,
+    /// The observation is older than `max_age`; the plan is still followed.
+    Stale = 1,
+    /// The plan is not followed any more: the last action is held, or motion is coming to rest.
+    Hold = 2,
+    /// There has been nothing to execute yet.
+    #[default]
+    Empty = 3,
+}
+
+impl Status {
+    /// The statuses in the order of their numbers.
+    pub const ALL: [Status; 4] = [Status::Ok, Status::Stale, Status::Hold, Status::Empty];
+
+    /// The status as a short, stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Stale => "stale",
+            Status::Hold => "hold",
+            Status::Empty => "empty",
+        }
+    }
+
+    /// The status with this number.
+    pub(crate) fn from_number(number: u32) -> Status {
+        Status::ALL[(number as usize).min(3)]
+    }
+}
+
+/// Conditions that came with a read; any number of them at once.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[repr(transparent)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// The first read from a chunk.
+    pub const NEW_CHUNK: Flags = Flags(1);
+    /// The chunk was used up before the next one came.
+    pub const UNDERRUN: Flags = Flags(1 << 1);
+    /// At least one joint was kept from moving further than its step limit.
+    pub const CLAMPED: Flags = Flags(1 << 2);
+    /// The step limit tripped: held until the trip is cleared.
+    pub const TRIPPED: Flags = Flags(1 << 3);
+    /// Motion is coming to rest along the plan.
+    pub const RAMPING: Flags = Flags(1 << 4);
+    /// Control ticks were missed since the read before.
+    pub const MISSED_TICKS: Flags = Flags(1 << 5);
+    /// This control tick was read before; the action is the same.
+    pub const REPEATED: Flags = Flags(1 << 6);
+    /// The inference has been in one step for longer than the watchdog allows.
+    pub const HUNG: Flags = Flags(1 << 7);
+    /// The inference thread has given up or gone.
+    pub const STOPPED: Flags = Flags(1 << 8);
+
+    const NAMES: [&'static str; 9] = [
+        "new_chunk",
+        "underrun",
+        "clamped",
+        "tripped",
+        "ramping",
+        "missed_ticks",
+        "repeated",
+        "hung",
+        "stopped",
+    ];
+
+    /// No condition.
+    pub const fn empty() -> Flags {
+        Flags(0)
+    }
+
+    /// The flags as bits, with fixed meanings.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The flags in `bits`; bits without a meaning are dropped.
+    pub const fn from_bits(bits: u32) -> Flags {
+        Flags(bits & ((1 << Flags::NAMES.len()) - 1))
+    }
+
+    /// True if no condition is there.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// True if every condition of `other` is there.
+    pub const fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The conditions that are in `other` too.
+    #[inline]
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 & other.0)
+    }
+
+    /// The names of the conditions that are there.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Flags::NAMES.into_iter().enumerate().filter(move |(i, _)| self.0 >> i & 1 == 1).map(|(_, name)| name)
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Flags;
+    #[inline]
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Flags {
+    #[inline]
+    fn bitor_assign(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+}
+
+impl std::fmt::Debug for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+impl Serialize for Flags {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
+    }
+}
+
+/// Everything a read says beside the action itself.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Reading {
+    /// How far the action can be relied on.
+    pub status: Status,
+    /// Conditions that came with it.
+    pub flags: Flags,
+    /// The chunk the action comes from, from 1; 0 before the first.
+    pub chunk: u64,
+    /// Nanoseconds from the capture of the chunk's observation to now; 0 before the first chunk.
+    pub age_ns: u64,
+    /// The control tick, from 0 at the first read.
+    pub tick: u64,
+    /// The row of the chunk that is being executed.
+    pub row: u32,
+    /// Rows of the chunk that have not begun.
+    pub remaining: u32,
+    /// Control ticks missed since the read before.
+    pub missed: u32,
+    /// On the first action followed from a chunk: the largest distance of any joint from the action before to the one
+    /// the new chunk asks for, before the step limit, in robot units. 0 otherwise.
+    pub seam_jump: f32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_keep_their_bits_and_their_names() {
+        let flags = [
+            (Flags::NEW_CHUNK, 1, "new_chunk"),
+            (Flags::UNDERRUN, 2, "underrun"),
+            (Flags::CLAMPED, 4, "clamped"),
+            (Flags::TRIPPED, 8, "tripped"),
+            (Flags::RAMPING, 16, "ramping"),
+            (Flags::MISSED_TICKS, 32, "missed_ticks"),
+            (Flags::REPEATED, 64, "repeated"),
+            (Flags::HUNG, 128, "hung"),
+            (Flags::STOPPED, 256, "stopped"),
+        ];
+        for (flag, bits, name) in flags {
+            assert_eq!(flag.bits(), bits, "numbers are part of the C interface and never change");
+            assert_eq!(flag.names().collect::<Vec<_>>(), [name]);
+        }
+        let two = Flags::CLAMPED | Flags::HUNG;
+        assert!(two.contains(Flags::HUNG) && !two.contains(Flags::HUNG | Flags::STOPPED));
+        assert_eq!(serde_json::to_string(&two).unwrap(), r#"["clamped","hung"]"#);
+        assert_eq!(Flags::from_bits(u32::MAX).names().count(), 9);
+    }
+
+    #[test]
+    fn statuses_keep_their_numbers() {
+        assert_eq!(Status::ALL.map(|s| s as u8), [0, 1, 2, 3]);
+        assert_eq!(Status::ALL.map(|s| Status::from_number(s as u32)), Status::ALL);
+        assert_eq!(Status::default(), Status::Empty);
+    }
+}

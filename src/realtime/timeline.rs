@@ -1,0 +1,403 @@
+//! From control ticks to actions: where in which chunk the robot is, and how far that can be relied on.
+
+use std::time::Duration;
+
+use super::chunk::{Chunk, ChunkInfo, Interpolation, lerp};
+use super::clock::{Timestamp, nanos};
+use super::limiter::Limiter;
+use super::plan::{Grid, PlanClock};
+use super::reading::{Flags, Reading, Status};
+use crate::{Error, ErrorKind, Result};
+
+/// What happens to motion when there is nothing valid to follow any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underrun {
+    /// The last action is held from one tick to the next.
+    #[default]
+    HoldLast,
+    /// Motion slows down evenly over this time and comes to rest on the plan, never beyond it. So that there is plan
+    /// left to slow down on, this begins half the time before the chunk ends.
+    RampToHold(Duration),
+    /// The plan is followed to its end, however old; status and flags say so, and the control loop decides. A trip
+    /// of the step limit holds all the same.
+    FlagOnly,
+}
+
+/// How ticks become actions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimelineConfig {
+    /// The control loop's period: how often actions are read.
+    pub control_period: Duration,
+    /// The policy's period: how far apart the rows of a chunk are.
+    pub action_period: Duration,
+    /// How one row turns into the next.
+    pub interpolation: Interpolation,
+    /// An action whose observation is older than this is STALE.
+    pub max_age: Duration,
+    /// An action whose observation is older than this is not followed any more: HOLD.
+    pub hold_after: Duration,
+    /// What happens to motion then, and when a chunk is used up.
+    pub on_underrun: Underrun,
+    /// If the control loop misses more ticks than this in a row, the plan waits for it.
+    pub max_missed_ticks: u32,
+    /// How far each joint may move from one tick to the next, in robot units; none: no limit.
+    pub step_limits: Option<Vec<f32>>,
+    /// After this many ticks in a row at the step limit, HOLD until [`Timeline::clear_trip`]; 0: never.
+    pub trip_after: u32,
+}
+
+impl Default for TimelineConfig {
+    /// 1 kHz control, 50 Hz actions, linear; STALE after 0.5 s, HOLD after 1 s, holding the last action.
+    fn default() -> Self {
+        TimelineConfig {
+            control_period: Duration::from_millis(1),
+            action_period: Duration::from_millis(20),
+            interpolation: Interpolation::Linear,
+            max_age: Duration::from_millis(500),
+            hold_after: Duration::from_secs(1),
+            on_underrun: Underrun::HoldLast,
+            max_missed_ticks: 10,
+            step_limits: None,
+            trip_after: 0,
+        }
+    }
+}
+
+impl TimelineConfig {
+    /// Checks the settings against each other, for actions of `dim` values.
+    pub fn validate(&self, dim: usize) -> Result<()> {
+        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+        // An hour, so that no product of these and a chunk's length comes near the range of 64 bits.
+        let sane = |d: Duration| d >= Duration::from_micros(1) && d <= Duration::from_secs(3600);
+        if !sane(self.control_period) || !sane(self.action_period) {
+            let (control, action) = (self.control_period, self.action_period);
+            return bad(format!("control period {control:?} and action period {action:?}; use 1 µs to 1 h"));
+        }
+        if self.max_age > self.hold_after || !sane(self.hold_after) {
+            let (stale, hold) = (self.max_age, self.hold_after);
+            return bad(format!("max_age {stale:?} and hold_after {hold:?}; use max_age ≤ hold_after ≤ 1 h"));
+        }
+        if let Underrun::RampToHold(ramp) = self.on_underrun
+            && ramp > Duration::from_secs(3600)
+        {
+            return bad(format!("a ramp of {ramp:?}; use at most 1 h"));
+        }
+        if let Some(limits) = &self.step_limits {
+            if limits.len() != dim {
+                return bad(format!(
+                    "{} step limits for actions of {dim} values; give one a joint",
+                    limits.len()
+                ));
+            }
+            if let Some(joint) = limits.iter().position(|limit| limit.is_nan() || *limit <= 0.0) {
+                return bad(format!("step limit {} of joint {joint}; use a positive number", limits[joint]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the robot is in its plan, for whoever computes the next chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The chunk being executed; 0 before the first.
+    pub chunk: u64,
+    /// When this was so.
+    pub at: Timestamp,
+    /// How far into the chunk, in nanoseconds from its row 0.
+    pub position_ns: i64,
+    /// Whether it is being executed at full pace, so that the position grows with time.
+    pub moving: bool,
+}
+
+/// Maps ticks to actions. Owns no clock and no chunk: both come with each read, so it can be run on recorded time.
+///
+/// Fixed memory. Every function takes a bounded number of steps and allocates nothing.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    action_period: i64,
+    control_period: i64,
+    max_age: u64,
+    hold_after: u64,
+    interpolation: Interpolation,
+    on_underrun: Underrun,
+    max_missed_ticks: u64,
+    limiter: Limiter,
+    grid: Grid,
+    plan: PlanClock,
+    /// The chunk being executed, how many rows it has, and the time played at its row 0.
+    info: ChunkInfo,
+    rows: i64,
+    origin: i64,
+    /// The chunk was used up.
+    exhausted: bool,
+    /// An action was taken from the chunk.
+    joined: bool,
+    tripped: bool,
+    /// The last action; meaningless while `known` is false.
+    value: Box<[f32]>,
+    target: Box<[f32]>,
+    known: bool,
+    executed: bool,
+    last: Reading,
+}
+
+impl Timeline {
+    /// A timeline for actions of `dim` values that has nothing to execute yet.
+    pub fn new(config: &TimelineConfig, dim: usize) -> Result<Self> {
+        config.validate(dim)?;
+        let control_period = nanos(config.control_period);
+        let steps = config.step_limits.clone().unwrap_or_else(|| vec![f32::INFINITY; dim]);
+        Ok(Timeline {
+            action_period: nanos(config.action_period) as i64,
+            control_period: control_period as i64,
+            max_age: nanos(config.max_age),
+            hold_after: nanos(config.hold_after),
+            interpolation: config.interpolation,
+            on_underrun: config.on_underrun,
+            max_missed_ticks: u64::from(config.max_missed_ticks),
+            limiter: Limiter::new(steps.into(), config.trip_after),
+            grid: Grid::new(control_period),
+            plan: PlanClock::new(),
+            info: ChunkInfo::default(),
+            rows: 0,
+            origin: 0,
+            exhausted: false,
+            joined: false,
+            tripped: false,
+            value: vec![0.0; dim].into(),
+            target: vec![0.0; dim].into(),
+            known: false,
+            executed: false,
+            last: Reading::default(),
+        })
+    }
+
+    /// Tells where the robot is before the first action, so that the first step is limited too. It is given as the
+    /// action until there is a better one. False, and nothing done, if the length is wrong or a value not finite.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_reference(&mut self, position: &[f32]) -> bool {
+        if position.len() != self.value.len() || position.iter().any(|v| !v.is_finite()) {
+            return false;
+        }
+        self.value.copy_from_slice(position);
+        self.known = true;
+        true
+    }
+
+    /// Ends the HOLD that a trip of the step limit led to. The newest chunk is followed from where it stands.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn clear_trip(&mut self) {
+        self.tripped = false;
+        self.limiter.reset();
+    }
+
+    /// Sets how far each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
+    /// nothing done, if the number is wrong or one of them is not positive.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_step_limits(&mut self, limits: &[f32]) -> bool {
+        self.limiter.set_steps(limits)
+    }
+
+    /// The action as of the last read; none until there has been one or a reference.
+    #[inline]
+    pub fn action(&self) -> Option<&[f32]> {
+        self.known.then_some(&*self.value)
+    }
+
+    /// Reads the action for `now`.
+    ///
+    /// `chunk` is the newest chunk there is (number 0 if none). `fault` is what speaks against following it from
+    /// outside: any flag here means HOLD. Reading twice in one control tick gives the same action.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn read(&mut self, now: Timestamp, chunk: &Chunk, fault: Flags) -> Reading {
+        let ticks = self.grid.advance(now);
+        if ticks > 0 {
+            self.tick(now, ticks, chunk, fault);
+        } else {
+            let kept = self.last.flags.and(Flags::UNDERRUN | Flags::CLAMPED | Flags::RAMPING);
+            self.last.flags = kept | fault | Flags::REPEATED;
+            if self.tripped {
+                self.last.flags |= Flags::TRIPPED;
+            }
+            self.last.missed = 0;
+            self.last.seam_jump = 0.0;
+        }
+        self.last.age_ns = self.age(now);
+        self.last.status = self.status(fault);
+        self.last
+    }
+
+    /// Where the robot is in its plan, as of the last read, which was at `now`.
+    #[inline]
+    pub fn progress(&self, now: Timestamp) -> Progress {
+        Progress {
+            chunk: self.info.number,
+            at: now,
+            position_ns: self.position(self.grid.time()),
+            moving: self.plan.running(),
+        }
+    }
+
+    fn age(&self, now: Timestamp) -> u64 {
+        if self.info.number == 0 { 0 } else { now.since(self.info.captured) }
+    }
+
+    /// Nanoseconds into the chunk at grid time `at`.
+    fn position(&self, at: i64) -> i64 {
+        (self.plan.played(at) - self.origin).max(0)
+    }
+
+    /// The position past the last row.
+    fn end(&self) -> i64 {
+        self.rows.saturating_mul(self.action_period)
+    }
+
+    fn tick(&mut self, now: Timestamp, ticks: u64, chunk: &Chunk, fault: Flags) {
+        let at = self.grid.time();
+        let before =
+            at.saturating_sub(i64::try_from(ticks).unwrap_or(i64::MAX).saturating_mul(self.control_period));
+        let missed = ticks - 1;
+        let mut flags = fault;
+        self.last.seam_jump = 0.0;
+        if missed > 0 {
+            flags |= Flags::MISSED_TICKS;
+        }
+        if missed > self.max_missed_ticks && self.plan.running() {
+            // The robot was given nothing new meanwhile, so its plan did not go on either.
+            self.plan.stop(before + self.control_period, 0);
+        }
+        if chunk.info.number != self.info.number {
+            self.info = chunk.info;
+            self.rows = chunk.rows() as i64;
+            self.origin = self.plan.played(self.grid.time_of(chunk.info.captured));
+            self.exhausted = false;
+            self.joined = false;
+            flags |= Flags::NEW_CHUNK;
+        }
+        self.start_or_stop(now, at, fault, flags.contains(Flags::NEW_CHUNK));
+        let position = self.position(at);
+        if self.info.number > 0 && (self.plan.moved(before, at) || self.follows_to_the_end()) {
+            self.aim(chunk, position);
+            if !self.joined && self.known {
+                let distances = self.value.iter().zip(&self.target).map(|(a, b)| (a - b).abs());
+                self.last.seam_jump = distances.fold(0.0, f32::max);
+            }
+            self.joined = true;
+            flags |= self.follow(at);
+        }
+        if self.exhausted {
+            flags |= Flags::UNDERRUN;
+        }
+        if self.tripped {
+            flags |= Flags::TRIPPED;
+        }
+        if self.executed && !self.plan.running() && !self.plan.at_rest(at) {
+            flags |= Flags::RAMPING;
+        }
+        let row = (position / self.action_period).clamp(0, (self.rows - 1).max(0));
+        self.last.flags = flags;
+        self.last.chunk = self.info.number;
+        self.last.tick = self.grid.tick();
+        self.last.row = row as u32;
+        self.last.remaining = if self.exhausted { 0 } else { (self.rows - 1 - row).max(0) as u32 };
+        self.last.missed = u32::try_from(missed).unwrap_or(u32::MAX);
+    }
+
+    /// Whether the plan is followed although there is reason to hold.
+    fn follows_to_the_end(&self) -> bool {
+        self.on_underrun == Underrun::FlagOnly && !self.tripped
+    }
+
+    fn must_hold(&self, now: Timestamp, fault: Flags) -> bool {
+        self.tripped || (!self.follows_to_the_end() && (!fault.is_empty() || self.age(now) > self.hold_after))
+    }
+
+    /// Stops the plan where it must stop, and lets it run where it may.
+    fn start_or_stop(&mut self, now: Timestamp, at: i64, fault: Flags, new_chunk: bool) {
+        if self.info.number == 0 {
+            return;
+        }
+        let position = self.position(at);
+        // Where motion comes to rest on the plan: where the last row is reached.
+        let rest = match self.interpolation {
+            Interpolation::None => self.end() - 1,
+            Interpolation::Linear => self.end() - self.action_period,
+        };
+        let ramp = match self.on_underrun {
+            Underrun::RampToHold(ramp) => nanos(ramp) as i64,
+            _ => 0,
+        };
+        // A ramp of length r goes r/2 further.
+        let ramp_that_fits = ramp.min((rest - position).max(0) * 2);
+        if self.must_hold(now, fault) {
+            if self.plan.running() {
+                self.plan.stop(at, if self.tripped { 0 } else { ramp_that_fits });
+            }
+            return;
+        }
+        if !self.plan.running() && !self.exhausted {
+            self.plan.resume(at);
+        }
+        if !self.plan.running() {
+            return;
+        }
+        if position >= self.end() {
+            // Back to the moment of the end, so that time played stays within the plan; but a chunk that came after
+            // its own end says nothing about when the robot stopped.
+            let beyond = if new_chunk { 0 } else { position - self.end() };
+            self.plan.stop(at - beyond, 0);
+            self.exhausted = true;
+        } else if ramp > 0 && position + ramp / 2 >= rest {
+            self.plan.stop(at, ramp_that_fits);
+            self.exhausted = true;
+        }
+    }
+
+    /// Computes the action at `position`.
+    fn aim(&mut self, chunk: &Chunk, position: i64) {
+        let row = (position / self.action_period) as usize;
+        let fraction = match self.interpolation {
+            Interpolation::None => 0.0,
+            Interpolation::Linear => (position % self.action_period) as f32 / self.action_period as f32,
+        };
+        let (a, b) = (chunk.row(row), chunk.row(row.saturating_add(1)));
+        self.target.iter_mut().zip(a).zip(b).for_each(|((target, &a), &b)| *target = lerp(a, b, fraction));
+    }
+
+    /// Moves the action towards the computed one.
+    fn follow(&mut self, at: i64) -> Flags {
+        self.executed = true;
+        if !self.known {
+            self.value.copy_from_slice(&self.target);
+            self.known = true;
+            return Flags::empty();
+        }
+        if !self.limiter.follow(&mut self.value, &self.target) {
+            return Flags::empty();
+        }
+        if self.limiter.tripped() {
+            self.tripped = true;
+            self.plan.stop(at, 0);
+        }
+        Flags::CLAMPED
+    }
+
+    fn status(&self, fault: Flags) -> Status {
+        if !self.executed {
+            return Status::Empty;
+        }
+        let exhausted = self.exhausted && !self.follows_to_the_end();
+        if self.tripped || !fault.is_empty() || exhausted || self.last.age_ns > self.hold_after {
+            Status::Hold
+        } else if self.last.age_ns > self.max_age {
+            Status::Stale
+        } else {
+            Status::Ok
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "timeline_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+//! The control loop's side: the action for now, and how far it can be relied on.
+
+use std::sync::Arc;
+
+use super::shared::{Phase, Shared};
+use crate::realtime::cell::{Reader, Writer};
+use crate::realtime::chunk::Chunk;
+use crate::realtime::clock::Timestamp;
+use crate::realtime::reading::{Flags, Reading};
+use crate::realtime::recorder::TickRecorder;
+use crate::realtime::timeline::{Progress, Timeline};
+
+/// The control loop's handle. Any one thread: it can be sent, not shared.
+///
+/// Reading takes no lock, makes no system call, allocates nothing and finishes in a bounded number of steps, whatever
+/// the inference thread is doing or was doing when it was preempted. Dropping the handle may free memory; do that
+/// outside the real-time part.
+#[derive(Debug)]
+pub struct Controller {
+    chunks: Reader<Chunk>,
+    timeline: Timeline,
+    progress: Writer<Progress>,
+    recorder: TickRecorder,
+    shared: Arc<Shared>,
+    watchdog: u64,
+    flags_before: Flags,
+}
+
+impl Controller {
+    pub(super) fn new(
+        chunks: Reader<Chunk>,
+        timeline: Timeline,
+        progress: Writer<Progress>,
+        recorder: TickRecorder,
+        shared: Arc<Shared>,
+        watchdog: u64,
+    ) -> Self {
+        Controller { chunks, timeline, progress, recorder, shared, watchdog, flags_before: Flags::empty() }
+    }
+
+    /// Reads the action for now: call it once per control period, then use [`action`](Self::action).
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[inline]
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn read(&mut self) -> Reading {
+        self.read_at(Timestamp::now())
+    }
+
+    /// Reads the action for `now`, which must not go back from call to call.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn read_at(&mut self, now: Timestamp) -> Reading {
+        // What the check for allocations must find, in the build that proves it can.
+        #[cfg(pi0_rtsan_plant)]
+        std::hint::black_box(Box::new(now));
+
+        let fault = self.fault(now);
+        self.chunks.update();
+        let reading = self.timeline.read(now, self.chunks.get(), fault);
+        *self.progress.slot() = self.timeline.progress(now);
+        self.progress.publish();
+        self.shared.control.count(&reading, self.flags_before);
+        self.shared.set_tripped(reading.flags.contains(Flags::TRIPPED));
+        self.recorder.record(now, &reading, self.timeline.action());
+        self.flags_before = reading.flags;
+        reading
+    }
+
+    /// The action as of the last read, one value a joint in robot units; none until there has been a chunk or a
+    /// reference. It stays the last one in HOLD.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[inline]
+    pub fn action(&self) -> Option<&[f32]> {
+        self.timeline.action()
+    }
+
+    /// Tells where the robot is before the first action, so that the first step is limited too; it is the action
+    /// until there is a chunk. False, and nothing done, if the length is wrong or a value not finite.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_reference(&mut self, position: &[f32]) -> bool {
+        self.timeline.set_reference(position)
+    }
+
+    /// Sets how far each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
+    /// nothing done, if the number is wrong or one of them is not positive.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_step_limits(&mut self, limits: &[f32]) -> bool {
+        self.timeline.set_step_limits(limits)
+    }
+
+    /// Ends the HOLD that a trip of the step limit led to.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn clear_trip(&mut self) {
+        self.timeline.clear_trip();
+    }
+
+    /// What speaks against following any chunk.
+    #[inline]
+    fn fault(&self, now: Timestamp) -> Flags {
+        let mut fault = Flags::empty();
+        if matches!(self.shared.phase(), Phase::Failed | Phase::Stopped) || !self.chunks.writer_alive() {
+            fault |= Flags::STOPPED;
+        }
+        if self.shared.quantum_age(now).is_some_and(|age| age > self.watchdog) {
+            fault |= Flags::HUNG;
+        }
+        fault
+    }
+}

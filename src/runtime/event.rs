@@ -1,0 +1,84 @@
+//! What the runtime tells its owner, off the real-time path.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+
+use super::shared::Shared;
+use crate::realtime::chunk::{ChunkInfo, Reject};
+
+/// Something the owner of a runtime may want to know.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A chunk was published.
+    Chunk(ChunkInfo),
+    /// A chunk was not published.
+    Rejected {
+        /// Its number.
+        chunk: u64,
+        /// Why.
+        reason: Reject,
+    },
+    /// A chunk was dropped because it was not finished in time.
+    DeadlineMiss {
+        /// Its number.
+        chunk: u64,
+        /// How many denoise steps had been done.
+        steps: usize,
+        /// How long it had taken, in nanoseconds.
+        after_ns: u64,
+    },
+    /// The engine failed; it is tried again.
+    EngineError {
+        /// The error, in words.
+        error: String,
+        /// How many there have been in a row.
+        in_a_row: u32,
+    },
+    /// A command could not be carried out; everything is as before it.
+    CommandFailed {
+        /// The error, in words.
+        error: String,
+    },
+    /// The inference thread has given up: HOLD for good.
+    GaveUp {
+        /// Why, in words.
+        error: String,
+    },
+    /// Inference has not come back from one step for longer than the watchdog allows: HOLD.
+    Hung {
+        /// For how long, in nanoseconds.
+        for_ns: u64,
+    },
+    /// Inference that counted as hung has come back.
+    Recovered,
+    /// The step limit tripped: HOLD until cleared.
+    Tripped,
+    /// The flight record was written, or could not be.
+    FlightRecord {
+        /// Where to, or why not.
+        outcome: Result<std::path::PathBuf, String>,
+    },
+}
+
+/// Sends events without ever waiting.
+#[derive(Debug, Clone)]
+pub(super) struct EventSender {
+    sender: Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+impl EventSender {
+    pub(super) fn new(sender: Sender<Event>, shared: Arc<Shared>) -> Self {
+        EventSender { sender, shared }
+    }
+
+    pub(super) fn send(&self, event: Event) {
+        if self.sender.try_send(event).is_err() {
+            // Relaxed: a count. A read-modify-write, because two threads send.
+            self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

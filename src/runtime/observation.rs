@@ -1,0 +1,115 @@
+//! The sensor side: filling an observation in place and handing it over.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::shared::Shared;
+use crate::realtime::cell::Writer;
+use crate::realtime::clock::Timestamp;
+use crate::realtime::wake::Waker;
+
+/// An observation in its slot.
+#[derive(Debug)]
+pub(super) struct Observed<O> {
+    pub(super) data: O,
+    pub(super) captured: Timestamp,
+}
+
+/// What became of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The observation before this one was never looked at.
+    pub overwrote: bool,
+    /// The inference thread slept and was woken, which cost one system call.
+    pub woke: bool,
+}
+
+/// Why an observation was not taken. Either would make the age of an action a lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It claims to have been captured later than now. Capture times are CLOCK_MONOTONIC, not wall time.
+    FromTheFuture {
+        /// By how much, in nanoseconds.
+        by_ns: u64,
+    },
+    /// It was captured before the one published last.
+    OutOfOrder {
+        /// By how much, in nanoseconds.
+        by_ns: u64,
+    },
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishError::FromTheFuture { by_ns } => {
+                write!(
+                    f,
+                    "the capture time is {by_ns} ns ahead of CLOCK_MONOTONIC; is it from another clock?"
+                )
+            }
+            PublishError::OutOfOrder { by_ns } => {
+                write!(f, "the capture time is {by_ns} ns before that of the observation published last")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// The sensor side's handle. Any one thread: it can be sent, not shared.
+///
+/// Publishing takes no lock and allocates nothing; it costs one system call if the inference thread sleeps, and none
+/// otherwise.
+#[derive(Debug)]
+pub struct ObservationWriter<O> {
+    cell: Writer<Observed<O>>,
+    waker: Waker,
+    shared: Arc<Shared>,
+    newest: Timestamp,
+}
+
+impl<O> ObservationWriter<O> {
+    pub(super) fn new(cell: Writer<Observed<O>>, waker: Waker, shared: Arc<Shared>) -> Self {
+        ObservationWriter { cell, waker, shared, newest: Timestamp::default() }
+    }
+
+    /// The observation to fill before [`publish`](Self::publish). It holds some earlier observation, not the last:
+    /// fill all of it.
+    #[inline]
+    pub fn slot(&mut self) -> &mut O {
+        &mut self.cell.slot().data
+    }
+
+    /// Hands the filled observation over. `captured` is when its oldest part was captured, on CLOCK_MONOTONIC.
+    pub fn publish(&mut self, captured: Timestamp) -> Result<Published, PublishError> {
+        self.publish_at(Timestamp::now(), captured)
+    }
+
+    /// The same on recorded time.
+    pub fn publish_at(&mut self, now: Timestamp, captured: Timestamp) -> Result<Published, PublishError> {
+        let counts = &self.shared.observations;
+        if captured > now {
+            counts.refused.add(1);
+            return Err(PublishError::FromTheFuture { by_ns: captured.since(now) });
+        }
+        if captured < self.newest {
+            counts.refused.add(1);
+            return Err(PublishError::OutOfOrder { by_ns: self.newest.since(captured) });
+        }
+        self.newest = captured;
+        self.cell.slot().captured = captured;
+        let overwrote = self.cell.publish();
+        let woke = self.waker.notify();
+        counts.published.add(1);
+        counts.overwritten.add(u64::from(overwrote));
+        counts.wakes.add(u64::from(woke));
+        Ok(Published { overwrote, woke })
+    }
+
+    /// False once the inference thread has ended and nobody looks at observations any more.
+    pub fn runtime_alive(&self) -> bool {
+        self.cell.reader_alive()
+    }
+}

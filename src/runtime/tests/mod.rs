@@ -1,0 +1,7 @@
+//! The runtime over simulated time and over real threads, with an engine that can be told to go wrong.
+
+mod fake;
+mod faults;
+mod lockstep;
+mod rtc;
+mod threads;

@@ -1,0 +1,428 @@
+//! What the inference thread does, one bounded quantum at a time.
+//!
+//! The worker owns no thread: [`Worker::turn`] does one thing and says what next. The runtime's thread calls it for
+//! ever; a replay or a test turns it by hand over simulated time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::config::{Limits, Replan, RuntimeConfig, check_rtc, gate};
+use super::event::{Event, EventSender};
+use super::observation::Observed;
+use super::shared::{Phase, Shared};
+use crate::policy::rtc::{RtcConfig, prefix_weights};
+use crate::realtime::cell::{Reader, Writer};
+use crate::realtime::chunk::{Chunk, ChunkInfo, Gate, Interpolation, Reject};
+use crate::realtime::clock::{Clock, Timestamp, nanos};
+use crate::realtime::delay::DelayEstimator;
+use crate::realtime::engine::{Engine, Guidance};
+use crate::realtime::recorder::ChunkRecorder;
+use crate::realtime::timeline::Progress;
+use crate::stats::Histogram;
+use crate::{Error, ErrorKind, Result};
+
+/// What is asked of the inference thread between two quanta.
+#[derive(Debug)]
+pub(super) enum Command {
+    Prompt(String),
+    NumSteps(usize),
+    Limits(Option<Limits>),
+    Rtc(Option<RtcConfig>),
+}
+
+/// What to do after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was done: turn again.
+    Worked,
+    /// Nothing to do before a notification, or before this time if one is given.
+    Wait(Option<Timestamp>),
+    /// The runtime was asked to stop.
+    Stopped,
+}
+
+/// The worker's ends of everything it is connected to.
+pub(super) struct Ends<E: Engine> {
+    pub(super) observations: Reader<Observed<E::Observation>>,
+    pub(super) chunks: Writer<Chunk>,
+    pub(super) progress: Reader<Progress>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) events: EventSender,
+    pub(super) recorder: ChunkRecorder,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The chunk being computed.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    info: ChunkInfo,
+    step: usize,
+    num_steps: usize,
+}
+
+/// Why a quantum did not succeed.
+enum Failure {
+    Error(Error),
+    Panic(String),
+}
+
+pub(super) struct Worker<E: Engine, C> {
+    engine: E,
+    clock: C,
+    ends: Ends<E>,
+    gate: Gate,
+    delay: DelayEstimator,
+    rtc: Option<RtcConfig>,
+    replan: Replan,
+    interpolation: Interpolation,
+    action_period: u64,
+    hold_after: u64,
+    deadline: Option<u64>,
+    max_errors: u32,
+    retry_after: u64,
+    /// The chunk published last, and room for what it leaves over.
+    previous: Chunk,
+    leftover: Box<[f32]>,
+    weights: Box<[f32]>,
+    job: Option<Job>,
+    /// The observation at hand has not been used.
+    fresh: bool,
+    last_begun: Option<Timestamp>,
+    not_before: Timestamp,
+    errors_in_a_row: u32,
+    number: u64,
+}
+
+impl<E: Engine, C: Clock> Worker<E, C> {
+    pub(super) fn new(engine: E, clock: C, config: &RuntimeConfig, ends: Ends<E>) -> Result<Self> {
+        let (rows, dim) = (engine.action_horizon(), engine.action_dim());
+        let (gate, delay) = config.validate(rows, dim)?;
+        Ok(Worker {
+            engine,
+            clock,
+            ends,
+            gate,
+            delay,
+            rtc: config.rtc,
+            replan: config.replan,
+            interpolation: config.timeline.interpolation,
+            action_period: nanos(config.timeline.action_period),
+            hold_after: nanos(config.timeline.hold_after),
+            deadline: config.deadline.map(nanos),
+            max_errors: config.max_errors,
+            retry_after: nanos(config.retry_after),
+            previous: Chunk::new(rows, dim),
+            leftover: vec![0.0; rows * dim].into(),
+            weights: vec![0.0; rows].into(),
+            job: None,
+            fresh: false,
+            last_begun: None,
+            not_before: Timestamp::default(),
+            errors_in_a_row: 0,
+            number: 0,
+        })
+    }
+
+    /// Runs every graph once and says that the worker is ready.
+    pub(super) fn warm_up(&mut self) -> Result<()> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.warm_up()));
+        let warmed = outcome.unwrap_or_else(|panic| {
+            Err(Error::new(ErrorKind::Runtime, format!("the engine panicked: {}", in_words(&*panic))))
+        });
+        warmed.map_err(|e| e.context("warming up"))?;
+        self.ends.shared.set_phase(Phase::Ready);
+        Ok(())
+    }
+
+    /// Does one thing.
+    pub(super) fn turn(&mut self) -> Turn {
+        if self.ends.shared.asked_to_stop() {
+            return Turn::Stopped;
+        }
+        if self.ends.shared.phase() == Phase::Failed {
+            return Turn::Wait(None);
+        }
+        while let Ok(command) = self.ends.commands.try_recv() {
+            self.obey(command);
+            if self.ends.shared.phase() == Phase::Failed {
+                return Turn::Wait(None);
+            }
+        }
+        match self.job.take() {
+            Some(job) => self.advance(job),
+            None => self.consider(),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let restart = matches!(command, Command::Prompt(_) | Command::NumSteps(_));
+        let rows = self.engine.action_horizon();
+        let outcome = match command {
+            Command::Prompt(prompt) => self.quantum(None, |engine| engine.set_prompt(&prompt)),
+            Command::NumSteps(n) => self.quantum(None, |engine| engine.set_num_steps(n)),
+            Command::Limits(limits) => gate(limits.as_ref(), self.engine.action_dim())
+                .map(|gate| self.gate = gate)
+                .map_err(Failure::Error),
+            Command::Rtc(rtc) => rtc
+                .map_or(Ok(()), |rtc| check_rtc(&rtc, rows))
+                .map(|()| self.rtc = rtc)
+                .map_err(Failure::Error),
+        };
+        match outcome {
+            Ok(()) if restart && self.job.take().is_some() => {
+                // What is being computed answers the old prompt. The observation can be used again.
+                self.ends.shared.inference.abandoned.add(1);
+                self.fresh = true;
+            }
+            Ok(()) => {}
+            Err(Failure::Error(e)) => self.ends.events.send(Event::CommandFailed { error: e.to_string() }),
+            Err(Failure::Panic(what)) => self.panicked(&what),
+        }
+    }
+
+    /// Begins a chunk if there is reason to, and says when there will be if not.
+    fn consider(&mut self) -> Turn {
+        self.fresh |= self.ends.observations.update();
+        if !self.fresh {
+            return Turn::Wait(None);
+        }
+        let now = self.clock.now();
+        let due = self.due().max(self.not_before);
+        if now < due {
+            return Turn::Wait(Some(due));
+        }
+        self.fresh = false;
+        if now.since(self.ends.observations.get().captured) > self.hold_after {
+            // Its chunk would be held from the start.
+            self.ends.shared.inference.stale_observations.add(1);
+            return Turn::Worked;
+        }
+        self.begin(now);
+        Turn::Worked
+    }
+
+    /// When the next chunk is to be begun.
+    fn due(&mut self) -> Timestamp {
+        match self.replan {
+            Replan::Period(period) => self.last_begun.map_or(Timestamp::default(), |begun| begun + period),
+            Replan::Remaining(_) if self.previous.info.number == 0 => Timestamp::default(),
+            Replan::Remaining(remaining) => {
+                let progress = self.progress();
+                if !progress.moving {
+                    return Timestamp::default();
+                }
+                let row = (self.previous.rows() - 1).saturating_sub(remaining) as u64;
+                let left = (row * self.action_period).saturating_sub(progress.position_ns.max(0) as u64);
+                progress.at.plus(left)
+            }
+        }
+    }
+
+    /// Where the robot is in the chunk published last.
+    fn progress(&mut self) -> Progress {
+        self.ends.progress.update();
+        let progress = *self.ends.progress.get();
+        let published = &self.previous.info;
+        if progress.chunk == published.number {
+            return progress;
+        }
+        // The control loop has not said yet; most likely it will begin where time says.
+        Progress { chunk: published.number, at: published.captured, position_ns: 0, moving: true }
+    }
+
+    fn begin(&mut self, now: Timestamp) {
+        let captured = self.ends.observations.get().captured;
+        self.number += 1;
+        let mut info = ChunkInfo { number: self.number, captured, begun: now, ..ChunkInfo::default() };
+        self.last_begun = Some(now);
+        let guidance = self.guide(&mut info);
+        let num_steps = self.engine.num_steps();
+        let Ends { shared, observations, .. } = &self.ends;
+        shared.inference.begun.add(1);
+        let guidance = guidance.map(|max_guidance_weight| Guidance {
+            leftover: &self.leftover,
+            prefix_weights: &self.weights,
+            max_guidance_weight,
+        });
+        let data = &observations.get().data;
+        let call = |engine: &mut E| engine.begin(data, guidance, info.number);
+        match quantum(&mut self.engine, &self.clock, shared, Some(&shared.inference.begin), call) {
+            Ok(()) => self.job = Some(Job { info, step: 0, num_steps }),
+            Err(failure) => self.failed(failure, true),
+        }
+    }
+
+    /// Prepares guidance by the chunk being executed, if there is any, and notes it in `info`.
+    fn guide(&mut self, info: &mut ChunkInfo) -> Option<f32> {
+        let rtc = self.rtc?;
+        if self.previous.info.number == 0 {
+            return None;
+        }
+        let progress = self.progress();
+        if !progress.moving {
+            // The robot stands still, so there is no motion to join.
+            return None;
+        }
+        // Where in the old chunk the robot was or will be at the moment the new chunk's row 0 is due.
+        let since = i128::from(info.captured.as_nanos()) - i128::from(progress.at.as_nanos());
+        let position = i128::from(progress.position_ns) + since;
+        let period = self.action_period as f64;
+        let planned =
+            self.previous.leftover_into(position as f64 / period, self.interpolation, &mut self.leftover);
+        if planned == 0 {
+            return None;
+        }
+        // What has passed since the capture, and what computing is expected to take.
+        let latency = info.begun.since(info.captured).saturating_add(self.delay.estimate());
+        let delay = latency.div_ceil(self.action_period).min(planned as u64) as usize;
+        let end = rtc.execution_horizon.min(planned);
+        prefix_weights(rtc.schedule, delay, end, &mut self.weights);
+        info.guided_rows = end as u32;
+        info.inference_delay = delay as u32;
+        Some(rtc.max_guidance_weight)
+    }
+
+    fn advance(&mut self, mut job: Job) -> Turn {
+        let taken = self.clock.now().since(job.info.begun);
+        if self.deadline.is_some_and(|deadline| taken > deadline) {
+            self.ends.shared.inference.deadline_misses.add(1);
+            let (chunk, steps) = (job.info.number, job.step);
+            self.ends.events.send(Event::DeadlineMiss { chunk, steps, after_ns: taken });
+            return Turn::Worked;
+        }
+        if job.step < job.num_steps {
+            let shared = &self.ends.shared;
+            let call = |engine: &mut E| engine.step(job.step);
+            match quantum(&mut self.engine, &self.clock, shared, Some(&shared.inference.step), call) {
+                Ok(()) => {
+                    job.step += 1;
+                    self.job = Some(job);
+                }
+                Err(failure) => self.failed(failure, false),
+            }
+        } else {
+            self.finish(job);
+        }
+        Turn::Worked
+    }
+
+    fn finish(&mut self, job: Job) {
+        let Ends { shared, chunks, recorder, events, .. } = &mut self.ends;
+        let counts = &shared.inference;
+        let slot = chunks.slot();
+        slot.info = job.info;
+        let call = |engine: &mut E| engine.finish(slot.values_mut());
+        let got = match quantum(&mut self.engine, &self.clock, shared, Some(&counts.finish), call) {
+            Ok(got) => got,
+            Err(failure) => return self.failed(failure, false),
+        };
+        self.errors_in_a_row = 0;
+        let checking = self.clock.now();
+        let verdict = match got == slot.values().len() {
+            true => self.gate.check(slot.values()),
+            false => Err(Reject::WrongLength { got }),
+        };
+        let published = self.clock.now();
+        counts.gate.record(published.since(checking));
+        if let Err(reason) = verdict {
+            let counter = match reason {
+                Reject::NonFinite { .. } => &counts.rejected_non_finite,
+                Reject::OutOfLimits { .. } => &counts.rejected_limits,
+                Reject::WrongLength { .. } => &counts.rejected_length,
+            };
+            counter.add(1);
+            recorder.record(slot, Some(reason));
+            events.send(Event::Rejected { chunk: job.info.number, reason });
+            return;
+        }
+        slot.info.published = published;
+        let info = slot.info;
+        recorder.record(slot, None);
+        self.previous.copy_from(slot);
+        let overwrote = chunks.publish();
+        self.delay.record(published.since(info.begun));
+        counts.published.add(1);
+        counts.overwritten.add(u64::from(overwrote));
+        counts.guided.add(u64::from(info.guided_rows > 0));
+        counts.chunk.record(published.since(info.begun));
+        counts.latency.record(published.since(info.captured));
+        events.send(Event::Chunk(info));
+    }
+
+    fn quantum<R>(
+        &mut self,
+        time: Option<&Histogram>,
+        call: impl FnOnce(&mut E) -> Result<R>,
+    ) -> std::result::Result<R, Failure> {
+        quantum(&mut self.engine, &self.clock, &self.ends.shared, time, call)
+    }
+
+    /// Counts a failure and decides whether there is any use in going on.
+    fn failed(&mut self, failure: Failure, observation_unused: bool) {
+        let error = match failure {
+            Failure::Panic(what) => return self.panicked(&what),
+            Failure::Error(error) => error,
+        };
+        self.fresh |= observation_unused;
+        self.ends.shared.inference.errors.add(1);
+        self.errors_in_a_row += 1;
+        self.not_before = self.clock.now().plus(self.retry_after);
+        let (error, in_a_row) = (error.to_string(), self.errors_in_a_row);
+        if in_a_row >= self.max_errors {
+            self.give_up(format!("{in_a_row} errors in a row, the last: {error}"));
+        } else {
+            self.ends.events.send(Event::EngineError { error, in_a_row });
+        }
+    }
+
+    fn panicked(&mut self, what: &str) {
+        self.ends.shared.inference.panics.add(1);
+        // Nobody knows what state a panic leaves the engine in, so it is not called again.
+        self.give_up(format!("the engine panicked: {what}"));
+    }
+
+    fn give_up(&mut self, error: String) {
+        self.job = None;
+        self.ends.shared.set_phase(Phase::Failed);
+        self.ends.events.send(Event::GaveUp { error });
+    }
+}
+
+impl<E: Engine, C> Worker<E, C> {
+    /// Ends the worker. A panic while the engine is dropped goes no further.
+    pub(super) fn end(self) {
+        let Worker { engine, ends, .. } = self;
+        ends.shared.set_phase(Phase::Stopped);
+        _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+    }
+}
+
+/// Calls the engine, with the heartbeat telling that it is being called, and nothing unwinding out of it.
+fn quantum<E, C: Clock, R>(
+    engine: &mut E,
+    clock: &C,
+    shared: &Shared,
+    time: Option<&Histogram>,
+    call: impl FnOnce(&mut E) -> Result<R>,
+) -> std::result::Result<R, Failure> {
+    let begun = clock.now();
+    shared.quantum_begins(begun);
+    // AssertUnwindSafe, because after a panic the engine is not called again and what it wrote to is not published.
+    let outcome = catch_unwind(AssertUnwindSafe(|| call(engine)));
+    shared.quantum_ends();
+    if let Some(time) = time {
+        time.record(clock.now().since(begun));
+    }
+    match outcome {
+        Ok(result) => result.map_err(Failure::Error),
+        Err(panic) => Err(Failure::Panic(in_words(&*panic))),
+    }
+}
+
+/// What a panic said.
+pub(super) fn in_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}

@@ -1,0 +1,289 @@
+//! What a read of the control loop costs, and what it must never do: allocate, call the system, fault, or tear.
+//!
+//! The loop runs in a child process, this same program told by an environment variable, because the proof that it
+//! makes no system call is a seccomp filter that kills the process at the first one.
+//!
+//! `PI0_READS` sets how many reads (default a million; the published figure is for ten million).
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use pi0_edge::Result;
+use pi0_edge::realtime::clock::Timestamp;
+use pi0_edge::realtime::engine::{Engine, Guidance};
+use pi0_edge::realtime::reading::{Flags, Status};
+use pi0_edge::realtime::thread::ThreadConfig;
+use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::runtime::{Controller, Replan, Runtime, RuntimeConfig};
+use pi0_edge::stats::Histogram;
+
+/// Counts allocations by thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Fails only while the thread's storage is being destroyed.
+    _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Publishes chunks as fast as it can, each of which carries its number in every value.
+struct Flood;
+
+const ROWS: usize = 50;
+const DIM: usize = 32;
+
+impl Engine for Flood {
+    type Observation = ();
+    fn new_observation(&self) {}
+    fn action_horizon(&self) -> usize {
+        ROWS
+    }
+    fn action_dim(&self) -> usize {
+        DIM
+    }
+    fn num_steps(&self) -> usize {
+        0
+    }
+    fn set_num_steps(&mut self, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn set_prompt(&mut self, _: &str) -> Result<()> {
+        Ok(())
+    }
+    fn warm_up(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn begin(&mut self, _: &(), _: Option<Guidance<'_>>, chunk: u64) -> Result<()> {
+        NUMBER.store(chunk, Ordering::Relaxed);
+        Ok(())
+    }
+    fn step(&mut self, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
+        actions.fill((NUMBER.load(Ordering::Relaxed) % (1 << 24)) as f32);
+        Ok(actions.len())
+    }
+}
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+const CASE: &str = "PI0_TEST_READS_CASE";
+
+fn child(case: &str) -> Output {
+    let me = std::env::current_exe().unwrap();
+    let name = "reads_do_not_allocate_call_the_system_fault_or_tear";
+    Command::new(me).args([name, "--exact", "--nocapture"]).env(CASE, case).output().unwrap()
+}
+
+#[test]
+fn reads_do_not_allocate_call_the_system_fault_or_tear() {
+    if let Ok(case) = std::env::var(CASE) {
+        read_many(&case);
+    }
+    if cfg!(any(pi0_rtsan, pi0_loom)) || std::env::var("TSAN_OPTIONS").is_ok() {
+        eprintln!("skipped: a sanitizer's own system calls would be counted");
+        return;
+    }
+    let output = child("clean");
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    assert_eq!(output.status.code(), Some(0), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("0 allocations"), "{text}");
+    // The checks can fail: each of these is found out.
+    for (case, code) in [("allocates", 3), ("tears", 4)] {
+        assert_eq!(child(case).status.code(), Some(code), "{case}");
+    }
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(child("calls").status.signal(), Some(libc::SIGSYS), "a system call must kill it");
+}
+
+/// What the control loop found, for a thread that may speak.
+#[derive(Default)]
+struct Findings {
+    thread: AtomicU64,
+    /// 1: about to read, waiting for `begin`; 2: done.
+    stage: AtomicU64,
+    begin: AtomicBool,
+    allocations: AtomicU64,
+    torn: AtomicU64,
+    chunks: AtomicU64,
+    statuses: [AtomicU64; 4],
+}
+
+/// In the child: the whole runtime, and a control loop under a filter that lets nothing through. Does not return.
+fn read_many(case: &str) -> ! {
+    let reads: u64 = std::env::var("PI0_READS").ok().and_then(|v| v.parse().ok()).unwrap_or(1_000_000);
+    let config = RuntimeConfig {
+        // Hardly a read comes twice in one tick, and with every tick there is a new chunk.
+        timeline: TimelineConfig { control_period: Duration::from_micros(1), ..TimelineConfig::default() },
+        replan: Replan::Period(Duration::ZERO),
+        thread: ThreadConfig::off(),
+        ..RuntimeConfig::default()
+    };
+    let (runtime, mut sensors, controller) = Runtime::start(Flood, &config).unwrap();
+    let (findings, histogram) = (Findings::default(), Histogram::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                sensors.publish(Timestamp::now()).unwrap();
+            }
+        });
+        scope.spawn(|| control_loop(case, reads, controller, &findings, &histogram));
+        let wait_for = |stage| {
+            while findings.stage.load(Ordering::Acquire) < stage {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        wait_for(1);
+        let thread = findings.thread.load(Ordering::Relaxed);
+        let (faults, published) = (page_faults(thread), runtime.stats().inference.published);
+        findings.begin.store(true, Ordering::Release);
+        wait_for(2);
+        let faults = page_faults(thread) - faults;
+        let published = runtime.stats().inference.published - published;
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let (allocations, torn) = (count(&findings.allocations), count(&findings.torn));
+        let statuses: Vec<u64> = findings.statuses.iter().map(count).collect();
+        println!(
+            "{reads} reads while {published} chunks were published, {} of them seen: {allocations} allocations, \
+             0 system calls, {faults} page faults, {torn} torn; ok/stale/hold/empty {statuses:?}",
+            count(&findings.chunks),
+        );
+        println!("reads of a new tick, asking the time twice included: {}", line(&histogram));
+        let code = match (allocations, torn, faults) {
+            (1.., ..) => 3,
+            (_, 1.., _) => 4,
+            (_, _, 1..) => 5,
+            _ => 0,
+        };
+        // Not `exit`: the loop cannot be asked to end, as it may not call the system for it.
+        use std::io::Write;
+        std::io::stdout().flush().unwrap();
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(code) }
+    })
+}
+
+fn control_loop(
+    case: &str,
+    reads: u64,
+    mut controller: Controller,
+    findings: &Findings,
+    histogram: &Histogram,
+) -> ! {
+    // SAFETY: no preconditions.
+    findings.thread.store(unsafe { libc::gettid() } as u64, Ordering::Relaxed);
+    // Touches everything the loop will use.
+    while controller.read().status == Status::Empty {}
+    for warm_up in [true, false] {
+        let rounds = if warm_up { 20_000 } else { reads };
+        if !warm_up {
+            forbid_system_calls();
+            findings.stage.store(1, Ordering::Release);
+            while !findings.begin.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+        }
+        let allocations = ALLOCATIONS.get();
+        let (mut torn, mut chunks, mut last) = (0, 0, 0);
+        for i in 0..rounds {
+            let before = Timestamp::now();
+            let reading = controller.read();
+            let took = Timestamp::now().since(before);
+            if !warm_up && !reading.flags.contains(Flags::REPEATED) {
+                histogram.record(took);
+            }
+            let action = controller.action().unwrap_or_default();
+            let want = (reading.chunk % (1 << 24)) as f32;
+            torn += u64::from(action.len() != DIM || action.iter().any(|v| *v != want));
+            chunks += u64::from(reading.chunk != last);
+            last = reading.chunk;
+            let status = &findings.statuses[reading.status as usize];
+            status.store(status.load(Ordering::Relaxed) + u64::from(!warm_up), Ordering::Relaxed);
+            if !warm_up && i == reads / 2 {
+                match case {
+                    // SAFETY: no preconditions.
+                    "calls" => _ = unsafe { libc::getppid() },
+                    "allocates" => _ = std::hint::black_box(Box::new(i)),
+                    "tears" => torn += 1,
+                    _ => {}
+                }
+            }
+        }
+        findings.allocations.store(ALLOCATIONS.get() - allocations, Ordering::Relaxed);
+        findings.torn.store(torn, Ordering::Relaxed);
+        findings.chunks.store(chunks, Ordering::Relaxed);
+    }
+    findings.stage.store(2, Ordering::Release);
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn line(histogram: &Histogram) -> String {
+    let s = histogram.snapshot().summary();
+    let ns = |v: Option<u64>| v.map_or("-".to_owned(), |v| format!("{v} ns"));
+    format!(
+        "n {}, p50 {}, p99 {}, p99.9 {}, p99.99 {}, max {}",
+        s.count,
+        ns(s.p50),
+        ns(s.p99),
+        ns(s.p99_9),
+        ns(s.p99_99),
+        ns(s.max)
+    )
+}
+
+/// Minor and major page faults of a thread of this process.
+fn page_faults(thread: u64) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+    let after_name: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    after_name[7].parse::<u64>().unwrap() + after_name[9].parse::<u64>().unwrap()
+}
+
+/// From here on the first system call of this thread kills the process.
+fn forbid_system_calls() {
+    let kill = libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_KILL_PROCESS,
+    };
+    let mut filter = [kill];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` is valid for the call; the kernel copies it.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
+    }
+}
