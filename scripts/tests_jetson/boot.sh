@@ -3,10 +3,12 @@
 #
 #   scripts/tests_jetson/boot.sh ROOT SCRIPT     what the script says on stdout
 set -euo pipefail
-if [ -z "${PI0_EDGE_IN_NAMESPACE:-}" ]; then
-    PI0_EDGE_IN_NAMESPACE=1 exec timeout 120 unshare --mount --pid --fork --uts --ipc --cgroup "$0" "$@"
-fi
 root=$1
+if [ -z "${PI0_EDGE_IN_NAMESPACE:-}" ]; then
+    rm -f "$root/var/log/boot-script"
+    PI0_EDGE_IN_NAMESPACE=1 timeout 120 unshare --mount --pid --fork --uts --ipc --cgroup "$0" "$@" >/dev/null 2>&1 || true
+    exec cat "$root/var/log/boot-script"
+fi
 install -m 0755 "$2" "$root/usr/local/bin/boot-script"
 cat >"$root/usr/lib/systemd/system/boot-script.service" <<'UNIT'
 [Service]
@@ -33,7 +35,6 @@ for device in null zero full random urandom tty; do
     touch "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
-rm -f "$root/var/log/boot-script"
-env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    chroot "$root" /lib/systemd/systemd --unit=boot-script.target --show-status=0 >/dev/null 2>&1 || true
-cat "$root/var/log/boot-script"
+# This process is number 1 of its namespace, as systemd must be.
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+    chroot "$root" /lib/systemd/systemd --unit=boot-script.target --show-status=0

@@ -84,7 +84,7 @@ def test_bundles_are_prepared_first(report):
 
 def test_a_hanging_program_is_started_again(report):
     assert "control: hanging\n" in report and "NRestarts=1\n" in report
-    assert report.count("control: greeting") == 2
+    assert report.count("control: greeting") >= 2
 
 
 def test_a_program_that_keeps_failing_stays_down(report):
