@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # Debian packages, unpacked into the project's cache: no root, and nothing is installed. Sourced after lib.sh.
 # shellcheck disable=SC2154  # lib.sh sets them
+# shellcheck source=/dev/null
+debian_release() { (. /etc/os-release && [ "${ID:-}" = debian ] && echo "$VERSION_CODENAME"); }
+
 # A private apt that uses this machine's own Debian sources and keys, and knows arm64 too.
 private_apt() {
     local apt=$cache/apt codename
-    # shellcheck source=/dev/null
-    codename=$(. /etc/os-release && [ "$ID" = debian ] && echo "$VERSION_CODENAME") ||
-        fail "this machine is not Debian: install $1 yourself (docs/jetson.md, section Setup)"
+    codename=$(debian_release) || fail "this machine is not Debian: install $1 yourself (docs/jetson.md, section Setup)"
     mkdir -p "$apt"/{lists/partial,cache/archives/partial,sources,none}
     "$project/scripts/jetson/debian_sources.py" "$codename" /etc/apt/sources.list /etc/apt/sources.list.d/* \
         >"$apt/sources/debian.sources"

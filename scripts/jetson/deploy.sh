@@ -65,7 +65,7 @@ for bundle in "${bundles[@]}"; do
     else
         run scp -q -r "${options[@]}" "$bundle" "$host:$(dirname "$place")/"
     fi
-    remote "sudo chown -R root:root $(quoted "$place")"
+    remote "sudo chown -R root:root $(quoted "$place") && sudo chmod -R u=rwX,go=rX $(quoted "$place")"
     remote "sudo /usr/lib/pi0-edge/prepare $(quoted "$place")"
 done
 say "installed on $host: ${packages[*]}${bundles[*]:+, bundles ${bundles[*]##*/}}"

@@ -5,7 +5,7 @@
 #
 #   --nvme             put the root file system of an AGX Orin on its NVMe drive
 #   --config NAME      the configuration of your carrier board, NAME.conf in L4T_DIR
-#   --layout FILE      another partition layout of the drive, --qspi-layout FILE of the boot flash
+#   --layout FILE      another partition layout of the drive, --qspi-layout FILE of the boot flash; within L4T_DIR
 #
 # Prints the command, and runs it once the board's name has been typed.
 . "$(dirname "$0")/lib.sh"

@@ -6,7 +6,7 @@
 #   --count N          how many boards the factory flashes at a time (5)
 #   --nvme             put the root file system of an AGX Orin on its NVMe drive
 #   --config NAME      the configuration of your carrier board, NAME.conf in L4T_DIR
-#   --layout FILE      another partition layout of the drive, --qspi-layout FILE of the boot flash
+#   --layout FILE      another partition layout of the drive, --qspi-layout FILE of the boot flash; within L4T_DIR
 #
 # BOARDID, BOARDSKU, FAB, BOARDREV and CHIP_SKU come from the table of boards; set in the environment, they win.
 # All boards that one package is flashed to must be the same hardware.

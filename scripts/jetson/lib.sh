@@ -46,8 +46,7 @@ run() {
     if [ -n "$dry_run" ]; then
         quoted "$@"
     else
-        printf '+ %s' "$(quoted "$@")" >&2
-        printf '\n' >&2
+        say "+ $(quoted "$@")"
         "$@"
     fi
 }

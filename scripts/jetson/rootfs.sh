@@ -59,6 +59,12 @@ else
     as_root env LC_ALL=C chroot "$rootfs" dpkg -i "${debs[@]/#*\//$inside/}"
     as_root rm -r "$rootfs$inside"
 fi
+if [ -z "$dry_run" ]; then
+    for deb in "${debs[@]}"; do
+        package=$(dpkg-deb -f "$deb" Package)
+        [ "$(installed "$package")" = "$(dpkg-deb -f "$deb" Version)" ] || fail "$(basename "$deb") did not get into $rootfs"
+    done
+fi
 as_root mkdir -p "$rootfs/var/lib/pi0-edge/bundles"
 for bundle in "${bundles[@]}"; do
     as_root cp -RL --no-preserve=ownership "$bundle" "$rootfs/var/lib/pi0-edge/bundles/"

@@ -75,17 +75,20 @@ if ! cmp -s "$project/scripts/jetson/requirements.txt" "$cache/python/requiremen
     cp "$project/scripts/jetson/requirements.txt" "$cache/python/"
 fi
 
+# What runs the result: this machine's own qemu and arm64 C library, else Debian's, unpacked.
 # qemu 7 crashes while loading newer ONNX Runtimes; 10 does not.
 qemu_version() { "$1" --version 2>/dev/null | sed -n 's/^qemu-aarch64 version \([0-9]*\).*/\1/p'; }
 if [ ! -x "$cache/qemu-aarch64" ]; then
     for qemu in qemu-aarch64 qemu-aarch64-static; do
         if command -v "$qemu" >/dev/null && [ "$(qemu_version "$qemu")" -ge 10 ]; then
-            ln -s "$(command -v "$qemu")" "$cache/qemu-aarch64"
-            break
+            ln -sf "$(command -v "$qemu")" "$cache/qemu-aarch64"
         fi
     done
 fi
-if [ ! -x "$cache/qemu-aarch64" ]; then
+if [ ! -e "$cache/sysroot" ] && [ -e /usr/aarch64-linux-gnu/lib/libstdc++.so.6 ]; then
+    ln -s / "$cache/sysroot"
+fi
+if [ ! -x "$cache/qemu-aarch64" ] && debian_release >/dev/null; then
     private_apt "qemu-aarch64 10 or newer"
     say "unpacking qemu-aarch64"
     newest=$(apt-cache madison qemu-user | awk '{print $3}' | sort -V | tail -1)
@@ -94,15 +97,20 @@ if [ ! -x "$cache/qemu-aarch64" ]; then
     rm -r "$cache/qemu"
     [ "$(qemu_version "$cache/qemu-aarch64")" -ge 10 ] || fail "this Debian has no qemu-user >= 10"
 fi
-if [ ! -d "$cache/sysroot" ]; then
+if [ ! -e "$cache/sysroot" ] && debian_release >/dev/null; then
     private_apt "an arm64 C library"
     say "unpacking an arm64 C library"
     unpack sysroot libc6-arm64-cross libgcc-s1-arm64-cross libstdc++6-arm64-cross
+fi
+if [ -x "$cache/qemu-aarch64" ] && [ -e "$cache/sysroot" ]; then
+    emulation=$("$cache/qemu-aarch64" --version | head -1)
+else
+    emulation="no emulation, so test will not work: it wants qemu-aarch64 10 or newer and libstdc++6-arm64-cross"
 fi
 
 PI0_EDGE_ARCH=aarch64 "$project/scripts/fetch_onnxruntime.sh" "$cache/onnxruntime-aarch64"
 
 date >"$cache/.setup"
 say "ready: aarch64 std $rust; zig $("$cache/python/bin/python" -m ziglang version);" \
-    "$("$cache/qemu-aarch64" --version | head -1); ONNX Runtime $(cut -d' ' -f1 "$cache/onnxruntime-aarch64/VERSION");" \
+    "$emulation; ONNX Runtime $(cut -d' ' -f1 "$cache/onnxruntime-aarch64/VERSION");" \
     "$(du -sh "$cache" | cut -f1) in .cache/jetson"

@@ -10,11 +10,12 @@ use_arch arm64
 case ${1:-} in
 -h | --help) usage && exit ;;
 '') ;;
-*) bundle=$1 ;;
+*) bundle=$(cd "$1" && pwd) ;;
 esac
 cd "$project"
 use_toolchain
 [ -n "$dry_run" ] || [ -x "$binary" ] || fail "there is no aarch64 binary: run scripts/jetson.sh build first"
+[ -n "$dry_run" ] || [ -x "$cache/qemu-aarch64" ] || fail "setup found no qemu-aarch64: docs/jetson.md, section Setup"
 [ -f "$bundle/manifest.json" ] || fail "$bundle has no manifest.json: is it a bundle?"
 observation=$(find "$bundle/golden" -name observation.json -printf '%h\n' | sort | head -1)
 [ -n "$observation" ] || fail "$bundle has no recorded observation to run on"

@@ -38,7 +38,7 @@ class Bsp:
                                                  "EABI: aarch64, DATE: Mon Jan  1 00:00:00 UTC 2026\n")
         self.packages = {"libc6": "2.35-0ubuntu3.8", "libgcc-s1": "12.3.0-1ubuntu1", "libstdc++6": "12.3.0-1ubuntu1"}
         if installed:
-            self.packages["pi0-edge"] = "0.1.0"
+            self.packages |= {"pi0-edge": "0.1.0", "pi0-edge-onnxruntime": "1.31.1-1"}
         self.write_status()
 
     def flash_tool(self):

@@ -20,7 +20,8 @@ esac
 """)
     (machine.root / "version").write_text("0.1.0\n")
     machine.environment = {"PI0_EDGE_STATE": str(machine.root / "state"),
-                           "PI0_EDGE_RELEASE_FILE": str(machine.root / "release")}
+                           "PI0_EDGE_RELEASE_FILE": str(machine.root / "release"),
+                           "PI0_EDGE_DEVICE_ENV": str(machine.root / "device.env")}
     return machine
 
 
@@ -43,6 +44,13 @@ def test_once_and_again_only_when_something_changed(device):
         assert work(device) == [f"[check] [{bundle}/]"], path
         device.run(PREPARE)
         assert work(device) == [], path
+
+
+def test_the_device_names_its_onnxruntime(device):
+    device.program("pi0-edge", 'echo "uses ${ORT_DYLIB_PATH:-nothing} and $XDG_CACHE_HOME"\n')
+    device.run(PREPARE)
+    (device.root / "device.env").write_text(f"ORT_DYLIB_PATH={device.root}/version\n")
+    assert f"uses {device.root}/version and /var/cache" in device.run(PREPARE, ORT_DYLIB_PATH="").stdout
 
 
 def test_engines_are_built_before_the_check(device):
