@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the release binary for a Jetson, and fails when it would need a newer glibc than JetPack 5 has.
+#
+#   scripts/jetson.sh build [--arch arm64|amd64]     arm64 when not given
+. "$(dirname "$0")/lib.sh"
+use_arch arm64
+while [ $# -gt 0 ]; do
+    case $1 in
+    --arch) use_arch "${2:-}" && shift ;;
+    -h | --help) usage && exit ;;
+    *) wrong_use "no argument called $1" ;;
+    esac
+    shift
+done
+use_toolchain
+
+# No path of this machine ends up in the binary.
+export RUSTFLAGS="--remap-path-prefix=$project=/pi0-edge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+cd "$project"
+run cargo-zigbuild zigbuild --quiet --release --locked --target "$triple.$glibc_floor" --target-dir "$out"
+run scripts/jetson/needs.sh gate "$glibc_floor" "$binary"
+[ -n "$dry_run" ] || say "$binary: $(du -h "$binary" | cut -f1)," \
+    "glibc >= $(scripts/jetson/needs.sh glibc "$binary")"

@@ -1,0 +1,95 @@
+"""The units under a real systemd: the amd64 package, installed in a root file system that is booted in namespaces.
+
+Opt-in, for it takes root, a network and minutes: PI0_EDGE_TEST_BOOT=1, after `jetson.sh build` and `deb`, both with
+--arch amd64. The control program here is a few lines of Python; what it does is what the unit asks of a real one."""
+import os
+import subprocess
+
+import pytest
+from conftest import PROJECT
+
+HERE = PROJECT / "scripts/tests_jetson"
+pytestmark = pytest.mark.skipif(not os.environ.get("PI0_EDGE_TEST_BOOT"), reason="opt-in: PI0_EDGE_TEST_BOOT")
+
+CONTROL = """#!/usr/bin/python3
+import os, socket, time
+notify = lambda text: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(text, os.environ["NOTIFY_SOCKET"])
+say = lambda *words: print("control:", *words, flush=True)
+say("greeting", os.environ["GREETING"])
+say("root" if os.getuid() == 0 else "no root")
+say("cores", *sorted(os.sched_getaffinity(0)))
+os.sched_setaffinity(0, {0})
+say("pinned to", *os.sched_getaffinity(0))
+try:
+    open("/usr/file", "w")
+except OSError as error:
+    say(error.strerror)
+open(os.environ["LOGS_DIRECTORY"] + "/post-mortem", "w").write("kept")
+notify(b"READY=1")
+for _ in range(3):
+    time.sleep(1)
+    notify(b"WATCHDOG=1")
+say("hanging")
+time.sleep(1000)
+"""
+SCRIPT = """#!/bin/sh
+systemctl start pi0-edge@arm-control && echo started
+systemctl show -p LimitRTPRIO -p LimitMEMLOCK -p WatchdogUSec pi0-edge@arm-control
+systemctl is-active pi0-edge-prepare
+sleep 12
+systemctl show -p NRestarts pi0-edge@arm-control
+systemctl start pi0-edge@missing || echo 'missing: refused'
+systemctl start pi0-edge@failing || echo 'failing: not started'
+sleep 10
+echo failing $(systemctl show -p NRestarts pi0-edge@failing) $(systemctl show -p ActiveState pi0-edge@failing)
+journalctl --no-pager -o cat -u pi0-edge@arm-control -u pi0-edge-prepare
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    work = tmp_path_factory.mktemp("boot")
+    pristine = subprocess.run([HERE / "make_rootfs.sh", "amd64"], check=True, capture_output=True, text=True).stdout.strip()
+    root = work / "root"
+    subprocess.run(["cp", "-a", pristine, root], check=True)
+    debs = sorted((PROJECT / "target/jetson/deb").glob("*_amd64.deb"))
+    assert len(debs) == 2, "run scripts/jetson.sh build and deb, both with --arch amd64, first"
+    for deb in debs:
+        subprocess.run(["cp", deb, root / "tmp"], check=True)
+    subprocess.run(["chroot", root, "dpkg", "-i", *(f"/tmp/{deb.name}" for deb in debs)], check=True, capture_output=True)
+    subprocess.run(["cp", "-rL", PROJECT / "models/pi0-tiny", root / "var/lib/pi0-edge/bundles"], check=True)
+    for name, text in (("arm-control", CONTROL), ("failing", "#!/bin/sh\nexit 1\n")):
+        (root / "usr/local/bin" / name).write_text(text)
+        (root / "usr/local/bin" / name).chmod(0o755)
+    (root / "etc/pi0-edge/arm-control.env").write_text("GREETING=hello\n")
+    (work / "script").write_text(SCRIPT)
+    result = subprocess.run([HERE / "boot.sh", root, work / "script"], capture_output=True, text=True)
+    assert (root / "var/log/private/pi0-edge/arm-control/post-mortem").read_text() == "kept"
+    subprocess.run(["rm", "-rf", root], check=True)
+    return result.stdout + result.stderr
+
+
+def test_the_program_gets_what_the_unit_promises(report):
+    for line in ("started", "LimitMEMLOCK=infinity", "LimitRTPRIO=99", "WatchdogUSec=5s"):
+        assert f"{line}\n" in report, report
+    assert "control: greeting hello\ncontrol: no root\n" in report
+    assert "control: cores 1" in report and "control: pinned to 0\n" in report
+    assert "control: Read-only file system\n" in report
+
+
+def test_bundles_are_prepared_first(report):
+    assert report.index("PASS: the bundle computes what the reference policy computes") < report.index("greeting")
+    assert "prepare: pi0-tiny: ready\n" in report and "\nactive\n" in report
+
+
+def test_a_hanging_program_is_started_again(report):
+    assert "control: hanging\n" in report and "NRestarts=1\n" in report
+    assert report.count("control: greeting") >= 2
+
+
+def test_a_program_that_keeps_failing_stays_down(report):
+    assert "failing NRestarts=3 ActiveState=failed\n" in report, report
+
+
+def test_a_missing_program_is_refused(report):
+    assert "missing: refused\n" in report

@@ -1,0 +1,77 @@
+"""The first-boot step: engines and parity, once per bundle, program and system release."""
+import pytest
+from conftest import PROJECT
+
+PREPARE = PROJECT / "packaging/prepare"
+
+
+@pytest.fixture
+def device(machine):
+    """A device with one bundle; its pi0-edge logs, and knows the verb `engines` when the file engines exists."""
+    bundle = machine.root / "state/bundles/pick"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").write_text("{}")
+    machine.program("pi0-edge", f"""
+case $* in
+--version) cat {machine.root}/version ;;
+'engines --help') test -e {machine.root}/engines ;;
+check*) test ! -e {machine.root}/broken ;;
+esac
+""")
+    (machine.root / "version").write_text("0.1.0\n")
+    machine.environment = {"PI0_EDGE_STATE": str(machine.root / "state"),
+                           "PI0_EDGE_RELEASE_FILE": str(machine.root / "release"),
+                           "PI0_EDGE_DEVICE_ENV": str(machine.root / "device.env")}
+    return machine
+
+
+def work(device):
+    """What was asked of pi0-edge since the last call, apart from questions."""
+    calls = [c for c in device.calls("pi0-edge") if "[--" not in c]
+    (device.root / "log").unlink()
+    return calls
+
+
+def test_once_and_again_only_when_something_changed(device):
+    bundle = device.root / "state/bundles/pick"
+    assert "pick: ready" in device.run(PREPARE).stdout
+    assert work(device) == [f"[check] [{bundle}/]"]
+    assert "ready since" in device.run(PREPARE).stdout
+    assert work(device) == []
+    for path, text in (("version", "0.2.0"), ("release", "# R36"), ("state/bundles/pick/manifest.json", "{ }")):
+        (device.root / path).write_text(text)
+        device.run(PREPARE)
+        assert work(device) == [f"[check] [{bundle}/]"], path
+        device.run(PREPARE)
+        assert work(device) == [], path
+
+
+def test_the_device_names_its_onnxruntime(device):
+    device.program("pi0-edge", 'echo "uses ${ORT_DYLIB_PATH:-nothing} and $XDG_CACHE_HOME"\n')
+    device.run(PREPARE)
+    (device.root / "device.env").write_text(f"ORT_DYLIB_PATH={device.root}/version\n")
+    assert f"uses {device.root}/version and /var/cache" in device.run(PREPARE, ORT_DYLIB_PATH="").stdout
+
+
+def test_engines_are_built_before_the_check(device):
+    (device.root / "engines").touch()
+    bundle = device.root / "state/bundles/pick"
+    device.run(PREPARE)
+    assert work(device) == [f"[engines] [{bundle}/]", f"[check] [{bundle}/]"]
+
+
+def test_a_failing_bundle_fails_the_unit_and_is_tried_again(device):
+    other = device.root / "state/bundles/place"
+    other.mkdir()
+    (other / "manifest.json").write_text("{}")
+    (device.root / "broken").touch()
+    assert "pick: FAILED, do not run it on a robot" in device.run(PREPARE, ok=False).stdout
+    assert len(work(device)) == 2  # the second bundle is looked at all the same
+    (device.root / "broken").unlink()
+    device.run(PREPARE)
+    assert len(work(device)) == 2
+
+
+def test_without_bundles(device):
+    (device.root / "state/bundles/pick/manifest.json").unlink()
+    assert device.run(PREPARE).stdout == ""
