@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import __version__
-from .config import ACTION, STATE, PolicyConfig
+from .config import ACTION, PI05, STATE, PolicyConfig
+from .errors import ExportError
 from .graph import NUMPY, OPSET, Graph
 from .model import Dimensions
 from .processors import Processing
@@ -24,6 +25,7 @@ class Options:
     num_steps: int | None = None
     prompt: str | None = None
     letterbox_pad: float = -1.0
+    pad_state_in_prompt: bool | None = None  # None: no, and a warning where that may be wrong
     golden: bool = True
     vision_heads: int | None = None
     tokenizer: Path | None = None
@@ -45,9 +47,14 @@ def build_manifest(
 ) -> dict:
     names = config.action_names or processing.action_names
     mask = processing.relative_mask
+    conventions: dict = {"letterbox_pad": options.letterbox_pad}
+    prompt_format = "append_newline"
+    if config.policy == PI05:
+        conventions["pad_state_in_prompt"] = bool(options.pad_state_in_prompt)
+        prompt_format = "pi05_padded_state" if options.pad_state_in_prompt else "pi05_state"
     return {
         "format_version": FORMAT_VERSION,
-        "policy": "pi0",
+        "policy": config.policy,
         "exporter": f"pi0-edge {__version__}",
         "precision": options.precision,
         "target": "cpu",
@@ -57,7 +64,7 @@ def build_manifest(
             "checkpoint": checkpoint,
             "model_sha256": model_sha256,
             "dtype": config.dtype,
-            "conventions": {"letterbox_pad": options.letterbox_pad},
+            "conventions": conventions,
         },
         "dimensions": asdict(dimensions),
         "cameras": [{"name": name, "required": name in required_cameras} for name in config.cameras],
@@ -80,7 +87,7 @@ def build_manifest(
             "limits": None,
         },
         "prompt": {
-            "format": "append_newline",
+            "format": prompt_format,
             "max_tokens": processing.max_tokens,
             "default": options.prompt,
             "tokenizer": "tokenizer.json",
@@ -105,6 +112,22 @@ def build_manifest(
         "golden": golden,
         "files": files,
     }
+
+
+def undecided(config: PolicyConfig, processing: Processing, options: Options) -> str | None:
+    """A warning where the checkpoint does not tell how it was trained and nobody said it."""
+    if config.policy != PI05:
+        if options.pad_state_in_prompt is not None:
+            raise ExportError(f"--pad-state-in-prompt: {config.path.parent} is a {config.policy} policy, whose prompt has no state")
+        return None
+    # Relative actions came to lerobot after padding the state was given up, so that pipelines with that step are clear.
+    if options.pad_state_in_prompt is not None or processing.knows_relative or config.state_dim == config.max_state_dim:
+        return None
+    return (
+        f"lerobot 0.4.4 and older wrote the state padded to {config.max_state_dim} values into the prompt, later ones its "
+        f"{config.state_dim} values; the checkpoint does not tell which it was trained with. Exported as by later ones; "
+        "choose with --pad-state-in-prompt or --no-pad-state-in-prompt"
+    )
 
 
 def embedding_factor(width: int) -> float:
