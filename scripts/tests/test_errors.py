@@ -40,7 +40,7 @@ def assert_names(message: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("changes, key", [
-    ({"type": "pi05"}, "type"),
+    ({"type": "pi0_fast"}, "type"),
     ({"type": None}, "type"),
     ({"use_peft": True}, "use_peft"),
     ({"n_obs_steps": 2}, "n_obs_steps"),

@@ -62,8 +62,13 @@ fn text(m: &Manifest) -> String {
     line(
         "prompt",
         format!(
-            "at most {} tokens; default {:?}",
+            "at most {} tokens{}; default {:?}",
             m.prompt.max_tokens,
+            match m.prompt.format {
+                PromptFormat::Pi05State => ", the state in the prompt",
+                PromptFormat::Pi05PaddedState => ", the padded state in the prompt",
+                _ => "",
+            },
             m.prompt.default.as_deref().unwrap_or("none")
         ),
     );
