@@ -32,6 +32,7 @@ def linear(g: Graph, name: str, x: str, weight: Source, bias: Source | None = No
 class Modulation:
     """What PI0.5 makes of the time for one norm: values [1, width]. The scale has its one added already."""
 
+    width: int
     scale: str
     shift: str
     gate: str
@@ -47,9 +48,11 @@ def rms_norm(g: Graph, name: str, x: str, scale: np.ndarray | Modulation) -> str
         mean = g.op("ReduceMean", "mean", [square, g.ints(-1)], keepdims=1)
         root = g.op("Sqrt", "root", [g.op("Add", "mean_eps", [mean, g.scalar(EPS)])])
         unit = g.op("Div", "unit", [x, root])
-        if isinstance(scale, Modulation):
-            return g.op("Add", "shifted", [g.op("Mul", "scaled", [unit, scale.scale]), scale.shift])
-        return g.op("Mul", "scaled", [unit, g.weight("scale", Values(1 + scale), "f32")])
+        if not isinstance(scale, Modulation):
+            return g.op("Mul", "scaled", [unit, g.weight("scale", Values(1 + scale), "f32")])
+        # Multiplying by a constant one changes no bit and makes the chain the one that is recognised.
+        unit = g.op("Mul", "one", [unit, g.weight("ones", Values(np.ones(scale.width)), "f32")])
+        return g.op("Add", "shifted", [g.op("Mul", "scaled", [unit, scale.scale]), scale.shift])
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _modulation(g: Graph, model: Model, time: str) -> dict[str, Modulation]:
     with g.scope("modulation"):
         names = [f"{norm.removeprefix(EXPERT)}.{part}" for norm in norms for part in ("scale", "shift", "gate")]
         values = g.split_op("Split", names, [time], axis=1, num_outputs=len(names))
-    return {norm: Modulation(*values[3 * i : 3 * i + 3]) for i, norm in enumerate(norms)}
+    return {norm: Modulation(model.dimensions.expert_width, *values[3 * i : 3 * i + 3]) for i, norm in enumerate(norms)}
 
 
 def _linear_f32(g: Graph, model: Model, name: str, x: str) -> str:

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use pi0_edge::bundle::{GraphName, TensorSpec};
+use pi0_edge::bundle::{GraphName, PromptFormat, TensorSpec};
 use pi0_edge::{Bundle, Manifest, Result, Verify};
 
 use crate::output::{self, Format};
