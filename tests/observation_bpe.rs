@@ -68,7 +68,10 @@ fn tokenizer(seed: u64) -> Value {
     let added = ["\n\n", "\u{2581}\u{2581}", "\u{2581}\u{2581}\u{2581}", "<loc>", "<loc", "ab", "1 2", "é\n"];
     let mut next = pieces.len();
     let mut tokens: Vec<Value> = Vec::new();
-    for content in added.iter().filter(|_| random(2) == 0) {
+    for content in added {
+        if random(2) == 0 {
+            continue;
+        }
         let id = pieces.iter().position(|p| p == content).unwrap_or_else(|| {
             next += 1;
             next - 1
