@@ -84,7 +84,8 @@ fn measure(name: &str, tokenizer: &Value, manifest: &Manifest) {
 }
 
 fn text(state: &[f32]) -> String {
-    let bins: Vec<String> = state.iter().map(|x| (((x + 1.0) * 128.0).floor() as i32).min(255).to_string()).collect();
+    let bins: Vec<String> =
+        state.iter().map(|x| (((x + 1.0) * 128.0).floor() as i32).min(255).to_string()).collect();
     format!("Task: {TASK}, State: {};\nAction: ", bins.join(" "))
 }
 

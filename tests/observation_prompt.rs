@@ -2,11 +2,13 @@
 
 mod bundle_support;
 
+use std::path::Path;
+
 use bundle_support::{Fixture, assert_refused, tokenizer};
 use pi0_edge::ErrorKind;
 use pi0_edge::bundle::Manifest;
 use pi0_edge::observation::PromptTokenizer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn with_default(default: Option<&str>) -> pi0_edge::Result<PromptTokenizer> {
     let mut json = Fixture::new().manifest_json();
@@ -75,4 +77,48 @@ fn a_file_that_is_no_tokenizer_is_refused() {
             &["tokenizer.json is not a tokenizer"],
         );
     }
+}
+
+/// A tokenizer of the small PI0.5 policy, in the given format.
+fn with_state(format: &str) -> PromptTokenizer {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi05-tiny");
+    let read = |name| std::fs::read(directory.join(name)).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
+    manifest["prompt"]["format"] = json!(format);
+    manifest["source"]["conventions"]["pad_state_in_prompt"] = json!(format == "pi05_padded_state");
+    let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+    PromptTokenizer::new(&read("tokenizer.json"), &manifest).unwrap()
+}
+
+#[test]
+fn the_state_is_part_of_the_prompt() {
+    let (mut plain, mut padded) = (with_state("pi05_state"), with_state("pi05_padded_state"));
+    let mut state = [0.0; 32];
+    let ids =
+        |prompts: &mut PromptTokenizer, state: &[f32]| prompts.encode(Some("pick"), state).unwrap().to_vec();
+    let (short, long) = (ids(&mut plain, &state), ids(&mut padded, &state));
+    // 26 values more, each of at least a space and a digit.
+    assert!(long.len() >= short.len() + 52, "{} {}", short.len(), long.len());
+    state[31] = 0.5;
+    assert_eq!(ids(&mut plain, &state), short, "beyond the true width");
+    assert_ne!(ids(&mut padded, &state), long);
+    state[5] = 0.5;
+    let other = ids(&mut plain, &state);
+    assert_ne!(other, short);
+    // A change within a bin changes nothing.
+    state[5] = 0.505;
+    assert_eq!(ids(&mut plain, &state), other);
+
+    assert_refused(
+        plain.encode(Some("pick"), &state[..6]),
+        ErrorKind::InvalidArgument,
+        &["the model's state has 32 entries, 6 were given"],
+    );
+    let task = "pick up the cube ".repeat(30);
+    assert_refused(
+        plain.encode(Some(&task), &state),
+        ErrorKind::Observation,
+        &["tokens, those of the state among them", "from 1 to 200"],
+    );
+    assert_eq!(ids(&mut plain, &state), other, "after an error");
 }
