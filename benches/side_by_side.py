@@ -65,6 +65,8 @@ def time_stage(stages, stage, options):
         variants = {f"lerobot {dtype}": local(stages.build(stage, dtype)) for dtype in options.dtypes}
         if options.bundle:
             runner = resources.enter_context(Runner(options.runner or built_runner(), options.bundle, options.threads))
+            if runner.prefix_rows not in (None, rows := stages.rows_of_prefix()):
+                sys.exit(f"side_by_side: the bundle's prefix has {runner.prefix_rows} rows, lerobot's {rows}: not the same work")
             variants[OURS], process = lambda: runner.run(stage), runner.process.pid
         processes = {name: process if name == OURS else os.getpid() for name in variants}
         for name, run in variants.items():
@@ -102,8 +104,10 @@ class Runner:
         )  # fmt: skip
 
     def __enter__(self):
-        if self.read() != "ready":
-            sys.exit("side_by_side: the stage runner did not say 'ready'")
+        ready, _, rows = self.read().partition(" prefix_len=")
+        if ready != "ready":
+            sys.exit(f"side_by_side: the stage runner said {ready!r}, not 'ready'")
+        self.prefix_rows = int(rows) if rows else None
         return self
 
     def __exit__(self, *_):

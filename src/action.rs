@@ -60,7 +60,7 @@ impl Postprocessor {
             .position(|(value, (min, max))| value < min || value > max);
         match outside {
             Some(column) => Err(Error::new(
-                ErrorKind::InvalidArgument,
+                ErrorKind::OutOfLimits,
                 format!(
                     "action[{row}][{column}] = {} is outside of its limits {} to {}; the chunk is discarded",
                     action[column], limits.min[column], limits.max[column]
@@ -129,8 +129,8 @@ impl ActionChunk {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NonFinite`] for a NaN or an infinity, naming row and column; [`ErrorKind::InvalidArgument`] for a
-    /// value outside of the bundle's limits, or an argument of the wrong length. The chunk is unchanged.
+    /// [`ErrorKind::NonFinite`] for a NaN or an infinity, naming row and column; [`ErrorKind::OutOfLimits`] for a
+    /// value outside of the bundle's limits; [`ErrorKind::InvalidArgument`] for an argument of the wrong length. The chunk is unchanged.
     pub fn fill_from_normalized(&mut self, x: &[f32], post: &Postprocessor, raw_state: &[f32]) -> Result<()> {
         if post.dim != self.dim || x.len() != self.horizon * post.padded_dim {
             return Err(Error::new(

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// A value that must be finite is NaN or infinite.
     NonFinite,
+    /// An action is outside of the bundle's limits.
+    OutOfLimits,
     /// The outputs differ from the reference policy's by more than the bundle's tolerance.
     Parity,
 }
@@ -41,6 +43,7 @@ impl ErrorKind {
             ErrorKind::Observation => "observation",
             ErrorKind::InvalidArgument => "invalid_argument",
             ErrorKind::NonFinite => "non_finite",
+            ErrorKind::OutOfLimits => "out_of_limits",
             ErrorKind::Parity => "parity",
         }
     }

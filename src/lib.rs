@@ -42,6 +42,7 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod lookup;
 
 pub mod bundle;
 pub mod observation;
@@ -53,11 +54,14 @@ mod session;
 
 mod policy;
 
+pub mod doctor;
+
 pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
+pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
     InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
-pub use session::{Environment, RUNTIME_LIBRARY};
+pub use session::Environment;

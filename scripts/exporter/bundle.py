@@ -76,7 +76,7 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
                 graph.data.path.unlink()
         files["token_embedding.bin"] = _write_embedding(directory, model, compute, progress)
         shutil.copyfile(tokenizer, directory / "tokenizer.json")
-        copied = golden.copy(directory) if golden else []
+        copied = golden.copy(directory, options.precision) if golden else []
         for name in ["tokenizer.json", *copied]:
             _add(files, directory, name)
         for graph in graphs:

@@ -9,6 +9,7 @@ from unittest import mock
 
 import torch
 from lerobot.configs import PreTrainedConfig
+from safetensors import safe_open
 from transformers import DynamicCache
 
 from . import loading
@@ -36,8 +37,10 @@ class Stages:
         )
         return getattr(self, stage)(policy.model, config, found)
 
-    def rows(self, found):
-        return self.views * found.image_tokens + self.prompt_tokens
+    def rows_of_prefix(self):
+        with safe_open(self.checkpoint / "model.safetensors", framework="pt") as file:
+            key = next(key for key in file.keys() if key.endswith("position_embedding.weight"))
+            return self.views * file.get_slice(key).get_shape()[0] + self.prompt_tokens
 
     def vision(self, model, config, found):
         images = torch.rand(self.views, 1, 3, *config.image_resolution) * 2 - 1
@@ -66,7 +69,7 @@ class Stages:
         return run
 
     def denoise_step(self, model, config, found):
-        rows, expert = self.rows(found), found.expert
+        rows, expert = self.rows_of_prefix(), found.expert
         dtype = next(model.paligemma_with_expert.gemma_expert.model.layers[0].self_attn.parameters()).dtype
         shape = (1, expert.num_kv_heads, rows, expert.head_dim)
         layers = [(torch.randn(shape).to(dtype), torch.randn(shape).to(dtype), None) for _ in range(expert.depth)]

@@ -8,7 +8,7 @@ from conftest import ROOT, run
 RUNNER = """
 import sys
 assert sys.argv[1:] == ["--bundle", "some bundle", "--threads", "1"]
-print("ready", flush=True)
+print("ready prefix_len=96", flush=True)
 for line in sys.stdin:
     print('{"ms": %d}' % {"vision": 2, "prefix": 3, "denoise_step": 1}[line.strip()], flush=True)
 """
@@ -38,7 +38,7 @@ def test_a_runner_that_is_missing_or_talks_nonsense_is_an_error(tiny, tmp_path):
     import subprocess
 
     command = [sys.executable, str(ROOT / "benches" / "side_by_side.py"), "--checkpoint", str(tiny), "--bundle", "b"]
-    for script, message in (("", "ended with exit code 0"), ("print('hello')", "did not say 'ready'")):
+    for script, message in (("", "ended with exit code 0"), ("print('ready prefix_len=7')", "not the same work"), ("print('hello')", "said 'hello', not 'ready'")):
         (tmp_path / "runner.py").write_text(script)
         runner = ["--stages", "vision", "--no-assembly", "--runner", f"{sys.executable} {tmp_path / 'runner.py'}"]
         done = subprocess.run([*command, *runner], capture_output=True, text=True)

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::logging::LogLevel;
 
 use crate::error::{Error, ErrorKind, Result};
-
-/// The library's file name on Linux; the newest ABI the project is built against is ONNX Runtime 1.24's.
-pub const RUNTIME_LIBRARY: &str = "libonnxruntime.so.1";
+use crate::lookup;
 
 const REMEDY: &str = "install ONNX Runtime 1.24 or newer (scripts/fetch_onnxruntime.sh fetches the CPU build), \
                       or name its library by --ort-library or ORT_DYLIB_PATH";
@@ -31,8 +29,7 @@ impl Environment {
     /// packages install it to; the system's library path. `explicit` and `ORT_DYLIB_PATH` must work when given:
     /// there is no falling back from what was asked for.
     ///
-    /// Sets `ORT_DISABLE_TELEMETRY=1` first unless the variable is set: Microsoft's builds otherwise start an
-    /// uploader while loading. As always with environment variables, no other thread should be changing the
+    /// Sets `ORT_DISABLE_TELEMETRY=1` first: Microsoft's builds otherwise start an uploader while loading. As always with environment variables, no other thread should be changing the
     /// environment at that time.
     ///
     /// # Errors
@@ -130,7 +127,7 @@ fn forward(level: LogLevel, message: &str) {
 
 fn disable_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
-    if std::env::var_os(VARIABLE).is_none() {
+    if std::env::var_os(VARIABLE).is_none_or(|v| v != "1") {
         // SAFETY: `Environment::get` documents that no other thread may be changing the environment now, and
         // the lock it holds makes this the only place in the crate that does.
         unsafe { std::env::set_var(VARIABLE, "1") };
@@ -160,23 +157,14 @@ fn candidates(explicit: Option<&Path>) -> Vec<Candidate> {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
         return vec![asked(Path::new(&path), "ORT_DYLIB_PATH")];
     }
-    let file = |path, origin| Candidate { path, origin, binding: false, must_exist: true };
-    let mut list = Vec::new();
-    if let Some(dir) = std::env::current_exe().ok().as_deref().map(resolve).as_deref().and_then(Path::parent)
-    {
-        list.push(file(dir.join(RUNTIME_LIBRARY), "beside the executable"));
-        list.push(file(dir.join("lib").join(RUNTIME_LIBRARY), "beside the executable"));
-        let fetched = dir
-            .ancestors()
-            .map(|a| a.join(".cache/onnxruntime").join(RUNTIME_LIBRARY))
-            .find(|p| p.is_file())
-            .unwrap_or_else(|| dir.join(".cache/onnxruntime").join(RUNTIME_LIBRARY));
-        list.push(file(fetched, "the project's fetched copy"));
-    }
-    list.push(file(Path::new("/usr/lib/pi0-edge").join(RUNTIME_LIBRARY), "installed with pi0-edge"));
+    let executable = std::env::current_exe().ok().as_deref().map(resolve);
+    let mut list: Vec<Candidate> = lookup::places(executable.as_deref(), Path::is_file)
+        .into_iter()
+        .map(|(path, origin)| Candidate { path, origin, binding: false, must_exist: true })
+        .collect();
     list.push(Candidate {
-        path: PathBuf::from(RUNTIME_LIBRARY),
-        origin: "the system's library path",
+        path: PathBuf::from(lookup::RUNTIME_LIBRARY),
+        origin: lookup::SYSTEM,
         binding: false,
         must_exist: false,
     });

@@ -11,7 +11,7 @@ mod graph;
 mod mapped;
 mod tensors;
 
-pub use environment::{Environment, RUNTIME_LIBRARY};
+pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};
 pub use mapped::map_file;
 pub use tensors::{TensorId, Tensors};

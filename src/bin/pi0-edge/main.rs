@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod doctor;
 mod environment;
 mod inspect;
 mod observation;
@@ -49,6 +50,8 @@ enum Verb {
     Check(check::Args),
     /// Measure latency by stage
     Bench(bench::Args),
+    /// Say why it will be slow or broken on this machine, and what to type
+    Doctor(doctor::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
 }
@@ -60,6 +63,10 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Doctor(args) => match doctor::run(&args) {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
         Verb::Inspect(args) => inspect::run(&args),
     };
     match result {

@@ -1,0 +1,134 @@
+//! What the files say, without judging it.
+
+pub(super) mod bundle;
+pub(super) mod engine_cache;
+pub(super) mod gpu;
+pub(super) mod memory;
+pub(super) mod onnxruntime;
+pub(super) mod power;
+pub(super) mod realtime;
+pub(super) mod software;
+pub(super) mod system;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::loader::Loader;
+use super::tree::Tree;
+use crate::error::{Error, ErrorKind};
+
+/// An execution provider of ONNX Runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The CPU; part of every build.
+    Cpu,
+    /// CUDA kernels of ONNX Runtime.
+    Cuda,
+    /// Engines built by TensorRT.
+    Tensorrt,
+}
+
+impl Provider {
+    /// The name used on the command line and in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Provider::Cpu => "cpu",
+            Provider::Cuda => "cuda",
+            Provider::Tensorrt => "tensorrt",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Provider {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self, Error> {
+        [Provider::Cpu, Provider::Cuda, Provider::Tensorrt].into_iter().find(|p| p.as_str() == s).ok_or_else(
+            || {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("{s:?} is no provider; there are cpu, cuda and tensorrt"),
+                )
+            },
+        )
+    }
+}
+
+/// What to look at beyond the tree's own conventions. Paths are as seen from inside the tree.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// ONNX Runtime's library, as `--ort-library` names it.
+    pub ort_library: Option<PathBuf>,
+    /// The directory of TensorRT engines, if not the default one.
+    pub engine_cache: Option<PathBuf>,
+}
+
+/// Everything the doctor knows about a machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    /// Architecture, kernel, distribution, board.
+    pub system: System,
+    /// NVIDIA GPUs.
+    pub gpus: Vec<Gpu>,
+    /// NVIDIA's kernel driver.
+    pub driver: Driver,
+    /// CUDA, cuDNN and TensorRT.
+    pub software: Software,
+    /// ONNX Runtime and its providers.
+    pub onnxruntime: OnnxRuntime,
+    /// Power mode and clocks.
+    pub power: Power,
+    /// Kernel and limits that real-time threads depend on.
+    pub realtime: Realtime,
+    /// Memory, its fragmentation, swap.
+    pub memory: Memory,
+    /// Where TensorRT engines are kept.
+    pub engine_cache: EngineCache,
+}
+
+use engine_cache::EngineCache;
+use gpu::{Driver, Gpu};
+use memory::Memory;
+use onnxruntime::OnnxRuntime;
+use power::Power;
+use realtime::Realtime;
+use software::Software;
+use system::System;
+
+impl Facts {
+    /// Reads the tree at `root` (`/` for the machine this runs on) with the environment `env`.
+    ///
+    /// A file that is missing or unreadable leaves its fact unknown; nothing here can fail.
+    pub fn gather(root: &Path, env: &dyn Fn(&str) -> Option<String>, options: &Options) -> Facts {
+        let tree = Tree::new(root);
+        let loader = Loader::new(&tree, env);
+        let packages = software::packages(&tree);
+        let system = System::read(&tree, &packages);
+        Facts {
+            gpus: gpu::read(&tree, &system),
+            driver: Driver::read(&tree),
+            software: Software::read(&tree, &loader, &packages, &system),
+            onnxruntime: OnnxRuntime::read(&tree, &loader, env, options.ort_library.as_deref(), &system),
+            power: Power::read(&tree),
+            realtime: Realtime::read(&tree),
+            memory: Memory::read(&tree),
+            engine_cache: EngineCache::read(&tree, env, options.engine_cache.as_deref()),
+            system,
+        }
+    }
+
+    /// The GPU a provider would use: the first one.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.gpus.first()
+    }
+}
