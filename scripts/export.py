@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="fp16: weights and matrix products in half precision, the rest in f32 (default: fp32)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")
     parser.add_argument("--prompt", metavar="TEXT", help="prompt to use when an observation has none")
-    parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0], default=-1.0,
-                        help="value around images that do not fill the frame; -3 for policies trained with lerobot 0.4.4 or older")
+    parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0],
+                        help="value around images that do not fill the frame; -3 for policies trained with lerobot 0.4.4 or older (default: -1)")
     parser.add_argument("--pad-state-in-prompt", action=argparse.BooleanOptionalAction,
                         help="PI0.5: whether the prompt holds the state padded with zeros, as policies trained with lerobot 0.4.4 or "
                              "older expect (default: no)")

@@ -51,7 +51,7 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     golden = _golden(checkpoint, options, progress)
     present = golden.present_cameras(config, processing) if golden else set()
     required = required_cameras(options.require_cameras, config, present)
-    if warning := undecided(config, processing, options):
+    for warning in undecided(config, processing, options):
         progress.note(warning)
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 

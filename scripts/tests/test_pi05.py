@@ -143,10 +143,19 @@ def test_padded_state(broken, option, padded, warned):
     assert bool([note for note in said if "--pad-state-in-prompt" in note]) == warned
 
 
+@pytest.mark.parametrize("policy", ["pi0", "pi05"])
+@pytest.mark.parametrize("option, value, warned", [(None, -1.0, True), (-1.0, -1.0, False), (-3.0, -3.0, False)])
+def test_letterbox(tmp_path, policy, option, value, warned):
+    make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", policy=policy, old_processors=True))
+    manifest, said = exported(tmp_path / "checkpoint", letterbox_pad=option)
+    assert manifest["image"]["pad_value"] == manifest["source"]["conventions"]["letterbox_pad"] == value
+    assert bool([note for note in said if "--letterbox-pad" in note]) == warned
+
+
 def test_no_warning_where_the_checkpoint_tells(broken, tmp_path):
     assert exported(broken)[1] == []
     make_checkpoint(tmp_path / "whole/checkpoint", make_spec("tiny", policy="pi05", state_dim=32, old_processors=True))
-    assert exported(tmp_path / "whole/checkpoint")[1] == []
+    assert [note for note in exported(tmp_path / "whole/checkpoint")[1] if "state" in note] == []
 
 
 def test_pi0_has_no_state_in_its_prompt(tiny, tmp_path):
