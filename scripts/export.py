@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exports a lerobot PI0 checkpoint as a pi0-edge bundle: ONNX graphs, token table, tokenizer and manifest.
+"""Exports a lerobot PI0 or PI0.5 checkpoint as a pi0-edge bundle: ONNX graphs, token table, tokenizer and manifest.
 
 Weights are streamed: any checkpoint exports in a few hundred megabytes of memory. Nothing is left behind when the export fails.
 """
@@ -53,8 +53,11 @@ def _parser() -> argparse.ArgumentParser:
                         help="fp16: weights and matrix products in half precision, the rest in f32 (default: fp32)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")
     parser.add_argument("--prompt", metavar="TEXT", help="prompt to use when an observation has none")
-    parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0], default=-1.0,
-                        help="value around images that do not fill the frame; -3 for policies trained with lerobot 0.4.4 or older")
+    parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0],
+                        help="value around images that do not fill the frame; -3 for policies trained with lerobot 0.4.4 or older (default: -1)")
+    parser.add_argument("--pad-state-in-prompt", action=argparse.BooleanOptionalAction,
+                        help="PI0.5: whether the prompt holds the state padded with zeros, as policies trained with lerobot 0.4.4 or "
+                             "older expect (default: no)")
     parser.add_argument("--require-cameras", metavar="LIST",
                         help="cameras an observation must have: names separated by commas, all, or none "
                              "(default: those that all golden observations have)")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a lerobot PI0 checkpoint with seeded random weights.
+"""Writes a lerobot PI0 or PI0.5 checkpoint with seeded random weights.
 
 The directory has what lerobot 0.6 saves: config.json, model.safetensors, both processor pipelines with their statistics, and a
 tokenizer. Weights are written in blocks, so that any size needs little memory.
@@ -20,6 +20,7 @@ from exporter.synthetic.weights import write_weights
 EXAMPLES = """examples:
   python scripts/make_checkpoint.py checkpoint --size tiny --seed 0
   python scripts/make_checkpoint.py checkpoint --size full            # 3.5 billion parameters, 14 GB
+  python scripts/make_checkpoint.py checkpoint --policy pi05 --size tiny
   python scripts/make_checkpoint.py checkpoint --size tiny --cameras 1 --image-size 70x98 --layers 5 --dtype bf16
 """
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("directory", metavar="OUT", help="directory to create")
     parser.add_argument("--size", choices=list(SIZES), default="tiny", help="named size the flags below change (default: tiny)")
+    parser.add_argument("--policy", choices=["pi0", "pi05"], default="pi0", help="kind of policy (default: pi0)")
     parser.add_argument("--seed", type=int, default=0)
 
     data = parser.add_argument_group("robot")
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     storage.add_argument("--no-model-prefix", dest="model_prefix", action="store_false", default=None,
                          help="keys without the leading 'model.'")
     storage.add_argument("--embed-name", choices=["lm_head", "embed_tokens", "both"], help="name of the vocabulary matrix")
-    storage.add_argument("--old-mlp-names", action="store_true", default=None, help="time_mlp_* for action_time_mlp_*")
+    storage.add_argument("--old-mlp-names", action="store_true", default=None, help="time_mlp_* for action_time_mlp_*, or for PI0.5 the other way round")
     storage.add_argument("--old-processors", action="store_true", default=None, help="no relative and absolute steps")
     return parser
 

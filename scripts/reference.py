@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs lerobot on a PI0 checkpoint and writes what it computes to CHECKPOINT_DIR/golden.
+"""Runs lerobot on a PI0 or PI0.5 checkpoint and writes what it computes to CHECKPOINT_DIR/golden.
 
 export.py takes that directory into the bundle, and `pi0-edge check` replays it on the
 device. Needs the environment that scripts/reference_env.sh makes:
@@ -38,7 +38,7 @@ def main(arguments=None):
 
     output = options.output or options.checkpoint / "golden"
     try:
-        reference = Reference(options.checkpoint, options.vision_heads or VISION_HEADS)
+        reference = Reference(options.checkpoint, options.vision_heads or VISION_HEADS, options.pad_state_in_prompt)
         if options.observation:
             cases = [
                 observations.from_directory(reference, directory, options.seed, steps)
@@ -81,6 +81,7 @@ def parser():
     result.add_argument("checkpoint", type=pathlib.Path, metavar="CHECKPOINT_DIR")
     result.add_argument("--output", type=pathlib.Path, metavar="DIR", help="default: CHECKPOINT_DIR/golden; replaced if it exists")
     result.add_argument("--vision-heads", type=int, metavar="N", help="heads of a SigLIP layer (default: 16, as released)")
+    result.add_argument("--pad-state-in-prompt", action="store_true", help="PI0.5: as lerobot 0.4.4 and older wrote the prompt")
     result.add_argument("--observation", type=pathlib.Path, action="append", metavar="DIR", help="use this observation; repeatable")
     result.add_argument("--num-steps", type=positive, action="append", metavar="N", help="with --observation; repeatable")
     result.add_argument("--cases", type=lambda text: text.split(","), metavar="NAME,...", help="only these of the made-up cases")

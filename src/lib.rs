@@ -1,4 +1,4 @@
-//! **pi0-edge** runs PI0 policies on robots: camera frames, a state and an instruction go in, a chunk of actions
+//! **pi0-edge** runs PI0 and PI0.5 policies on robots: camera frames, a state and an instruction go in, a chunk of actions
 //! comes out.
 //!
 //! The contract, in short:
@@ -6,8 +6,8 @@
 //! * **No copies between graphs.** The vision encoder writes its embeddings into rows of the one prefix buffer,
 //!   token rows are gathered from a file map straight behind them, the prefill's keys and values are the denoise
 //!   step's inputs, and the denoise step updates its variable in place. All of it is bound once, by address.
-//! * **No allocation of ours in the steady state.** After the first chunk, an inference with the same prompt,
-//!   cameras and frame sizes allocates nothing on the Rust side. (ONNX Runtime itself makes small, bounded ones.)
+//! * **No allocation of ours in the steady state.** After the first chunk, an inference over frames of known sizes
+//!   allocates nothing on the Rust side, whatever its prompt and state. (ONNX Runtime itself makes small, bounded ones.)
 //! * **Nothing computed that would be masked.** Absent cameras and prompt padding are left out, which is exact.
 //! * **Exactness before speed.** Every bundle can carry the reference policy's recorded outputs, and
 //!   `pi0-edge check` compares with them stage by stage.

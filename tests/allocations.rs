@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Scene, load_tiny};
+use common::{Scene, load, load_tiny, tiny_pi05};
 use pi0_edge::{InferOptions, Noise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -38,11 +38,39 @@ fn the_steady_state_allocates_nothing() {
             assert_eq!((used.allocations, used.reallocations), (0, 0), "cameras that come and go");
         });
     });
-    // The counter counts: a new prompt is tokenised, which allocates.
-    let other = Scene::new(&policy, &[0, 1], "open the drawer");
-    other.with(|o| {
+    let tasks = ["open the drawer", "pick up the cube", "wipe the table, slowly"];
+    let scenes = tasks.map(|task| Scene::new(&policy, &[0, 1], task));
+    let region = Region::new(&INSTRUMENTED_SYSTEM);
+    // Scenes lend their frames in a list that they make anew.
+    let lists = scenes.len();
+    for scene in &scenes {
+        scene.with(|o| policy.infer(o, &options(0)).map(|_| ())).unwrap();
+    }
+    assert_eq!(region.change().allocations, lists, "a new task; and the counter is alive");
+    drop(policy);
+    the_state_in_the_prompt_allocates_nothing();
+}
+
+/// PI0.5 has a new prompt in every inference, of a length of its own.
+fn the_state_in_the_prompt_allocates_nothing() {
+    let mut policy = load(&tiny_pi05()).unwrap();
+    let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
+    scene.with(|o| {
+        let options = InferOptions { noise: Noise::Seed(0), num_steps: Some(4) };
+        policy.infer(o, &options).unwrap();
+        let mut state = scene.state.clone();
+        let mut lengths = [usize::MAX, 0];
         let region = Region::new(&INSTRUMENTED_SYSTEM);
-        policy.infer(o, &options(0)).unwrap();
-        assert!(region.change().allocations > 0, "the counter is alive");
+        for i in 0..20 {
+            for (k, value) in state.iter_mut().enumerate() {
+                *value = (i as f32 * 0.37 + k as f32).sin() * 3.0;
+            }
+            let observation = pi0_edge::Observation { state: &state, ..*o };
+            policy.infer(&observation, &options).unwrap();
+            lengths = [lengths[0].min(policy.prefix_len()), lengths[1].max(policy.prefix_len())];
+        }
+        let used = region.change();
+        assert_eq!((used.allocations, used.reallocations), (0, 0), "a new state in the prompt every time");
+        assert!(lengths[0] < lengths[1], "prompts of one length only: {lengths:?}");
     });
 }

@@ -27,6 +27,56 @@ fn a_manifest_reads_and_writes_back() {
     assert_eq!(again, manifest);
 }
 
+/// The manifest as PI0.5 has it.
+fn pi05() -> Value {
+    let mut json = Fixture::new().manifest_json();
+    json["policy"] = json!("pi05");
+    json["prompt"]["format"] = json!("pi05_state");
+    json["source"]["conventions"]["pad_state_in_prompt"] = json!(false);
+    json["graphs"]["time_conditioning"]["outputs"][0]["shape"][1] = json!(150);
+    let inputs = json["graphs"]["denoise_step"]["inputs"].as_array_mut().unwrap();
+    inputs.retain(|input| input["name"] != "state");
+    for input in inputs {
+        match input["name"].as_str().unwrap() {
+            "time_table" => input["shape"][1] = json!(150),
+            "rope_cos" | "rope_sin" => input["shape"][0] = json!(5),
+            _ => {}
+        }
+    }
+    json
+}
+
+#[test]
+fn pi05_has_no_state_token_and_a_row_of_modulations() {
+    let json = pi05();
+    let manifest = parse(&json).unwrap();
+    assert_eq!((manifest.suffix_len(), manifest.time_row_len()), (5, 150));
+    assert_eq!(serde_json::to_value(&manifest).unwrap()["source"], json["source"]);
+    let mut padded = pi05();
+    padded["prompt"]["format"] = json!("pi05_padded_state");
+    refused(&padded, &["source.conventions.pad_state_in_prompt", "contradicts"]);
+    padded["source"]["conventions"]["pad_state_in_prompt"] = json!(true);
+    parse(&padded).unwrap();
+
+    for (place, value, words) in [
+        ("/prompt/format", json!("append_newline"), ["prompt.format", "Pi05 does not use"]),
+        ("/source/conventions/pad_state_in_prompt", json!(true), ["pad_state_in_prompt", "contradicts"]),
+        ("/source/conventions/pad_state_in_prompt", json!(null), ["pad_state_in_prompt", "contradicts"]),
+        ("/graphs/time_conditioning/outputs/0/shape/1", json!(140), ["time_table", "150"]),
+    ] {
+        let mut json = pi05();
+        *json.pointer_mut(place).unwrap() = value;
+        refused(&json, &words);
+    }
+    let mut json = pi05();
+    let inputs = json["graphs"]["denoise_step"]["inputs"].as_array_mut().unwrap();
+    inputs.push(json!({"name": "state", "dtype": "f32", "shape": [1, 9]}));
+    refused(&json, &["graphs.denoise_step", "input state f32[1, 9] is not expected"]);
+    let mut json = Fixture::new().manifest_json();
+    json["source"]["conventions"]["pad_state_in_prompt"] = json!(false);
+    refused(&json, &["pad_state_in_prompt", "contradicts"]);
+}
+
 #[test]
 fn statistics_read_back_to_the_same_f32() {
     let mut json = Fixture::new().manifest_json();
@@ -257,17 +307,4 @@ fn a_half_precision_policy_has_half_precision_where_the_contract_says() {
         json["graphs"]["denoise_step"]["inputs"][9 + i]["dtype"] = json!("f16");
     }
     parse(&json).unwrap();
-}
-
-#[test]
-fn pi05_has_no_state_token() {
-    let mut json = Fixture::new().manifest_json();
-    json["policy"] = json!("pi05");
-    refused(&json, &["graphs.denoise_step", "input state f32[1, 9] is not expected"]);
-    let inputs = json["graphs"]["denoise_step"]["inputs"].as_array_mut().unwrap();
-    inputs.retain(|i| i["name"] != "state");
-    for i in [6, 7] {
-        inputs[i]["shape"] = json!([5, 3]);
-    }
-    assert_eq!(parse(&json).unwrap().suffix_len(), 5);
 }

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{copy_of_tiny, observation_dir, tiny};
+use common::{copy_of_tiny, observation_dir, tiny, tiny_pi05};
 use ndarray::{Array2, array};
 use ndarray_npy::{read_npy, write_npy};
 use serde_json::Value;
@@ -49,8 +49,12 @@ fn observation_with(change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
 }
 
 #[test]
-fn check_passes_on_the_small_bundle() {
-    let output = pi0_edge().arg("check").arg(tiny()).args(["--format", "json"]).output().unwrap();
+fn check_passes_on_the_small_bundles() {
+    [tiny(), tiny_pi05()].iter().for_each(|bundle| check_passes(bundle));
+}
+
+fn check_passes(bundle: &Path) {
+    let output = pi0_edge().arg("check").arg(bundle).args(["--format", "json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["pass"], true);
@@ -111,8 +115,12 @@ fn run_with_the_recorded_noise_gives_the_recorded_actions() {
 
 #[test]
 fn bench_reports_every_stage_and_no_allocations() {
+    [tiny(), tiny_pi05()].iter().for_each(|bundle| bench_reports(bundle));
+}
+
+fn bench_reports(bundle: &Path) {
     let mut command = pi0_edge();
-    command.arg("bench").arg(tiny()).args(["-n", "5", "--warmup", "2", "--threads", "2", "--format", "json"]);
+    command.arg("bench").arg(bundle).args(["-n", "5", "--warmup", "2", "--threads", "2", "--format", "json"]);
     let output = command.output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object on stdout");
     for stage in ["preprocess", "vision", "prefix", "denoise_step", "chunk", "overhead"] {
@@ -130,6 +138,11 @@ fn inspect_shows_dimensions_and_graphs() {
     let output = pi0_edge().arg("inspect").arg(tiny()).output().unwrap();
     let shown = text(&output.stdout);
     for word in ["pi0", "camera", "required", "denoise_step", "past_key_values.0.key"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+    let output = pi0_edge().arg("inspect").arg(tiny_pi05()).output().unwrap();
+    let shown = text(&output.stdout);
+    for word in ["pi05", "state in the prompt", "time_table       f32 [steps, 672]"] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
 }

@@ -95,7 +95,7 @@ fn a_steady_observation_allocates_nothing() {
         let pixels = &mut pixels[..views * preprocessor.view_len()];
         preprocessor.write_pixels(&observation, pixels).unwrap();
         preprocessor.write_state(observation.state, &mut state).unwrap();
-        let ids = prompts.encode(observation.prompt).unwrap();
+        let ids = prompts.encode(observation.prompt, &[]).unwrap();
         table.gather(ids, &mut rows[..ids.len() * table.row_bytes()]).unwrap();
         chunk.fill_from_normalized(&x, &post, observation.state).unwrap();
     };

@@ -1,4 +1,4 @@
-"""The parts PI0's graphs are made of.
+"""The parts the graphs are made of.
 
 Activations are matrices: one row per token, and per token and head inside attention. Batch is always one, so that every product
 is a plain Gemm, weights stay as the checkpoint has them (one row per output), and no transpose is ever computed. The residual
@@ -28,8 +28,18 @@ def linear(g: Graph, name: str, x: str, weight: Source, bias: Source | None = No
     return g.op("Gemm", name, operands, transB=1)
 
 
-def rms_norm(g: Graph, name: str, x: str, weight: np.ndarray) -> str:
-    """Gemma's norm, which scales by 1 + weight. f32 to f32.
+@dataclass(frozen=True)
+class Modulation:
+    """What PI0.5 makes of the time for one norm: values [1, width]. The scale has its one added already."""
+
+    width: int
+    scale: str
+    shift: str
+    gate: str
+
+
+def rms_norm(g: Graph, name: str, x: str, scale: np.ndarray | Modulation) -> str:
+    """Gemma's norm, which scales by 1 + weight; or PI0.5's, which scales and shifts by values of the step. f32 to f32.
 
     Written as the chain of nodes that ONNX Runtime recognises and replaces by its one fused kernel.
     """
@@ -38,7 +48,11 @@ def rms_norm(g: Graph, name: str, x: str, weight: np.ndarray) -> str:
         mean = g.op("ReduceMean", "mean", [square, g.ints(-1)], keepdims=1)
         root = g.op("Sqrt", "root", [g.op("Add", "mean_eps", [mean, g.scalar(EPS)])])
         unit = g.op("Div", "unit", [x, root])
-        return g.op("Mul", "scaled", [unit, g.weight("scale", Values(1 + weight), "f32")])
+        if not isinstance(scale, Modulation):
+            return g.op("Mul", "scaled", [unit, g.weight("scale", Values(1 + scale), "f32")])
+        # Multiplying by a constant one changes no bit and makes the chain the one that is recognised.
+        unit = g.op("Mul", "one", [unit, g.weight("ones", Values(np.ones(scale.width)), "f32")])
+        return g.op("Add", "shifted", [g.op("Mul", "scaled", [unit, scale.scale]), scale.shift])
 
 
 @dataclass(frozen=True)
@@ -72,11 +86,12 @@ class Rotary:
 
 @dataclass(frozen=True)
 class GemmaStack:
-    """One of the two Gemma models: where its tensors are and how wide it is."""
+    """One of the two Gemma models: where its tensors are, how wide it is, and its norms' modulation if time has any part in them."""
 
     model: Model
     root: str
     width: int
+    modulation: dict[str, Modulation] | None = None
 
     @property
     def dimensions(self) -> Dimensions:
@@ -87,7 +102,16 @@ class GemmaStack:
 
     def norm(self, g: Graph, name: str, x: str, tensor: str) -> str:
         """The norm before a product, and its result in the compute dtype."""
-        return g.cast(f"{name}.cast", rms_norm(g, name, x, self.model.vector(tensor)), "compute")
+        return g.cast(f"{name}.cast", rms_norm(g, name, x, self.scale(tensor)), "compute")
+
+    def scale(self, norm: str) -> np.ndarray | Modulation:
+        return self.model.vector(norm + ".weight") if self.modulation is None else self.modulation[norm]
+
+    def _add(self, g: Graph, residual: str, branch: str, norm: str) -> str:
+        """Adds what a branch came to, through the gate of the norm it began with."""
+        if self.modulation is not None:
+            branch = g.op("Mul", "gated", [branch, self.modulation[norm].gate])
+        return g.op("Add", "residual", [residual, branch])
 
     def queries_keys_values(self, g: Graph, x: str, index: int, rotary: Rotary) -> tuple[str, str, str]:
         """Queries [rows · heads, head_dim], scaled and rotated; keys [rows, head_dim], rotated; values [rows, head_dim]."""
@@ -118,14 +142,14 @@ class GemmaStack:
         d = self.dimensions
         together = g.op("Reshape", "heads", [heads, g.ints(-1, d.query_heads * d.head_dim)])
         projected = linear(g, "output", together, Rows(self.model[self.layer(index) + "self_attn.o_proj.weight"]))
-        return g.op("Add", "residual", [residual, g.cast("output_f32", projected, "f32")])
+        return self._add(g, residual, g.cast("output_f32", projected, "f32"), self.layer(index) + "input_layernorm")
 
     def mlp(self, g: Graph, residual: str, index: int) -> str:
         """The gated MLP with its norm, added to the residual stream."""
         layer = self.layer(index)
-        x = self.norm(g, "norm", residual, layer + "post_attention_layernorm.weight")
+        x = self.norm(g, "norm", residual, layer + "post_attention_layernorm")
         # Two products: splitting one product in two would copy the widest activation of the model.
         gate, up = (linear(g, name, x, Rows(self.model[f"{layer}mlp.{name}_proj.weight"])) for name in ("gate", "up"))
         hidden = g.op("Mul", "hidden", [g.op("Gelu", "gelu", [gate], approximate="tanh"), up])
         down = linear(g, "down", hidden, Rows(self.model[layer + "mlp.down_proj.weight"]))
-        return g.op("Add", "residual", [residual, g.cast("down_f32", down, "f32")])
+        return self._add(g, residual, g.cast("down_f32", down, "f32"), layer + "post_attention_layernorm")

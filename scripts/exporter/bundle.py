@@ -18,7 +18,7 @@ from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph
 from .graphs import denoise, prefix, time_conditioning, vision
-from .manifest import COMPUTE, Options, build_manifest, embedding_factor
+from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
 from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
 from .processors import read_processors
 from .progress import Progress
@@ -30,10 +30,10 @@ READ_BYTES = 4 << 20
 
 # Name, what of the model is in it, and what builds it.
 GRAPHS = (
-    ("vision_encoder", (VISION, PROJECTOR), vision.build),
-    ("prefix_prefill", (PREFIX,), prefix.build),
-    ("time_conditioning", ("action_time_mlp_in.",), time_conditioning.build),
-    ("denoise_step", (EXPERT,), denoise.build),
+    ("vision_encoder", lambda name: name.startswith((VISION, PROJECTOR)), vision.build),
+    ("prefix_prefill", lambda name: name.startswith(PREFIX), prefix.build),
+    ("time_conditioning", lambda name: "time_mlp_in." in name or ".dense." in name, time_conditioning.build),
+    ("denoise_step", lambda name: name.startswith(EXPERT) and ".dense." not in name, denoise.build),
 )
 
 
@@ -51,6 +51,8 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     golden = _golden(checkpoint, options, progress)
     present = golden.present_cameras(config, processing) if golden else set()
     required = required_cameras(options.require_cameras, config, present)
+    for warning in undecided(config, processing, options):
+        progress.note(warning)
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 
     compute = COMPUTE[options.precision]
@@ -60,8 +62,8 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
         # First, so that what follows finds the file in the page cache where it fits there.
         model_sha256 = _checksum(model.file.path, progress)
         graphs = []
-        for name, roots, build in GRAPHS:
-            graph = Graph(directory, name, compute, progress.start(name, model.size(roots) * NUMPY[compute].itemsize))
+        for name, chosen, build in GRAPHS:
+            graph = Graph(directory, name, compute, progress.start(name, model.size(chosen) * NUMPY[compute].itemsize))
             with graph.data:
                 build(graph, model)
             graph.write()

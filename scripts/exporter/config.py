@@ -1,4 +1,4 @@
-"""config.json of a lerobot PI0 checkpoint: what of it the bundle needs, and refusal of what cannot be served."""
+"""config.json of a lerobot PI0 or PI0.5 checkpoint: what of it the bundle needs, and refusal of what cannot be served."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ STATE = "observation.state"
 ACTION = "action"
 EMPTY_CAMERA = re.compile(r"observation\.images\.empty_camera_\d+")
 VARIANTS = ("gemma_2b", "gemma_300m")
+PI0, PI05 = "pi0", "pi05"
 
-# Options that change what the policy computes, and which only very old checkpoints have: none of them can be served.
+# Options that change what the policy computes, of very old checkpoints and of very new ones: none of them can be served.
 MUST_BE_OFF = {
     "use_peft": "the checkpoint holds an adapter; merge it into the base model and save that",
     "adapt_to_pi_aloha": "the conversion of ALOHA's joints is not supported",
     "use_delta_joint_actions_aloha": "the conversion of ALOHA's joints is not supported",
+    "use_visual_memory": "policies that remember earlier frames are not supported",
+    "use_proprioceptive_memory": "policies that remember earlier states are not supported",
 }
 
 
@@ -28,6 +31,7 @@ class PolicyConfig:
     """The policy's shape and options, as far as they do not follow from the weights."""
 
     path: Path
+    policy: str  # PI0 or PI05
     cameras: tuple[str, ...]
     state_dim: int
     action_dim: int
@@ -49,12 +53,13 @@ def read_config(directory: Path) -> PolicyConfig:
     if (directory / "adapter_config.json").exists():
         raise ExportError(f"{directory / 'adapter_config.json'}: {MUST_BE_OFF['use_peft']}")
     config = JsonObject.read(path, "; the checkpoint must be a directory as lerobot saves it")
-    _refuse_unsupported(config)
+    policy = _policy(config)
 
     inputs, outputs = config.object("input_features", {}), config.object("output_features", {})
     max_state, max_action = config.count("max_state_dim", 32), config.count("max_action_dim", 32)
     result = PolicyConfig(
         path=path,
+        policy=policy,
         cameras=_cameras(inputs),
         state_dim=_width(inputs, STATE, "STATE", max_state),
         action_dim=_width(outputs, ACTION, "ACTION", max_action),
@@ -75,18 +80,20 @@ def read_config(directory: Path) -> PolicyConfig:
     return result
 
 
-def _refuse_unsupported(config: JsonObject) -> None:
+def _policy(config: JsonObject) -> str:
+    """The kind of policy, after a look for everything that could not be served."""
     kind = config.get("type", str)
-    if kind != "pi0":
-        raise config.error("type", f'is "{kind}"; only "pi0" checkpoints can be exported')
+    if kind not in (PI0, PI05):
+        raise config.error("type", f'is "{kind}"; only "{PI0}" and "{PI05}" checkpoints can be exported')
     for key, advice in MUST_BE_OFF.items():
         if config.get(key, bool, False):
             raise config.error(key, f"is true: {advice}")
     steps = config.get("n_obs_steps", int, 1)
     if steps != 1:
-        raise config.error("n_obs_steps", f"is {steps}; a PI0 policy sees one observation at a time")
+        raise config.error("n_obs_steps", f"is {steps}; the policy must see one observation at a time")
     for key, default in (("paligemma_variant", "gemma_2b"), ("action_expert_variant", "gemma_300m")):
         _one_of(config, key, VARIANTS, default)
+    return kind
 
 
 def _cameras(inputs: JsonObject) -> tuple[str, ...]:

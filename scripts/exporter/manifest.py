@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import __version__
-from .config import ACTION, STATE, PolicyConfig
+from .config import ACTION, PI05, STATE, PolicyConfig
+from .errors import ExportError
 from .graph import NUMPY, OPSET, Graph
 from .model import Dimensions
 from .processors import Processing
@@ -23,7 +24,9 @@ class Options:
     precision: str = "fp32"
     num_steps: int | None = None
     prompt: str | None = None
-    letterbox_pad: float = -1.0
+    # None: as newer versions of lerobot, and a warning where that may be wrong.
+    letterbox_pad: float | None = None
+    pad_state_in_prompt: bool | None = None
     golden: bool = True
     vision_heads: int | None = None
     tokenizer: Path | None = None
@@ -45,9 +48,15 @@ def build_manifest(
 ) -> dict:
     names = config.action_names or processing.action_names
     mask = processing.relative_mask
+    letterbox_pad = -1.0 if options.letterbox_pad is None else options.letterbox_pad
+    conventions: dict = {"letterbox_pad": letterbox_pad}
+    prompt_format = "append_newline"
+    if config.policy == PI05:
+        conventions["pad_state_in_prompt"] = bool(options.pad_state_in_prompt)
+        prompt_format = "pi05_padded_state" if options.pad_state_in_prompt else "pi05_state"
     return {
         "format_version": FORMAT_VERSION,
-        "policy": "pi0",
+        "policy": config.policy,
         "exporter": f"pi0-edge {__version__}",
         "precision": options.precision,
         "target": "cpu",
@@ -57,12 +66,12 @@ def build_manifest(
             "checkpoint": checkpoint,
             "model_sha256": model_sha256,
             "dtype": config.dtype,
-            "conventions": {"letterbox_pad": options.letterbox_pad},
+            "conventions": conventions,
         },
         "dimensions": asdict(dimensions),
         "cameras": [{"name": name, "required": name in required_cameras} for name in config.cameras],
         "rename": processing.rename,
-        "image": {"resize": "bilinear", "antialias": False, "pad_value": options.letterbox_pad, "pad_side": "center"},
+        "image": {"resize": "bilinear", "antialias": False, "pad_value": letterbox_pad, "pad_side": "center"},
         "state": {
             "name": STATE,
             "dim": config.state_dim,
@@ -80,7 +89,7 @@ def build_manifest(
             "limits": None,
         },
         "prompt": {
-            "format": "append_newline",
+            "format": prompt_format,
             "max_tokens": processing.max_tokens,
             "default": options.prompt,
             "tokenizer": "tokenizer.json",
@@ -105,6 +114,27 @@ def build_manifest(
         "golden": golden,
         "files": files,
     }
+
+
+def undecided(config: PolicyConfig, processing: Processing, options: Options) -> list[str]:
+    """Warnings where the checkpoint does not tell how it was trained and nobody said it."""
+    if config.policy != PI05 and options.pad_state_in_prompt is not None:
+        raise ExportError(f"--pad-state-in-prompt: {config.path.parent} is a {config.policy} policy, whose prompt has no state")
+    # Relative actions came to lerobot after both conventions had changed, so that pipelines with that step are clear.
+    if processing.knows_relative:
+        return []
+    unknown = "the checkpoint does not tell which it was trained with; exported as by later ones, choose with"
+    warnings = []
+    if options.letterbox_pad is None:
+        warnings.append(
+            f"lerobot 0.4.4 and older padded images with -3, later ones with -1, and {unknown} --letterbox-pad=-3 or --letterbox-pad=-1"
+        )
+    if config.policy == PI05 and options.pad_state_in_prompt is None and config.state_dim != config.max_state_dim:
+        warnings.append(
+            f"lerobot 0.4.4 and older wrote the state padded to {config.max_state_dim} values into the prompt, later ones its "
+            f"{config.state_dim} values, and {unknown} --pad-state-in-prompt or --no-pad-state-in-prompt"
+        )
+    return warnings
 
 
 def embedding_factor(width: int) -> float:

@@ -1,4 +1,4 @@
-"""The tensors of a PI0 checkpoint by their place in the model, with every dimension taken from their shapes.
+"""The tensors of a PI0 or PI0.5 checkpoint by their place in the model, with every dimension taken from their shapes.
 
 Each tensor of the file is either used by a graph or known to be unused. Anything else is an error: a changed model must be
 noticed, not exported as the old one.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import prod
+from typing import Callable
 
 import numpy as np
 
-from .config import PolicyConfig
+from .config import PI0, PI05, PolicyConfig
 from .errors import ExportError
 from .sources import check_finite
 from .weights_file import READABLE, Tensor, WeightsFile
@@ -23,13 +24,19 @@ VISION = "paligemma_with_expert.paligemma.model.vision_tower.vision_model."
 PROJECTOR = "paligemma_with_expert.paligemma.model.multi_modal_projector.linear"
 PREFIX = "paligemma_with_expert.paligemma.model.language_model."
 EXPERT = "paligemma_with_expert.gemma_expert.model."
+LAYER_NORMS = ("input_layernorm", "post_attention_layernorm")
 EMBED = PREFIX + "embed_tokens.weight"
 LM_HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 EXPERT_LM_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
-RENAMED = {"time_mlp_in.": "action_time_mlp_in.", "time_mlp_out.": "action_time_mlp_out."}
+# Names that older checkpoints have: at one time, each policy used the other's.
+RENAMED = {
+    PI0: {"time_mlp_in.": "action_time_mlp_in.", "time_mlp_out.": "action_time_mlp_out."},
+    PI05: {"action_time_mlp_in.": "time_mlp_in.", "action_time_mlp_out.": "time_mlp_out."},
+}
 
-# What predicts words is saved with the rest and takes no part in predicting actions.
-KNOWN_UNUSED = {EXPERT_LM_HEAD}
+# What predicts words is saved with the rest and takes no part in predicting actions. Nor does PI0's state token in a PI0.5
+# that began as a PI0.
+KNOWN_UNUSED = {PI0: {EXPERT_LM_HEAD}, PI05: {EXPERT_LM_HEAD, "state_proj.weight", "state_proj.bias"}}
 
 
 @dataclass(frozen=True)
@@ -82,15 +89,20 @@ class Model:
         check_finite(self[name], values)
         return values
 
-    def size(self, roots: tuple[str, ...]) -> int:
-        """How many values there are under the given beginnings of names."""
-        return sum(prod(tensor.shape) for name, tensor in self._tensors.items() if name.startswith(roots))
+    def size(self, chosen: Callable[[str], bool]) -> int:
+        """How many values the tensors of the chosen names have."""
+        return sum(prod(tensor.shape) for name, tensor in self._tensors.items() if chosen(name))
+
+    def expert_norms(self) -> list[str]:
+        """The beginnings of the names of the expert's norms, in the order they are computed."""
+        layers = (f"{EXPERT}layers.{i}.{norm}" for i in range(self.dimensions.layers) for norm in LAYER_NORMS)
+        return [*layers, EXPERT + "norm"]
 
     def _named(self, file: WeightsFile) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
         for key, tensor in file.tensors.items():
             name = key.removeprefix("model.")
-            for old, new in RENAMED.items():
+            for old, new in RENAMED[self.config.policy].items():
                 if name.startswith(old):
                     name = new + name.removeprefix(old)
             if name in named:
@@ -168,7 +180,7 @@ class Model:
         return shape
 
     def _check_shapes(self) -> None:
-        for name, shape in expected_shapes(self.dimensions, self.config.max_state_dim, self.config.max_action_dim).items():
+        for name, shape in expected_shapes(self.dimensions, self.config).items():
             tensor = self[name]
             if tensor.shape != shape:
                 why = f" for images of {list(self.config.image_size)}" if "position_embedding" in name else ""
@@ -178,11 +190,12 @@ class Model:
             raise self.file.error(f"{self.embedding.name}: has shape {list(self.embedding.shape)}, expected rows of {width}")
 
     def _check_all_used(self) -> None:
-        for name in sorted(self._tensors.keys() - self._used - KNOWN_UNUSED):
-            raise self.file.error(f"{self._tensors[name].name}: unknown tensor; PI0 as it is exported here has no place for it")
+        for name in sorted(self._tensors.keys() - self._used - KNOWN_UNUSED[self.config.policy]):
+            kind = self.config.policy
+            raise self.file.error(f"{self._tensors[name].name}: unknown tensor; {kind} as it is exported here has no place for it")
 
 
-def expected_shapes(d: Dimensions, max_state: int, max_action: int) -> dict[str, tuple[int, ...]]:
+def expected_shapes(d: Dimensions, config: PolicyConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor but the vocabulary matrices."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -192,6 +205,13 @@ def expected_shapes(d: Dimensions, max_state: int, max_action: int) -> dict[str,
 
     def layer_norm(name: str, width: int) -> None:
         shapes[name + ".weight"] = shapes[name + ".bias"] = (width,)
+
+    def rms_norm(root: str, name: str, width: int) -> None:
+        if root == EXPERT and config.policy == PI05:
+            # Scale, shift and gate are made from the time.
+            linear(name + ".dense", 3 * width, width)
+        else:
+            shapes[name + ".weight"] = (width,)
 
     v = d.vision_width
     shapes[VISION + "embeddings.patch_embedding.weight"] = (v, 3, d.patch_size, d.patch_size)
@@ -217,15 +237,20 @@ def expected_shapes(d: Dimensions, max_state: int, max_action: int) -> dict[str,
             shapes[layer + "self_attn.o_proj.weight"] = (width, attention)
             shapes[layer + "mlp.gate_proj.weight"] = shapes[layer + "mlp.up_proj.weight"] = (mlp, width)
             shapes[layer + "mlp.down_proj.weight"] = (width, mlp)
-            shapes[layer + "input_layernorm.weight"] = shapes[layer + "post_attention_layernorm.weight"] = (width,)
-        shapes[root + "norm.weight"] = (width,)
+            for norm in LAYER_NORMS:
+                rms_norm(root, layer + norm, width)
+        rms_norm(root, root + "norm", width)
 
     e = d.expert_width
-    linear("state_proj", e, max_state)
-    linear("action_in_proj", e, max_action)
-    linear("action_out_proj", max_action, e)
-    linear("action_time_mlp_in", e, 2 * e)
-    linear("action_time_mlp_out", e, e)
+    linear("action_in_proj", e, config.max_action_dim)
+    linear("action_out_proj", config.max_action_dim, e)
+    if config.policy == PI05:
+        linear("time_mlp_in", e, e)
+        linear("time_mlp_out", e, e)
+    else:
+        linear("state_proj", e, config.max_state_dim)
+        linear("action_time_mlp_in", e, 2 * e)
+        linear("action_time_mlp_out", e, e)
     return shapes
 
 

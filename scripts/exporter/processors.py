@@ -9,21 +9,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import ACTION, STATE, PolicyConfig
+from .config import ACTION, PI0, PI05, STATE, PolicyConfig
 from .json_file import JsonObject
 from .statistics import Normalization, mode_of, read_normalization
 
 ALIASES = {"delta_actions_processor": "relative_actions_processor"}  # the name of 0.5.x
 
 # The order of steps that the runtime has built in, and which of them a pipeline cannot do without.
+STATE_IN_PROMPT = "pi05_prepare_state_tokenizer_processor_step"
 PREPROCESSOR = {
-    "rename_observations_processor": False,
-    "to_batch_processor": False,
-    "pi0_new_line_processor": True,
-    "tokenizer_processor": True,
-    "device_processor": False,
-    "relative_actions_processor": False,
-    "normalizer_processor": True,
+    PI0: {
+        "rename_observations_processor": False,
+        "to_batch_processor": False,
+        "pi0_new_line_processor": True,
+        "tokenizer_processor": True,
+        "device_processor": False,
+        "relative_actions_processor": False,
+        "normalizer_processor": True,
+    },
+    PI05: {
+        "rename_observations_processor": False,
+        "to_batch_processor": False,
+        "relative_actions_processor": False,
+        "normalizer_processor": True,
+        STATE_IN_PROMPT: True,
+        "tokenizer_processor": True,
+        "device_processor": False,
+    },
 }
 POSTPROCESSOR = {"unnormalizer_processor": True, "absolute_actions_processor": False, "device_processor": False}
 # Steps that only move data about may stand anywhere.
@@ -41,6 +53,7 @@ class Processing:
     action: Normalization
     relative_mask: tuple[bool, ...] | None
     action_names: tuple[str, ...] | None
+    knows_relative: bool  # the pipeline has the step that makes actions relative, enabled or not
 
 
 @dataclass(frozen=True)
@@ -50,9 +63,11 @@ class _Step:
 
 
 def read_processors(directory: Path, config: PolicyConfig) -> Processing:
-    before = _read_pipeline(directory / "policy_preprocessor.json", PREPROCESSOR)
+    before = _read_pipeline(directory / "policy_preprocessor.json", PREPROCESSOR[config.policy])
     after = _read_pipeline(directory / "policy_postprocessor.json", POSTPROCESSOR)
     max_tokens, tokenizer_name = _prompt(before["tokenizer_processor"].config)
+    if config.policy == PI05:
+        _one_of(before[STATE_IN_PROMPT].config, "task_key", "task", ("task",))
     mask, names = _relative(before, after, config)
     return Processing(
         rename=_rename(before),
@@ -62,6 +77,7 @@ def read_processors(directory: Path, config: PolicyConfig) -> Processing:
         action=_normalization(after["unnormalizer_processor"], ACTION, "ACTION", config.action_dim),
         relative_mask=mask,
         action_names=names,
+        knows_relative="relative_actions_processor" in before,
     )
 
 
@@ -110,11 +126,15 @@ def _prompt(tokenizer: JsonObject) -> tuple[int, str | None]:
     for key, default, allowed in (
         ("task_key", "task", ("task",)), ("padding_side", "right", ("right",)), ("padding", "max_length", ("max_length", "longest")),
     ):
-        value = tokenizer.get(key, str, default)
-        if value not in allowed:
-            raise tokenizer.error(key, f'is "{value}", expected {" or ".join(allowed)}')
+        _one_of(tokenizer, key, default, allowed)
     tokenizer.get("truncation", bool, True)
     return tokenizer.count("max_length"), tokenizer.get("tokenizer_name", str, None)
+
+
+def _one_of(step: JsonObject, key: str, default: str, allowed: tuple[str, ...]) -> None:
+    value = step.get(key, str, default)
+    if value not in allowed:
+        raise step.error(key, f'is "{value}", expected {" or ".join(allowed)}')
 
 
 def _state_normalization(step: _Step, config: PolicyConfig) -> Normalization:

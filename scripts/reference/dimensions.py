@@ -1,4 +1,4 @@
-"""Every dimension of a PI0 checkpoint, read from its tensors' shapes, and lerobot made to follow them.
+"""Every dimension of a PI0 or PI0.5 checkpoint, read from its tensors' shapes, and lerobot made to follow them.
 
 lerobot knows two sizes of Gemma by name and writes the vocabulary, SigLIP's MLP and the
 projector's width as constants in the constructor. `following` replaces those numbers while
@@ -7,6 +7,7 @@ a model is built; the code that computes is left alone.
 
 import contextlib
 import dataclasses
+import importlib
 import re
 from unittest import mock
 
@@ -105,11 +106,10 @@ def _layers(shapes, root):
 
 
 @contextlib.contextmanager
-def following(dimensions):
-    """While this is active, lerobot builds PI0 models of the given dimensions."""
-    from lerobot.policies.pi0 import modeling_pi0 as lerobot_pi0
-
-    paligemma, gemma = lerobot_pi0.PaliGemmaForConditionalGenerationWithPiGemma, lerobot_pi0.PiGemmaForCausalLM
+def following(dimensions, policy="pi0"):
+    """While this is active, lerobot builds models of the given policy in the given dimensions."""
+    modeling = importlib.import_module(f"lerobot.policies.{policy}.modeling_{policy}")
+    paligemma, gemma = modeling.PaliGemmaForConditionalGenerationWithPiGemma, modeling.PiGemmaForCausalLM
 
     def build_paligemma(config):
         for name, value in dataclasses.asdict(dimensions.vision).items():
@@ -123,8 +123,8 @@ def following(dimensions):
 
     variants = {"gemma_2b": dimensions.language, "gemma_300m": dimensions.expert}
     with (
-        mock.patch.object(lerobot_pi0, "get_gemma_config", variants.__getitem__),
-        mock.patch.object(lerobot_pi0, "PaliGemmaForConditionalGenerationWithPiGemma", build_paligemma),
-        mock.patch.object(lerobot_pi0, "PiGemmaForCausalLM", build_expert),
+        mock.patch.object(modeling, "get_gemma_config", variants.__getitem__),
+        mock.patch.object(modeling, "PaliGemmaForConditionalGenerationWithPiGemma", build_paligemma),
+        mock.patch.object(modeling, "PiGemmaForCausalLM", build_expert),
     ):
         yield

@@ -7,11 +7,19 @@ from unittest import mock
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.common.vla_utils import pad_vector
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
+from lerobot.policies.pi05.modeling_pi05 import PI05Policy
+from lerobot.policies.pi05.processor_pi05 import Pi05PrepareStateTokenizerProcessorStep
+from lerobot.policies.utils import prepare_observation_for_inference
+from lerobot.processor import ObservationProcessorStep, PolicyProcessorPipeline
+from lerobot.utils.constants import OBS_STATE
 from safetensors.torch import load_file
 
 from . import dimensions as dims
 from .dimensions import CheckpointError
+
+POLICIES = {"pi0": PI0Policy, "pi05": PI05Policy}
 
 # Released PaliGemma: the shapes cannot tell how many heads a SigLIP layer has.
 VISION_HEADS = 16
@@ -20,11 +28,13 @@ VISION_HEADS = 16
 class Reference:
     """One checkpoint as lerobot runs it."""
 
-    def __init__(self, directory, vision_heads=VISION_HEADS):
+    def __init__(self, directory, vision_heads=VISION_HEADS, pad_state_in_prompt=False):
         self.directory = pathlib.Path(directory)
         self.config = _config(self.directory)
         self.policy, self.dimensions = load_policy(self.directory, self.config, vision_heads)
         self.preprocessor, self.postprocessor = _processors(self.directory, self.config)
+        if pad_state_in_prompt:
+            self.preprocessor.steps = [*pad_before_prompt(self.preprocessor.steps, self.config)]
 
     @property
     def cameras(self):
@@ -42,13 +52,33 @@ class Reference:
         return {new: old for names in maps for old, new in names.items()}
 
 
+    @property
+    def max_tokens(self):
+        return self._tokenizer_step()[1].max_length
+
+    def prompt_tokens(self, prompt, state):
+        """How many tokens the prompt that lerobot makes of a task and a state has, if none are cut off."""
+        index, step = self._tokenizer_step()
+        before = PolicyProcessorPipeline(
+            steps=list(self.preprocessor.steps[:index]),
+            to_transition=self.preprocessor.to_transition,
+            to_output=self.preprocessor.to_output,
+        )
+        key = self.renamed.get(OBS_STATE, OBS_STATE)
+        raw = prepare_observation_for_inference({key: state.copy()}, torch.device("cpu"), task=prompt)
+        return len(step.input_tokenizer(before(raw)["task"][0])["input_ids"])
+
+    def _tokenizer_step(self):
+        return next((i, step) for i, step in enumerate(self.preprocessor.steps) if hasattr(step, "input_tokenizer"))
+
+
 def _config(directory):
     path = directory / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path} not found: is {directory} a lerobot checkpoint directory?")
     config = PreTrainedConfig.from_pretrained(directory)
-    if config.type != "pi0":
-        raise CheckpointError(f"{path}: type is '{config.type}', expected 'pi0'")
+    if config.type not in POLICIES:
+        raise CheckpointError(f"{path}: type is '{config.type}', expected one of {', '.join(POLICIES)}")
     if config.image_resolution[0] != config.image_resolution[1]:
         raise CheckpointError(f"{path}: image_resolution {config.image_resolution} is not square, lerobot runs square ones only")
     config.compile_model = False
@@ -57,9 +87,9 @@ def _config(directory):
 
 
 def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True):
-    """lerobot's PI0Policy with float32 weights left memory-mapped.
+    """lerobot's PI0Policy or PI05Policy with float32 weights left memory-mapped.
 
-    `PI0Policy.from_pretrained` gives the same policy (scripts/tests_reference holds us to
+    Its `from_pretrained` gives the same policy (scripts/tests_reference holds us to
     that), but needs room for the weights twice, keeps to the released dimensions, and only
     prints a warning when a tensor is missing.
 
@@ -82,8 +112,8 @@ def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", w
     trained_bf16 = config.dtype == "bfloat16"
     config.dtype = dtype
     config.device = None  # parameters without memory cannot be moved
-    with dims.following(found), parameters_on_meta():
-        policy = PI0Policy(config)
+    with dims.following(found, config.type), parameters_on_meta():
+        policy = POLICIES[config.type](config)
     config.device = "cpu"
     _assign(policy, tensors, path, wanted)
     if trained_bf16 and dtype == "float32":
@@ -154,3 +184,26 @@ def _processors(directory, config):
         preprocessor_overrides=overrides | tokenizer,
         postprocessor_overrides=overrides,
     )
+
+
+def pad_before_prompt(steps, config):
+    """The steps with the state padded where lerobot 0.4.4 and older did: before it is written into the prompt."""
+    padded = False
+    for step in steps:
+        if isinstance(step, Pi05PrepareStateTokenizerProcessorStep):
+            yield PadState(config.max_state_dim)
+            padded = True
+        yield step
+    if not padded:
+        raise CheckpointError(f"--pad-state-in-prompt: a {config.type} policy has no state in its prompt")
+
+
+class PadState(ObservationProcessorStep):
+    def __init__(self, width):
+        self.width = width
+
+    def observation(self, observation):
+        return observation | {OBS_STATE: pad_vector(observation[OBS_STATE], self.width)}
+
+    def transform_features(self, features):
+        return features

@@ -16,6 +16,12 @@ PROMPTS = (
     # A newline of its own, digits and letters that need bytes: what a prompt can trip over.
     "pose 2 cafés\n",
 )
+# PI0.5 cleans the task and writes the state after it: what is cut and replaced, and a prompt up to the limit.
+PROMPTS_WITH_STATE = (
+    " \tpick_up the red cube\nand stack it \n",
+    "put the orange sponge on the upper shelf, then wipe the table_top slowly; " * 8,
+    "pose 2 cafés",
+)
 
 
 @dataclasses.dataclass
@@ -38,16 +44,21 @@ def made_up(reference, seed, names=None):
     plan = [(some, 10), (some, 4), (robot_keys, 10 if len(cameras) > 1 else 1)]
     sizes = frame_sizes(reference.config.image_resolution[0])
 
+    in_prompt = reference.config.type == "pi05"
     cases = []
-    for (present, num_steps), prompt, case_sizes in zip(plan, PROMPTS, sizes):
+    for (present, num_steps), prompt, case_sizes in zip(plan, PROMPTS_WITH_STATE if in_prompt else PROMPTS, sizes):
         name = f"{counted(len(present), 'camera')}_{counted(num_steps, 'step', digits=True)}"
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        images = {key: frame(random, *case_sizes[i % len(case_sizes)]) for i, key in enumerate(present)}
+        state = random.normal(size=reference.state_dim).astype(np.float32)
+        if in_prompt and num_steps == 4:
+            state *= 4  # beyond what the statistics cover, on both sides
         cases.append(
             Case(
                 name=name,
-                images={key: frame(random, *case_sizes[i % len(case_sizes)]) for i, key in enumerate(present)},
-                state=random.normal(size=reference.state_dim).astype(np.float32),
-                prompt=fitted(reference, prompt),
+                images=images,
+                state=state,
+                prompt=fitted(reference, prompt, state),
                 num_steps=num_steps,
                 noise=noise(reference, seed, name),
             )
@@ -87,7 +98,7 @@ def from_directory(reference, directory, seed, num_steps):
     state = np.asarray(described["state"], np.float32)
     if state.shape != (reference.state_dim,) or not np.isfinite(state).all():
         raise CheckpointError(f"{path}: 'state' must be {reference.state_dim} finite numbers")
-    if fitted(reference, described["prompt"]) != described["prompt"]:
+    if fitted(reference, described["prompt"], state) != described["prompt"]:
         limit = reference.config.tokenizer_max_length
         raise CheckpointError(f"{path}: the prompt has more than {limit} tokens, lerobot would cut it")
     name = pathlib.Path(directory).resolve().name
@@ -122,16 +133,14 @@ def write(case, directory):
     np.save(directory / "noise.npy", case.noise)
 
 
-def fitted(reference, prompt):
+def fitted(reference, prompt, state):
     """The prompt without the last words that lerobot's tokenizer step would cut off."""
-    step = next(step for step in reference.preprocessor.steps if hasattr(step, "input_tokenizer"))
     while True:
-        text = prompt if prompt.endswith("\n") else prompt + "\n"
-        if len(step.input_tokenizer(text)["input_ids"]) <= step.max_length:
+        if reference.prompt_tokens(prompt, state) <= reference.max_tokens:
             return prompt
         shorter = prompt.strip().rpartition(" ")[0]
         if not shorter:
-            raise CheckpointError(f"the prompt {prompt!r} does not fit into {step.max_length} tokens")
+            raise CheckpointError(f"the prompt {prompt!r} does not fit into {reference.max_tokens} tokens")
         prompt = shorter
 
 

@@ -114,14 +114,15 @@ def _check_again(reference, case, recording, batch, noise):
     policy, model = reference.policy, reference.policy.model
     images, masks = policy._preprocess_images(batch)
     tokens, mask = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
-    state = policy.prepare_state(batch)
-    again = model.sample_actions(images, masks, tokens, mask, state, noise=noise, num_steps=case.num_steps)
+    # PI0.5 has the state among its tokens.
+    state = [policy.prepare_state(batch)] if hasattr(policy, "prepare_state") else []
+    again = model.sample_actions(images, masks, tokens, mask, *state, noise=noise, num_steps=case.num_steps)
     want = torch.from_numpy(recording.actions_normalized)
     _equal(case, "a second run", again[0], want)
 
     views, valid = len(case.images), int(mask.sum())
     compact = model.sample_actions(
-        images[:views], masks[:views], tokens[:, :valid], mask[:, :valid], state, noise=noise, num_steps=case.num_steps
+        images[:views], masks[:views], tokens[:, :valid], mask[:, :valid], *state, noise=noise, num_steps=case.num_steps
     )
     error = ((compact[0] - want).abs().max() / want.abs().max()).item()
     if error > COMPACTION_LIMIT:

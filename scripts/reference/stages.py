@@ -18,7 +18,7 @@ BOTH = "model.paligemma_with_expert."
 NEEDED = {
     "vision": (BOTH + "paligemma.model.vision_tower.", BOTH + "paligemma.model.multi_modal_projector."),
     "prefix": (BOTH + "paligemma.model.language_model.",),
-    "denoise_step": (BOTH + "gemma_expert.model.", "model.state_proj.", "model.action_"),
+    "denoise_step": (BOTH + "gemma_expert.model.", "model.state_proj.", "model.action_", "model.time_mlp_"),
 }
 
 
@@ -54,7 +54,7 @@ class Stages:
     def prefix(self, model, config, found):
         """Everything between the vision encoder and the first denoise step."""
         arguments, embeds = self._prefix_inputs(config, found)
-        state = torch.randn(1, config.max_state_dim)
+        state = [torch.randn(1, config.max_state_dim)] if config.type == "pi0" else []
 
         def no_step(x_t, **_):
             return torch.zeros_like(x_t)
@@ -64,7 +64,7 @@ class Stages:
                 mock.patch.object(model.paligemma_with_expert, "embed_image", _next_of(embeds)),
                 mock.patch.object(model, "denoise_step", no_step),
             ):
-                return model.sample_actions(*arguments, state, num_steps=1)
+                return model.sample_actions(*arguments, *state, num_steps=1)
 
         return run
 
@@ -74,12 +74,13 @@ class Stages:
         shape = (1, expert.num_kv_heads, rows, expert.head_dim)
         layers = [(torch.randn(shape).to(dtype), torch.randn(shape).to(dtype), None) for _ in range(expert.depth)]
         inputs = {
-            "state": torch.randn(1, config.max_state_dim),
             "prefix_pad_masks": torch.ones(1, rows, dtype=torch.bool),
             "past_key_values": DynamicCache(tuple(layers)),
             "x_t": torch.randn(1, config.chunk_size, config.max_action_dim),
             "timestep": torch.tensor([0.5]),
         }
+        if config.type == "pi0":
+            inputs["state"] = torch.randn(1, config.max_state_dim)
         return lambda: model.denoise_step(**inputs)
 
     def prefix_assembly(self, views):

@@ -68,13 +68,16 @@ class Host:
         horizon, width = noise.shape
         rows, table = self.schedule(steps, guidance)
         length = cache["present.0.key"].shape[1]
+        has_state = self.manifest["policy"] == "pi0"
         fixed = {
-            "schedule": rows, "time_table": table, "state": state[None].astype(np.float32),
+            "schedule": rows, "time_table": table,
             "prev_actions": np.zeros((1, horizon, width), np.float32) if previous is None else previous[None],
             "prefix_weights": np.zeros((1, horizon, 1), np.float32) if weights is None else weights[None, :, None],
-            **self.rope(length, horizon + 1),
+            **self.rope(length, horizon + has_state),
             **{name.replace("present", "past_key_values"): value for name, value in cache.items()},
         }
+        if has_state:
+            fixed["state"] = state[None].astype(np.float32)
         x, velocities = noise[None].astype(np.float32), []
         for step in range(steps):
             result = self.run("denoise_step", x_t=x, step=np.array([step]), **fixed)

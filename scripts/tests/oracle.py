@@ -1,4 +1,4 @@
-"""PI0's inference as lerobot computes it: masked, padded, one head and one view at a time, in double precision.
+"""PI0's and PI0.5's inference as lerobot computes it: masked, padded, one head and one view at a time, in double precision.
 
 Written from the description of the reference, not from the exporter: it reads the checkpoint itself, keeps absent cameras and
 padding in the sequence behind a mask, repeats keys for every head, embeds the time in every step, and folds nothing. Slow and
@@ -29,8 +29,7 @@ def load_weights(path: Path) -> dict[str, np.ndarray]:
         start, end = entry["data_offsets"]
         values = np.frombuffer(data[start:end], STORED[entry["dtype"]]).reshape(entry["shape"])
         name = name[len("model.") :] if name.startswith("model.") else name
-        if name.startswith("time_mlp"):
-            name = "action_" + name
+        name = name.replace("action_time_mlp", "time_mlp") if name.startswith("action_time_mlp") else name
         weights[name] = values.astype(np.float64)
     return weights
 
@@ -42,6 +41,10 @@ def gelu(x):
 def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
 
 
 def layer_norm(x, weight, bias):
@@ -86,6 +89,7 @@ class Oracle:
     def __init__(self, checkpoint: Path, vision_heads: int):
         self.w = load_weights(checkpoint / "model.safetensors")
         self.config = json.loads((checkpoint / "config.json").read_text())
+        self.pi05 = self.config["type"] == "pi05"
         self.vision_heads = vision_heads
         language = "paligemma_with_expert.paligemma.model.language_model."
         self.embedding = self.w.get(language + "embed_tokens.weight")
@@ -138,12 +142,19 @@ class Oracle:
 
     # -- the two Gemmas -------------------------------------------------------------------------------------------------
 
-    def _gemma(self, root, x, positions, mask, cache):
+    def _norm(self, name, x, condition):
+        """The norm and the gate of the branch that begins with it. PI0.5's expert takes scale, shift and gate from the time."""
+        if condition is None:
+            return rms_norm(x, self.w[name + ".weight"]), 1.0
+        scale, shift, gate = np.split(self.linear(name + ".dense", condition), 3)
+        return rms_norm(x, scale) + shift, gate
+
+    def _gemma(self, root, x, positions, mask, cache, condition=None):
         """All layers over ``x``; ``cache`` holds the keys and values of what comes before. Returns x and all keys and values."""
         filled = []
         for layer in range(self.layers):
             name = f"{root}layers.{layer}."
-            normed = rms_norm(x, self.w[name + "input_layernorm.weight"])
+            normed, gate = self._norm(name + "input_layernorm", x, condition)
             q, k, v = (self.linear(f"{name}self_attn.{part}_proj", normed) for part in "qkv")
             k = rotate(k, positions, self.inverse)
             if cache is not None:
@@ -153,9 +164,10 @@ class Oracle:
             for head in range(self.heads):
                 query = rotate(q[:, head * self.head_dim : (head + 1) * self.head_dim], positions, self.inverse)
                 mixed.append(softmax(query @ k.T * self.head_dim**-0.5 + np.where(mask, 0.0, MASK)) @ v)
-            x = x + self.linear(name + "self_attn.o_proj", np.concatenate(mixed, 1))
-            normed = rms_norm(x, self.w[name + "post_attention_layernorm.weight"])
-            x = x + self.linear(name + "mlp.down_proj", gelu(self.linear(name + "mlp.gate_proj", normed)) * self.linear(name + "mlp.up_proj", normed))
+            x = x + self.linear(name + "self_attn.o_proj", np.concatenate(mixed, 1)) * gate
+            normed, gate = self._norm(name + "post_attention_layernorm", x, condition)
+            hidden = gelu(self.linear(name + "mlp.gate_proj", normed)) * self.linear(name + "mlp.up_proj", normed)
+            x = x + self.linear(name + "mlp.down_proj", hidden) * gate
         return x, filled
 
     def run_prefix(self, images, present, tokens, max_tokens):
@@ -175,16 +187,21 @@ class Oracle:
         return cache, pad
 
     def velocity(self, x_t, time, state, cache, pad):
-        tokens = self.linear("action_in_proj", x_t)
-        width = tokens.shape[1]
+        suffix = self.linear("action_in_proj", x_t)
+        width = suffix.shape[1]
         embedded = time_embedding(time, width, self.config["min_period"], self.config["max_period"])
-        hidden = self.linear("action_time_mlp_in", np.concatenate([tokens, np.tile(embedded, (len(tokens), 1))], 1))
-        tokens = self.linear("action_time_mlp_out", hidden / (1 + np.exp(-hidden)))
-        suffix = np.concatenate([self.linear("state_proj", state[None]), tokens])
-        own = attention_mask(np.ones(len(suffix), bool), np.array([1, 1] + [0] * (len(suffix) - 2)))
+        blocks, condition = [1] + [0] * (len(suffix) - 1), None
+        if self.pi05:
+            condition = silu(self.linear("time_mlp_out", silu(self.linear("time_mlp_in", embedded))))
+        else:
+            hidden = self.linear("time_mlp_in", np.concatenate([suffix, np.tile(embedded, (len(suffix), 1))], 1))
+            suffix = np.concatenate([self.linear("state_proj", state[None]), self.linear("time_mlp_out", silu(hidden))])
+            blocks = [1, *blocks]
+        own = attention_mask(np.ones(len(suffix), bool), np.array(blocks))
         mask = np.concatenate([np.tile(pad, (len(suffix), 1)), own], 1)
-        x, _ = self._gemma(self.expert, suffix, pad.sum() + np.arange(len(suffix)), mask, cache)
-        return self.linear("action_out_proj", rms_norm(x, self.w[self.expert + "norm.weight"])[1:])
+        x, _ = self._gemma(self.expert, suffix, pad.sum() + np.arange(len(suffix)), mask, cache, condition)
+        x, _ = self._norm(self.expert + "norm", x, condition)
+        return self.linear("action_out_proj", x[-len(x_t) :])
 
     def sample(self, noise, state, cache, pad, steps, previous=None, weights=None, max_guidance=10.0):
         """The Euler loop; with ``previous`` and its row ``weights``, guided as real-time chunking does. Returns x and all v."""

@@ -40,9 +40,10 @@ def assert_names(message: str, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("changes, key", [
-    ({"type": "pi05"}, "type"),
+    ({"type": "pi0_fast"}, "type"),
     ({"type": None}, "type"),
     ({"use_peft": True}, "use_peft"),
+    ({"use_visual_memory": True}, "use_visual_memory"),
     ({"n_obs_steps": 2}, "n_obs_steps"),
     ({"adapt_to_pi_aloha": True}, "adapt_to_pi_aloha"),
     ({"use_delta_joint_actions_aloha": True}, "use_delta_joint_actions_aloha"),

@@ -34,7 +34,7 @@ def specs(draw) -> CheckpointSpec:
     number = lambda low, high: draw(st.integers(low, high))  # noqa: E731
     heads, patch = number(1, 5), number(2, 6)
     return CheckpointSpec(
-        seed=number(0, 1000),
+        seed=number(0, 1000), policy=draw(st.sampled_from(["pi0", "pi05"])),
         prefix_width=number(8, 40), prefix_mlp=number(8, 64), expert_width=2 * number(4, 20), expert_mlp=number(8, 64),
         layers=number(1, 3), heads=number(1, 5), head_dim=2 * number(1, 9),
         vision_width=heads * number(4, 9) * 2, vision_mlp=number(8, 40), vision_layers=number(1, 2), vision_heads=heads,
@@ -106,6 +106,9 @@ def test_any_shape(spec, steps):
     ("tiny", {"storage": "bf16", "model_prefix": False, "embed_name": "both"}),
     ("tiny", {"storage": "mixed", "policy_dtype": "bfloat16"}),
     ("tiny", {"image_size": (61, 61), "layers": 4, "heads": 5, "chunk_size": 50}),
+    ("tiny", {"policy": "pi05"}),
+    ("tiny", {"policy": "pi05", "storage": "mixed", "policy_dtype": "bfloat16", "model_prefix": False, "old_mlp_names": True}),
+    ("small", {"policy": "pi05", "layers": 2, "vision_layers": 1, "cameras": ("observation.images.only",), "chunk_size": 20}),
     ("small", {"layers": 3, "vision_layers": 2, "cameras": ("observation.images.only",), "chunk_size": 20}),
 ])
 def test_named_sizes(tmp_path, size, changes):
@@ -114,9 +117,10 @@ def test_named_sizes(tmp_path, size, changes):
     case.check_guided(10)
 
 
-def test_no_guidance_is_plain_euler(tmp_path):
+@pytest.mark.parametrize("policy", ["pi0", "pi05"])
+def test_no_guidance_is_plain_euler(tmp_path, policy):
     """A guidance of zero changes no bit, whatever previous actions are bound."""
-    case = Case(tmp_path, make_spec("tiny", seed=4))
+    case = Case(tmp_path, make_spec("tiny", seed=4, policy=policy))
     case.check_stages((4,))
     plain, _ = case.host.denoise(case.noise, case.state, case.cache, 4)
     bound, _ = case.host.denoise(case.noise, case.state, case.cache, 4, case.previous, case.weights, [0.0] * 4)
@@ -131,9 +135,10 @@ def test_guidance_formula():
     )
 
 
-def test_half_precision(tmp_path):
+@pytest.mark.parametrize("policy", ["pi0", "pi05"])
+def test_half_precision(tmp_path, policy):
     """fp16 bundles keep what must stay f32, and stay near the oracle."""
-    case = Case(tmp_path, make_spec("tiny", seed=6), Options(precision="fp16"))
+    case = Case(tmp_path, make_spec("tiny", seed=6, policy=policy), Options(precision="fp16"))
     embeds = case.host.images(case.pixels[case.present])
     cache = case.host.prefix(embeds, case.tokens)
     assert embeds.dtype == np.float16 and all(value.dtype == np.float16 for value in cache.values())

@@ -61,7 +61,7 @@ class Bundle:
         raw_state = np.array(observation["state"], f32)
         state = np.zeros((1, manifest["state"]["padded_dim"]), f32)
         state[0, : len(raw_state)] = normalized(raw_state, manifest["state"]["normalization"])
-        tokens = self.tokens(observation["prompt"])
+        tokens = self.tokens(observation["prompt"], state[0])
 
         embeds = self.run("vision_encoder", pixel_values=pixels)["image_embeds"]
         prefix = np.concatenate([embeds.reshape(-1, embeds.shape[-1]), self.token_rows[tokens]])[None]
@@ -74,12 +74,12 @@ class Bundle:
         schedule = np.array([[time, -1.0 / num_steps, 0.0] for time in times], f32)
         table = self.run("time_conditioning", time_embedding=np.stack([self.time_embedding(t) for t in schedule[:, 0]]))
         horizon = dimensions["action_horizon"]
-        rows = prefix.shape[1] + np.arange(horizon + 1)
-        cos, sin = self.rope(rows)
+        own = {"state": state} if manifest["policy"] == "pi0" else {}
+        cos, sin = self.rope(prefix.shape[1] + np.arange(horizon + len(own)))
         x_t, v_t = noise[None], []
         for step in range(num_steps):
             out = self.run(
-                "denoise_step", x_t=x_t, step=np.array([step]), schedule=schedule, **table, state=state,
+                "denoise_step", x_t=x_t, step=np.array([step]), schedule=schedule, **table, **own,
                 prev_actions=np.zeros_like(x_t), prefix_weights=np.zeros((1, horizon, 1), f32),
                 rope_cos=cos, rope_sin=sin, **past,
             )  # fmt: skip
@@ -96,10 +96,17 @@ class Bundle:
             "actions": self.actions(x_t[0], raw_state),
         }
 
-    def tokens(self, prompt):
-        tokenizer = Tokenizer.from_file(str(self.directory / self.manifest["prompt"]["tokenizer"]))
-        assert self.manifest["prompt"]["format"] == "append_newline"
-        return tokenizer.encode(prompt if prompt.endswith("\n") else prompt + "\n").ids
+    def tokens(self, prompt, state):
+        tokenizer, style = Tokenizer.from_file(str(self.directory / self.manifest["prompt"]["tokenizer"])), self.manifest["prompt"]["format"]
+        if style == "append_newline":
+            text = prompt if prompt.endswith("\n") else prompt + "\n"
+        else:
+            shown = {"pi05_state": state[: self.manifest["state"]["dim"]], "pi05_padded_state": state}[style]
+            # The largest k from -1 to 255 with -1 + k / 128 <= x; a product with a power of two is exact.
+            bins = [min(max(int(np.floor((np.float64(x) + 1) * 128)), -1), 255) for x in shown]
+            task = prompt.strip().replace("_", " ").replace("\n", " ")
+            text = f"Task: {task}, State: {' '.join(map(str, bins))};\nAction: "
+        return tokenizer.encode(text).ids
 
     def pixels(self, file):
         rule = self.manifest["image"]

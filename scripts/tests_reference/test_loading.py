@@ -6,24 +6,24 @@ import shutil
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.policies.pi0.modeling_pi0 import PI0Policy
 from reference import dimensions, observations
 from reference.dimensions import CheckpointError
-from reference.loading import Reference, load_policy
+from reference.loading import POLICIES, Reference, load_policy
 from reference.recording import batch_of
 from safetensors.torch import load_file, save_file
 
 STORED = [(), ("--dtype", "bf16"), ("--no-model-prefix",), ("--embed-name", "both"), ("--no-model-prefix", "--old-mlp-names")]
 
 
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("flags", STORED, ids=" ".join)
-def test_same_policy_as_from_pretrained(make_checkpoint, flags, capsys):
-    directory = make_checkpoint("stored", "--size", "tiny", *flags)
+def test_same_policy_as_from_pretrained(make_checkpoint, flags, policy, capsys):
+    directory = make_checkpoint("stored", "--size", "tiny", "--policy", policy, *flags)
     ours = Reference(directory)
-    with dimensions.following(ours.dimensions):
+    with dimensions.following(ours.dimensions, policy):
         config = PreTrainedConfig.from_pretrained(directory)
         config.device = "cpu"
-        theirs = PI0Policy.from_pretrained(directory, config=config)
+        theirs = POLICIES[policy].from_pretrained(directory, config=config)
     assert "All keys loaded successfully!" in capsys.readouterr().out
     got, want = ours.policy.state_dict(), theirs.state_dict()
     assert got.keys() == want.keys()
@@ -41,7 +41,7 @@ def test_bfloat16_policies_keep_their_rounded_frequencies(make_checkpoint):
     with dimensions.following(ours.dimensions):
         config = PreTrainedConfig.from_pretrained(directory)
         config.device = "cpu"
-        theirs = PI0Policy.from_pretrained(directory, config=config)
+        theirs = POLICIES["pi0"].from_pretrained(directory, config=config)
     for part in ("paligemma.model.language_model", "gemma_expert.model"):
         got = ours.policy.model.paligemma_with_expert.get_submodule(part).rotary_emb.inv_freq
         want = theirs.model.paligemma_with_expert.get_submodule(part).rotary_emb.inv_freq

@@ -37,16 +37,32 @@ UNSEEN = {
     "as older lerobot saved it": "--old-processors --old-mlp-names --no-model-prefix",
     "other vocabulary name": "--embed-name embed_tokens",
     "both vocabulary names": "--embed-name both",
+    "pi05": "--policy pi05",
+    "pi05, odd widths": "--policy pi05 --prefix-width 58 --prefix-mlp 131 --expert-width 34 --expert-mlp 77 --layers 2 --heads 3"
+    " --head-dim 10 --vision-width 35 --vision-heads 5 --vision-mlp 61 --vision-layers 3",
+    "pi05, one action, one joint": "--policy pi05 --chunk-size 1 --cameras 1 --state-dim 1 --action-dim 1",
+    "pi05, many joints": "--policy pi05 --state-dim 19 --action-dim 17 --max-state-dim 21 --max-action-dim 23",
+    "pi05, mean and deviation": "--policy pi05 --normalization MEAN_STD",
+    "pi05, min-max": "--policy pi05 --normalization MIN_MAX",
+    "pi05, 10% quantiles": "--policy pi05 --normalization QUANTILE10",
+    "pi05, identity": "--policy pi05 --normalization IDENTITY",
+    "pi05, relative actions": "--policy pi05 --relative --state-dim 8",
+    "pi05, short prompts": "--policy pi05 --max-tokens 73 --cameras 2 --empty-cameras 1",
+    "pi05, bfloat16 policy": "--policy pi05 --dtype mixed --policy-dtype bfloat16 --head-dim 32",
+    "pi05, as older lerobot saved it": "--policy pi05 --old-processors --old-mlp-names --no-model-prefix",
+    "pi05, padded state": "--policy pi05 --old-processors --pad-state-in-prompt",
 }
 
 
 @pytest.mark.parametrize("flags", UNSEEN.values(), ids=UNSEEN.keys())
 def test_bundle_agrees_with_lerobot(make_checkpoint, export_python, tmp_path, flags, record_property):
-    checkpoint = make_checkpoint("unseen", "--size", "tiny", "--seed", "11", *flags.split())
+    # What no checkpoint records is told to both sides.
+    told = ["--pad-state-in-prompt"] if "--pad-state-in-prompt" in flags else []
+    checkpoint = make_checkpoint("unseen", "--size", "tiny", "--seed", "11", *(flag for flag in flags.split() if flag not in told))
     heads = flags.split("--vision-heads ")[1:]
-    heads = ["--vision-heads", heads[0].split()[0]] if heads else []
-    assert reference_script.main([str(checkpoint), "--seed", "5", *heads]) == 0
-    run(export_python, ROOT / "scripts" / "export.py", checkpoint, tmp_path / "bundle", "--quiet", *heads)
+    told += ["--vision-heads", heads[0].split()[0]] if heads else []
+    assert reference_script.main([str(checkpoint), "--seed", "5", *told]) == 0
+    run(export_python, ROOT / "scripts" / "export.py", checkpoint, tmp_path / "bundle", "--quiet", *told)
 
     errors = Bundle(tmp_path / "bundle").worst_errors()
     print(f"worst stage {max(errors.values()):.1e}, worst actions {max(e for k, e in errors.items() if k.endswith(' actions')):.1e}")

@@ -169,6 +169,16 @@ impl Manifest {
         }
     }
 
+    /// Values of one row of the time table: what a step adds to each action token, or scale, shift and gate for every
+    /// norm of the expert.
+    pub fn time_row_len(&self) -> usize {
+        let d = &self.dimensions;
+        match self.policy {
+            PolicyKind::Pi0 => d.expert_width,
+            PolicyKind::Pi05 => (2 * d.layers + 1) * 3 * d.expert_width,
+        }
+    }
+
     /// Element type of image embeddings, prefix, token rows and KV cache.
     pub fn embedding_dtype(&self) -> Dtype {
         match self.precision {
@@ -204,7 +214,7 @@ impl Manifest {
             ),
             GraphName::TimeConditioning => (
                 vec![f32_tensor("time_embedding", shape![STEPS, d.expert_width])],
-                vec![f32_tensor("time_table", shape![STEPS, d.expert_width])],
+                vec![f32_tensor("time_table", shape![STEPS, self.time_row_len()])],
             ),
             GraphName::DenoiseStep => {
                 let actions = || shape![1, d.action_horizon, self.action.padded_dim];
@@ -212,7 +222,7 @@ impl Manifest {
                     f32_tensor("x_t", actions()),
                     tensor("step", Dtype::I64, shape![1]),
                     f32_tensor("schedule", shape![STEPS, 3]),
-                    f32_tensor("time_table", shape![STEPS, d.expert_width]),
+                    f32_tensor("time_table", shape![STEPS, self.time_row_len()]),
                 ];
                 if self.policy == PolicyKind::Pi0 {
                     inputs.push(f32_tensor("state", shape![1, self.state.padded_dim]));

@@ -169,6 +169,9 @@ pub struct Source {
 pub struct Conventions {
     /// Value of letterbox bars in the model's input range; equals [`ImageRule::pad_value`].
     pub letterbox_pad: f32,
+    /// PI0.5 only: whether the state in the prompt is padded first, as up to lerobot 0.4.4; see [`PromptRule::format`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_state_in_prompt: Option<bool>,
 }
 
 /// Sizes of the model.
@@ -245,6 +248,10 @@ pub struct PromptRule {
 pub enum PromptFormat {
     /// The task, and a newline unless it ends with one.
     AppendNewline,
+    /// The task, and the normalised state as numbers from -1 to 255.
+    Pi05State,
+    /// As [`Pi05State`](Self::Pi05State), of the state padded with zeros.
+    Pi05PaddedState,
 }
 
 /// The flow-matching sampler.

@@ -5,7 +5,7 @@
 use super::features::Normalization;
 use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, PolicyKind, PromptFormat};
 use crate::error::{Error, ErrorKind, Result};
 
 /// No single size of a real model comes near; keeps every product of two sizes far inside 64 bits.
@@ -166,6 +166,21 @@ impl Manifest {
     fn check_prompt(&self) -> Result<()> {
         let p = &self.prompt;
         in_range("prompt.max_tokens", p.max_tokens, MAX_PROMPT_BYTES)?;
+        // Whether the state is in the prompt is the policy's, whether it is padded there the checkpoint's.
+        let padded = match (self.policy, p.format) {
+            (PolicyKind::Pi0, PromptFormat::AppendNewline) => None,
+            (PolicyKind::Pi05, PromptFormat::Pi05State) => Some(false),
+            (PolicyKind::Pi05, PromptFormat::Pi05PaddedState) => Some(true),
+            (policy, format) => {
+                return bad("prompt.format", format_args!("is {format:?}, which {policy:?} does not use"));
+            }
+        };
+        if self.source.conventions.pad_state_in_prompt != padded {
+            return bad(
+                "source.conventions.pad_state_in_prompt",
+                format_args!("contradicts prompt.format {:?} of {:?}", p.format, self.policy),
+            );
+        }
         match &p.default {
             Some(text) if text.is_empty() => bad("prompt.default", "is empty; use null for no default"),
             Some(text) if text.len() > MAX_PROMPT_BYTES => bad(

@@ -3,10 +3,13 @@
 //! An [`Observation`] borrows the robot's own buffers. A [`Preprocessor`] writes pixels and state, a
 //! [`PromptTokenizer`] gives the prompt's tokens; after start-up neither allocates.
 
+mod bpe;
 mod image;
 mod normalization;
 mod preprocess;
 mod prompt;
+mod state_text;
+mod tokenizer_file;
 
 pub use normalization::Normalizer;
 pub use preprocess::Preprocessor;

@@ -104,8 +104,8 @@ pub enum Stage {
     DenoiseLoop,
 }
 
-/// A loaded policy. Owns every buffer it uses; after the first chunk, an inference with the same prompt, camera
-/// set and frame sizes allocates nothing of ours. One inference at a time, from any thread.
+/// A loaded policy. Owns every buffer it uses; after the first chunk, an inference over frames of known sizes
+/// allocates nothing of ours, whatever its prompt and state. One inference at a time, from any thread.
 #[derive(Debug)]
 pub struct Policy {
     bundle: Bundle,
@@ -294,7 +294,7 @@ impl Policy {
         self.preprocessor.write_state(observation.state, self.pipeline.state_mut())?;
         self.raw_state.clear();
         self.raw_state.extend_from_slice(observation.state);
-        let tokens = self.tokenizer.encode(observation.prompt)?;
+        let tokens = self.tokenizer.encode(observation.prompt, self.pipeline.state_mut())?;
         self.timing.preprocess = preprocessing.elapsed();
 
         let image_rows = views * self.pipeline.tokens_per_view();

@@ -16,6 +16,11 @@ pub fn observation_dir() -> PathBuf {
     tiny().join("golden/two_cameras_10_steps")
 }
 
+/// The small PI0.5 bundle.
+pub fn tiny_pi05() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi05-tiny")
+}
+
 /// The small policy on two threads.
 pub fn load_tiny() -> Policy {
     load(&tiny()).expect("models/pi0-tiny loads; scripts/fetch_onnxruntime.sh fetches the library it needs")

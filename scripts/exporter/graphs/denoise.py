@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blocks import TO_END, GemmaStack, Rotary, linear, rms_norm
+from ..blocks import TO_END, GemmaStack, Modulation, Rotary, rms_norm
+from ..config import PI05
 from ..graph import Graph
 from ..model import EXPERT, Model
 from ..sources import Rows, Values
+from . import time_conditioning
 
 # Added to the scores of what a token must not see. Its exponential is zero, and it is a number in f16 too.
 MASKED = -30000.0
@@ -15,15 +17,15 @@ MASKED = -30000.0
 
 def build(g: Graph, model: Model) -> None:
     d, config = model.dimensions, model.config
-    stack = GemmaStack(model, EXPERT, d.expert_width)
     horizon, actions = d.action_horizon, config.max_action_dim
-    suffix = horizon + 1
+    has_state = config.policy != PI05
+    suffix = horizon + has_state
 
     x_t = g.input("x_t", "f32", [1, horizon, actions])
     step = g.input("step", "i64", [1])
     schedule = g.input("schedule", "f32", ["steps", 3])
-    time_table = g.input("time_table", "f32", ["steps", d.expert_width])
-    state = g.input("state", "f32", [1, config.max_state_dim])
+    time_table = g.input("time_table", "f32", ["steps", time_conditioning.row_width(model)])
+    state = g.input("state", "f32", [1, config.max_state_dim]) if has_state else None
     previous = g.input("prev_actions", "f32", [1, horizon, actions])
     prefix_weights = g.input("prefix_weights", "f32", [1, horizon, 1])
     rotary = Rotary.inputs(g, suffix, d.head_dim)
@@ -33,11 +35,14 @@ def build(g: Graph, model: Model) -> None:
     ]
 
     with g.scope("suffix"):
-        x = _embed_suffix(g, model, x_t, g.op("Gather", "time", [time_table, step], axis=0), state)
-    mask = g.weight("suffix.mask", Values(_suffix_mask(suffix, d.query_heads)))
+        time = g.op("Gather", "time", [time_table, step], axis=0)
+        x = _embed_suffix(g, model, x_t, time, state) if has_state else _embed_actions(g, model, x_t)
+    modulation = None if has_state else _modulation(g, model, time)
+    stack = GemmaStack(model, EXPERT, d.expert_width, modulation)
+    mask = g.weight("suffix.mask", Values(_suffix_mask(suffix, d.query_heads))) if has_state else None
     for i in range(d.layers):
         with g.scope(f"layer.{i}.attention"):
-            normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm.weight")
+            normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm")
             query, key, value = stack.queries_keys_values(g, normed, i, rotary)
             heads = _attention(g, query, key, value, past[i], mask, suffix, d.head_dim)
             x = stack.attention_output(g, heads, x, i)
@@ -46,8 +51,8 @@ def build(g: Graph, model: Model) -> None:
 
     with g.scope("velocity"):
         # The state token has done its part: only the actions' rows are read.
-        rows = g.op("Slice", "action_rows", [x, g.ints(1), g.ints(TO_END), g.ints(0)])
-        rows = rms_norm(g, "norm", rows, model.vector(EXPERT + "norm.weight"))
+        rows = g.op("Slice", "action_rows", [x, g.ints(1), g.ints(TO_END), g.ints(0)]) if has_state else x
+        rows = rms_norm(g, "norm", rows, stack.scale(EXPERT + "norm"))
         rows = _linear_f32(g, model, "action_out_proj", rows)
     v_t = g.named_output("Reshape", "v_t", [rows, g.ints(1, horizon, actions)], "f32", [1, horizon, actions])
     now = g.op("Gather", "step_schedule", [schedule, step], axis=0)
@@ -68,6 +73,21 @@ def _embed_suffix(g: Graph, model: Model, x_t: str, time: str, state: str) -> st
     return g.op("Concat", "tokens", [_linear_f32(g, model, "state_proj", state), tokens], axis=0)
 
 
+def _embed_actions(g: Graph, model: Model, x_t: str) -> str:
+    """One token per action, and nothing else: PI0.5 has the state in its prompt and the time in its norms."""
+    rows = g.op("Reshape", "x_t_rows", [x_t, g.ints(-1, model.config.max_action_dim)])
+    return _linear_f32(g, model, "action_in_proj", rows)
+
+
+def _modulation(g: Graph, model: Model, time: str) -> dict[str, Modulation]:
+    """The step's row of the time table [1, width], taken apart."""
+    norms = model.expert_norms()
+    with g.scope("modulation"):
+        names = [f"{norm.removeprefix(EXPERT)}.{part}" for norm in norms for part in ("scale", "shift", "gate")]
+        values = g.split_op("Split", names, [time], axis=1, num_outputs=len(names))
+    return {norm: Modulation(model.dimensions.expert_width, *values[3 * i : 3 * i + 3]) for i, norm in enumerate(norms)}
+
+
 def _linear_f32(g: Graph, model: Model, name: str, x: str) -> str:
     """A layer that stays in f32: it lies between what is f32 on both sides."""
     weights = [g.weight(f"{name}.{part}", Rows(model[f"{name}.{part}"]), "f32") for part in ("weight", "bias")]
@@ -82,13 +102,13 @@ def _suffix_mask(suffix: int, heads: int) -> np.ndarray:
 
 
 def _attention(
-    g: Graph, query: str, key: str, value: str, past: list[str], mask: str, suffix: int, head_dim: int
+    g: Graph, query: str, key: str, value: str, past: list[str], mask: str | None, suffix: int, head_dim: int
 ) -> str:
     """Attention over the suffix and the prefix. Their scores are joined, the prefix's keys and values never copied."""
     past_key, past_value = (
         g.op("Reshape", f"past_{name}", [cached, g.ints(-1, head_dim)]) for name, cached in zip(("key", "value"), past)
     )
-    own = g.op("Gemm", "scores_suffix", [query, key, mask], transB=1)
+    own = g.op("Gemm", "scores_suffix", [query, key, mask] if mask else [query, key], transB=1)
     seen = g.op("Gemm", "scores_prefix", [query, past_key], transB=1)
     # The suffix comes first: its length is fixed, so that both parts begin at fixed places.
     scores = g.cast("scores_f32", g.op("Concat", "scores", [own, seen], axis=1), "f32")

@@ -16,7 +16,7 @@ def build(g: Graph, model: Model) -> None:
     x = g.cast("prefix_rows_f32", rows, "f32")
     for i in range(d.layers):
         with g.scope(f"layer.{i}.attention"):
-            normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm.weight")
+            normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm")
             last = i == d.layers - 1
             if last:
                 # Only keys and values leave the graph: the rest of the last layer would be computed for nobody.

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..blocks import linear
+from ..config import PI05
 from ..graph import Graph
 from ..model import Model
-from ..sources import Values
+from ..sources import Rows, Values
+
+
+def row_width(model: Model) -> int:
+    """Values of one row: for PI0 what the step adds to every action token, for PI0.5 scale, shift and gate of every norm."""
+    width = model.dimensions.expert_width
+    return 3 * width * len(model.expert_norms()) if model.config.policy == PI05 else width
 
 
 def build(g: Graph, model: Model) -> None:
+    embedding = g.input("time_embedding", "f32", ["steps", model.dimensions.expert_width])
+    last = _modulations(g, model, embedding) if model.config.policy == PI05 else _action_time(g, model, embedding)
+    g.named_output("Gemm", "time_table", last, "f32", ["steps", row_width(model)], transB=1)
+
+
+def _action_time(g: Graph, model: Model, embedding: str) -> list[str]:
+    """The time's half of action_time_mlp_in."""
     width = model.dimensions.expert_width
-    embedding = g.input("time_embedding", "f32", ["steps", width])
     weight = model.vector("action_time_mlp_in.weight")
     # The bias of action_in_proj goes through the action half of action_time_mlp_in, whatever the actions are.
     through = weight[:, :width].astype(np.float64) @ model.vector("action_in_proj.bias").astype(np.float64)
     bias = model.vector("action_time_mlp_in.bias") + through
-    operands = [embedding, g.weight("time.weight", Values(weight[:, width:]), "f32"), g.weight("time.bias", Values(bias), "f32")]
-    g.named_output("Gemm", "time_table", operands, "f32", ["steps", width], transB=1)
+    return [embedding, g.weight("time.weight", Values(weight[:, width:]), "f32"), g.weight("time.bias", Values(bias), "f32")]
+
+
+def _modulations(g: Graph, model: Model, embedding: str) -> list[str]:
+    """The time MLP, then the linear layer of every norm, all of them one product."""
+    x = embedding
+    for name in ("time_mlp_in", "time_mlp_out"):
+        weights = [g.weight(f"{name}.{part}", Rows(model[f"{name}.{part}"]), "f32") for part in ("weight", "bias")]
+        x = g.op("Gemm", name, [x, *weights], transB=1)
+        x = g.op("Mul", f"{name}.silu", [x, g.op("Sigmoid", f"{name}.sigmoid", [x])])
+    norms = model.expert_norms()
+    # A norm scales by one more than its layer says: added here, once, in place of in every step.
+    one = np.repeat(np.float32([1, 0, 0]), model.dimensions.expert_width)
+    biases = np.concatenate([model.vector(norm + ".dense.bias") + one for norm in norms])
+    weight = Rows(*(model[norm + ".dense.weight"] for norm in norms))
+    return [x, g.weight("norms.weight", weight, "f32"), g.weight("norms.bias", Values(biases), "f32")]

@@ -17,7 +17,7 @@ ACTION = "action"
 def write_config(directory: Path, spec: CheckpointSpec) -> None:
     inputs, outputs = _features(spec)
     config = {
-        "type": "pi0",
+        "type": spec.policy,
         "n_obs_steps": 1,
         "input_features": inputs,
         "output_features": outputs,
@@ -90,6 +90,10 @@ def write_processors(directory: Path, spec: CheckpointSpec) -> None:
         ("relative_actions_processor", relative),
         ("normalizer_processor", normalizer),
     ]
+    if spec.policy == "pi05":
+        # The state is in the prompt, so that normalising comes first.
+        prepare = ("pi05_prepare_state_tokenizer_processor_step", {})
+        before = [*before[:2], *before[5:], prepare, *before[3:5]]
     after = [
         ("unnormalizer_processor", unnormalizer),
         ("absolute_actions_processor", {"enabled": spec.relative}),

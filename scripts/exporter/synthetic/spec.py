@@ -13,9 +13,11 @@ FULL_CAMERAS = (
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """Dimensions and options of one checkpoint. The defaults are those of the published PI0 base model."""
+    """Dimensions and options of one checkpoint. The defaults are those of the published base models: PI0's
+    where the two differ, unless ``policy`` is "pi05"."""
 
     seed: int = 0
+    policy: str = "pi0"
 
     prefix_width: int = 2048
     prefix_mlp: int = 16384
@@ -46,13 +48,13 @@ class CheckpointSpec:
 
     storage: str = "f32"  # f32, bf16, or mixed: bf16 but for what lerobot keeps in f32
     policy_dtype: str = "float32"  # config.json's dtype
-    normalization: str = "MEAN_STD"
+    normalization: str = "MEAN_STD"  # PI0.5's own default is QUANTILES
     relative: bool = False
     exclude_joints: tuple[str, ...] = ("gripper",)
     rename: dict[str, str] = field(default_factory=dict)
     model_prefix: bool = True
     embed_name: str = "lm_head"  # lm_head, embed_tokens, or both
-    old_mlp_names: bool = False  # time_mlp_* in place of action_time_mlp_*
+    old_mlp_names: bool = False  # time_mlp_* in place of action_time_mlp_*; for PI0.5 the other way round
     old_processors: bool = False  # pipelines without the relative and absolute steps
 
     @property
@@ -66,7 +68,7 @@ class CheckpointSpec:
         return [f"joint_{i}.pos" for i in range(self.action_dim - 1)] + ["gripper.pos"]
 
     def problems(self) -> list[str]:
-        """Everything that keeps this from being a PI0 model, in words."""
+        """Everything that keeps this from being a model, in words."""
         found = []
         for name, value in vars(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("seed", "empty_cameras"):
@@ -106,4 +108,8 @@ SIZES = {
 
 def make_spec(size: str, **changes) -> CheckpointSpec:
     """The named size with the given fields replaced; ``None`` leaves a field as it is."""
-    return replace(SIZES[size], **{name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes.get("policy") == "pi05":
+        # The prompt holds the state, which takes tokens, and a normalisation that bounds it.
+        changes = {"normalization": "QUANTILES", "max_tokens": 200, **changes}
+    return replace(SIZES[size], **changes)

@@ -1,4 +1,4 @@
-"""The tensors of a PI0 checkpoint: names, shapes, and how large their random values are.
+"""The tensors of a PI0 or PI0.5 checkpoint: names, shapes, and how large their random values are.
 
 Scales keep activations of order one through the whole depth: a linear map preserves variance, a branch that is added to the
 residual stream is halved, norm weights and biases are small but never zero, so that no term of the model goes untested.
@@ -52,13 +52,15 @@ def _tensors(spec: CheckpointSpec) -> Iterator[TensorSpec]:
     yield from _vision(spec, both + "paligemma.model.")
     yield from _vocabulary(spec, both)
     yield from _gemma(spec, both + "paligemma.model.language_model.", spec.prefix_width, spec.prefix_mlp)
-    yield from _gemma(spec, both + "gemma_expert.model.", spec.expert_width, spec.expert_mlp)
+    pi05 = spec.policy == "pi05"
+    yield from _gemma(spec, both + "gemma_expert.model.", spec.expert_width, spec.expert_mlp, modulated=pi05)
     width = spec.expert_width
-    mlp = "time_mlp" if spec.old_mlp_names else "action_time_mlp"
-    yield from _linear("state_proj", width, spec.max_state_dim)
+    mlp = "time_mlp" if spec.old_mlp_names != pi05 else "action_time_mlp"
+    if not pi05:
+        yield from _linear("state_proj", width, spec.max_state_dim)
     yield from _linear("action_in_proj", width, spec.max_action_dim)
     yield from _linear("action_out_proj", spec.max_action_dim, width)
-    yield from _linear(f"{mlp}_in", width, 2 * width)
+    yield from _linear(f"{mlp}_in", width, width if pi05 else 2 * width)
     yield from _linear(f"{mlp}_out", width, width)
 
 
@@ -92,7 +94,7 @@ def _vision(spec: CheckpointSpec, root: str) -> Iterator[TensorSpec]:
     yield from _linear(root + "multi_modal_projector.linear", spec.prefix_width, width)
 
 
-def _gemma(spec: CheckpointSpec, root: str, width: int, mlp: int) -> Iterator[TensorSpec]:
+def _gemma(spec: CheckpointSpec, root: str, width: int, mlp: int, modulated: bool = False) -> Iterator[TensorSpec]:
     attention = spec.heads * spec.head_dim
     for i in range(spec.layers):
         layer = f"{root}layers.{i}."
@@ -103,9 +105,18 @@ def _gemma(spec: CheckpointSpec, root: str, width: int, mlp: int) -> Iterator[Te
         yield _matrix(layer + "mlp.gate_proj", mlp, width)
         yield _matrix(layer + "mlp.up_proj", mlp, width)
         yield _matrix(layer + "mlp.down_proj", width, mlp, 0.5)
-        yield TensorSpec(layer + "input_layernorm.weight", (width,), NORM)
-        yield TensorSpec(layer + "post_attention_layernorm.weight", (width,), NORM)
-    yield TensorSpec(root + "norm.weight", (width,), NORM)
+        yield from _rms_norm(layer + "input_layernorm", width, modulated)
+        yield from _rms_norm(layer + "post_attention_layernorm", width, modulated)
+    yield from _rms_norm(root + "norm", width, modulated)
+
+
+def _rms_norm(name: str, width: int, modulated: bool) -> Iterator[TensorSpec]:
+    if modulated:
+        # Scale, shift and gate from the time. A bias of order one keeps branches from being shut off by their gates.
+        yield _matrix(name + ".dense", 3 * width, width, 0.5)
+        yield TensorSpec(name + ".dense.bias", (3 * width,), 0.5)
+    else:
+        yield TensorSpec(name + ".weight", (width,), NORM)
 
 
 def _matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> TensorSpec:

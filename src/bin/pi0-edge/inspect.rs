@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use pi0_edge::bundle::{GraphName, TensorSpec};
+use pi0_edge::bundle::{GraphName, PromptFormat, TensorSpec};
 use pi0_edge::{Bundle, Manifest, Result, Verify};
 
 use crate::output::{self, Format};
@@ -62,8 +62,13 @@ fn text(m: &Manifest) -> String {
     line(
         "prompt",
         format!(
-            "at most {} tokens; default {:?}",
+            "at most {} tokens{}; default {:?}",
             m.prompt.max_tokens,
+            match m.prompt.format {
+                PromptFormat::Pi05State => ", the state in the prompt",
+                PromptFormat::Pi05PaddedState => ", the padded state in the prompt",
+                _ => "",
+            },
             m.prompt.default.as_deref().unwrap_or("none")
         ),
     );
