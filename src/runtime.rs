@@ -1,6 +1,6 @@
 //! The real-time runtime: inference on a thread of its own, and handles for the threads on either side of it.
 //!
-//! [`Runtime::start`] takes a policy (anything that is an [`Engine`](crate::realtime::engine::Engine)) and returns
+//! [`Runtime::start`] takes a policy (anything that is an [`Engine`]) and returns
 //! three things: the [`Runtime`], for its owner; an [`ObservationWriter`], for the thread that has the sensors; and a
 //! [`Controller`], for the control loop. Observations and chunks are handed over through wait-free cells that keep
 //! the latest only; commands and events, which are not real-time, go through channels.
