@@ -56,7 +56,7 @@ fn the_state_in_the_prompt_allocates_nothing() {
     let mut policy = load(&tiny_pi05()).unwrap();
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     scene.with(|o| {
-        let options = InferOptions { noise: Noise::Seed(0), num_steps: Some(4) };
+        let options = InferOptions { noise: Noise::Seed(0), num_steps: Some(4), guidance: None };
         policy.infer(o, &options).unwrap();
         let mut state = scene.state.clone();
         let mut lengths = [usize::MAX, 0];

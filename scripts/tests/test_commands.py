@@ -77,7 +77,10 @@ def medium(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_halfway(medium, tmp_path, stop):
     command = [sys.executable, str(SCRIPTS / "export.py"), str(medium), str(tmp_path / "bundle")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell's background job ignores SIGINT, and so do its children unless they are told otherwise.
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".bundle.*/prefix_prefill.onnx.data")):
         assert process.poll() is None and time.monotonic() < deadline

@@ -373,7 +373,7 @@ impl Policy {
 
     /// Whether `prompt` can be used: tokenises it, which the next chunk then need not.
     pub(crate) fn check_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.tokenizer.encode(Some(prompt)).map(|_| ())
+        self.tokenizer.encode(Some(prompt), self.pipeline.state_mut()).map(|_| ())
     }
 
     pub(crate) fn denoise_step(&mut self, step: usize) -> Result<()> {

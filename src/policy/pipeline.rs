@@ -17,7 +17,7 @@ use crate::policy::rope;
 use crate::session::{Environment, Graph, GraphOptions, TensorId, Tensors};
 
 /// Most Euler steps a chunk can have; tables are made for this many.
-pub const MAX_NUM_STEPS: usize = 256;
+pub const MAX_NUM_STEPS: usize = 64;
 
 /// The loaded graphs and everything they read and write.
 pub struct Pipeline {
