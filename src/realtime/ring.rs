@@ -21,7 +21,10 @@ struct Shared {
 
 /// The half that writes. One thread at a time, by `&mut`.
 #[derive(Debug)]
-pub(super) struct RingWriter(Arc<Shared>);
+pub(super) struct RingWriter {
+    shared: Arc<Shared>,
+    written: u64,
+}
 
 /// The half that looks; any number, anywhere.
 #[derive(Debug, Clone)]
@@ -32,28 +35,28 @@ pub(super) fn ring(slots: usize, words: usize) -> (RingWriter, RingView) {
     let slot =
         |_| Slot { sequence: AtomicU64::new(0), words: (0..words).map(|_| AtomicU32::new(0)).collect() };
     let shared = Arc::new(Shared { slots: (0..slots).map(slot).collect(), written: AtomicU64::new(0) });
-    (RingWriter(Arc::clone(&shared)), RingView(shared))
+    (RingWriter { shared: Arc::clone(&shared), written: 0 }, RingView(shared))
 }
 
 impl RingWriter {
     /// Writes one record. What `words` does not fill stays zero; what does not fit is cut off. RT-safe.
     #[inline]
     pub(super) fn push(&mut self, words: impl Iterator<Item = u32>) {
-        // Relaxed, because only this thread writes it.
-        let n = self.0.written.load(Ordering::Relaxed);
-        let slot = &self.0.slots[(n % self.0.slots.len() as u64) as usize];
+        let n = self.written;
+        self.written += 1;
+        let slot = &self.shared.slots[(n % self.shared.slots.len() as u64) as usize];
         // Relaxed, then the fence: Release orders "odd" before every word below, so that whoever sees one of the
         // words sees that the slot is being written.
         slot.sequence.store(2 * n + 1, Ordering::Relaxed);
         fence(Ordering::Release);
         for (word, value) in slot.words.iter().zip(words.chain(std::iter::repeat(0))) {
-            // Relaxed, because the fence before and the store after order them.
+            // Relaxed, because the fence before and the count after order them.
             word.store(value, Ordering::Relaxed);
         }
-        // Release, because whoever sees this number must see all the words.
-        slot.sequence.store(2 * (n + 1), Ordering::Release);
-        // Release, so that a view that counts this record finds it in its slot.
-        self.0.written.store(n + 1, Ordering::Release);
+        // Relaxed, because a view looks at this record only once it has seen it counted, below.
+        slot.sequence.store(2 * (n + 1), Ordering::Relaxed);
+        // Release, so that a view that counts this record sees all of it.
+        self.shared.written.store(n + 1, Ordering::Release);
     }
 }
 
@@ -75,8 +78,9 @@ impl RingView {
     fn record(&self, n: u64) -> Option<Vec<u32>> {
         let slot = &self.0.slots[(n % self.0.slots.len() as u64) as usize];
         let expected = 2 * (n + 1);
-        // Acquire, because the words of this record must be seen if its number is.
-        if slot.sequence.load(Ordering::Acquire) != expected {
+        // Relaxed, because the record was counted, which shows at least this number and these words; a later number
+        // that is missed here is seen below.
+        if slot.sequence.load(Ordering::Relaxed) != expected {
             return None;
         }
         // Relaxed, because the fence below orders them before the second look at the number.
@@ -132,18 +136,23 @@ mod loom_model {
     /// value the memory model lets each load see.
     #[test]
     fn no_torn_record_is_seen() {
-        loom::model(|| {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new([0u32; 3]));
+        let seen_inside = seen.clone();
+        loom::model(move || {
             let (mut writer, view) = ring(1, 2);
-            let thread = loom::thread::spawn(move || {
-                for n in 1..=2 {
-                    writer.push([n, n].into_iter());
-                }
-            });
-            for record in view.records() {
+            writer.push([1, 1].into_iter());
+            let thread = loom::thread::spawn(move || writer.push([2, 2].into_iter()));
+            let records = view.records();
+            for record in &records {
                 assert_eq!(record[0], record[1], "torn");
             }
+            let which = records.first().map_or(0, |record| record[0]);
+            seen_inside.lock().unwrap()[which as usize] += 1;
             thread.join().unwrap();
             assert_eq!(view.records(), [[2, 2]]);
         });
+        let seen = *seen.lock().unwrap();
+        eprintln!("loom: looks that saw nothing, the old record, the new one: {seen:?}");
+        assert!(seen.iter().all(|n| *n > 0), "not every case was explored: {seen:?}");
     }
 }

@@ -57,10 +57,10 @@ impl Waiter {
     /// Sleeps until notified or until `deadline`; true if notified. Returns at once if a notification is pending.
     pub fn wait(&mut self, deadline: Option<Timestamp>) -> bool {
         loop {
-            // Acquire on failure, because the failure is a permit: see what its notifier did before. Success says
-            // nothing about other threads' data, so Relaxed is enough there.
-            let seen = self.futex.word.compare_exchange(IDLE, WAITING, Ordering::Relaxed, Ordering::Acquire);
-            if seen.is_ok() {
+            // Relaxed both ways, because nothing is taken here: a permit that makes this fail is taken below.
+            let asleep =
+                self.futex.word.compare_exchange(IDLE, WAITING, Ordering::Relaxed, Ordering::Relaxed);
+            if asleep.is_ok() {
                 // The kernel compares the word under its own lock before it puts the thread to sleep, so a notify
                 // between the exchange above and this call is seen here.
                 self.futex.wait_while(WAITING, deadline);
