@@ -25,8 +25,9 @@ while [ $# -gt 0 ]; do
 done
 
 # One connection for everything: one password at most.
-options=() terminal=() shell=()
+options=() terminal=() shell=() progress=()
 [ ! -t 0 ] || terminal=(-t)
+[ ! -t 1 ] || progress=(--info=progress2)
 if [ -z "$dry_run" ]; then
     sockets=$(mktemp -d)
     options=(-o ControlMaster=auto -o "ControlPath=$sockets/%C" -o ControlPersist=60)
@@ -59,9 +60,9 @@ remote "pi0-edge doctor" || say "doctor found something in the way: see above"
 
 for bundle in "${bundles[@]}"; do
     place=/var/lib/pi0-edge/bundles/$(basename "$bundle")
-    remote "sudo install -d -o \"\$(id -un)\" $(quoted "$place")"
+    remote "sudo mkdir -p $(quoted "$place") && sudo chown -R \"\$(id -un)\" $(quoted "$place")"
     if [ -n "$rsync" ]; then
-        run rsync -rtL --delete --info=progress2 "${shell[@]}" "$bundle/" "$host:$place/"
+        run rsync -rtLs --delete "${progress[@]}" "${shell[@]}" "$bundle/" "$host:$place/"
     else
         run scp -q -r "${options[@]}" "$bundle" "$host:$(dirname "$place")/"
     fi

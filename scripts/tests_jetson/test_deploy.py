@@ -60,7 +60,7 @@ def test_bundle(machine, deploy, project, rsync):
         (machine.root / "log.rsync").touch()
     deploy("--bundle", project / "pick bottle")
     place = "/var/lib/pi0-edge/bundles/pick bottle"
-    assert remote(machine)[-3:] == [f"sudo install -d -o \"$(id -un)\" '{place}'",
+    assert remote(machine)[-3:] == [f"sudo mkdir -p '{place}' && sudo chown -R \"$(id -un)\" '{place}'",
                                     f"sudo chown -R root:root '{place}' && sudo chmod -R u=rwX,go=rX '{place}'",
                                     f"sudo /usr/lib/pi0-edge/prepare '{place}'"]
     assert len(machine.calls("rsync")) == rsync and len(machine.calls("scp")) == 2 - rsync
