@@ -1,5 +1,8 @@
 //! `pi0-edge bench`: latency by stage.
 
+mod device;
+mod figures;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +17,25 @@ use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
 use crate::output;
 
-/// Arguments of `bench`.
+/// Arguments of `bench`: of one of its kinds, or of the plain one.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    kind: Option<Kind>,
+    #[command(flatten)]
+    stages: Option<StageArgs>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Kind {
+    /// Measure all there is to know on the robot's own computer, and write a report
+    Device(device::Args),
+}
+
+/// Arguments of the plain `bench`.
+#[derive(clap::Args, Debug)]
+struct StageArgs {
     #[command(flatten)]
     load: LoadOptions,
     /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
@@ -81,6 +100,14 @@ struct Report {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
+    match (&args.kind, &args.stages) {
+        (Some(Kind::Device(args)), _) => device::run(args),
+        (None, Some(args)) => stages(args),
+        (None, None) => Err(Error::new(ErrorKind::InvalidArgument, "name a bundle; bench --help has examples")),
+    }
+}
+
+fn stages(args: &StageArgs) -> Result<()> {
     let mut policy = args.load.load()?;
     let observation = match &args.observation {
         Some(dir) => StoredObservation::read(dir)?,
@@ -97,7 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {
+fn measure(args: &StageArgs, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {
     let options = InferOptions { num_steps: args.num_steps, ..InferOptions::default() };
     let iterations = args.iterations as usize;
     observation.with(|o| {

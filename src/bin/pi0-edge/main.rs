@@ -14,6 +14,7 @@ mod observation;
 mod options;
 mod output;
 mod run;
+mod synthesize;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Verb {
     Doctor(doctor::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
+    /// Make a full-size bundle with random weights, to measure with
+    Synthesize(synthesize::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             Err(e) => Err(e),
         },
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

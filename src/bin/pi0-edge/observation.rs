@@ -76,6 +76,11 @@ impl StoredObservation {
         StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
     }
 
+    /// How many cameras it has frames of.
+    pub fn cameras(&self) -> usize {
+        self.images.len()
+    }
+
     /// Lends the observation to `use_it`.
     pub fn with<T>(&self, use_it: impl FnOnce(&Observation<'_>) -> Result<T>) -> Result<T> {
         let frames = self
