@@ -26,12 +26,13 @@ fn text(bytes: &[u8]) -> String {
 fn bench(bundle: &Path, machine: &Path, output: &Path, more: &[&str]) -> Output {
     let mut command = pi0_edge();
     command.args(["bench", "device"]).arg(bundle).arg("--root").arg(machine).arg("--output").arg(output);
-    command.args(["--minutes", "0.05", "--settle-limit", "0.5", "--idle", "0.4", "--threads", "1"]).args(more);
+    command.args(["--minutes", "0.05", "--settle-limit", "0.5", "--threads", "1"]).args(more);
     command.output().expect("the program starts")
 }
 
 fn json(path: PathBuf) -> Value {
-    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    serde_json::from_slice(&std::fs::read(&path).unwrap())
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 fn assert_ok(output: &Output) {
@@ -65,7 +66,7 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
     let stop = AtomicBool::new(false);
     let ran = std::thread::scope(|scope| {
         scope.spawn(|| change_values(&machine, &stop));
-        let more = ["--export-times", times.to_str().unwrap(), "--control-rate", "30"];
+        let more = ["--export-times", times.to_str().unwrap(), "--control-rate", "30", "--idle", "0.4"];
         let ran = bench(&tiny(), &machine.real("/"), &output, &more);
         stop.store(true, Ordering::Relaxed);
         ran
@@ -133,7 +134,8 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
 #[test]
 fn without_sensors_the_report_says_so() {
     let (machine, dir) = (Machine::empty(), tempfile::tempdir().unwrap());
-    let ran = bench(&tiny(), &machine.real("/"), &dir.path().join("r"), &["--format", "json", "--idle", "0"]);
+    let more = ["--format", "json", "--idle", "0"];
+    let ran = bench(&tiny(), &machine.real("/"), &dir.path().join("r"), &more);
     assert_ok(&ran);
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert!(report["figures"]["power"].is_null() && report["figures"]["after_idle"].is_null());

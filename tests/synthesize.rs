@@ -16,7 +16,8 @@ fn templates() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let template = dir.path().join("pi0-fp32");
     fs::create_dir(&template).unwrap();
-    let mut manifest: Value = serde_json::from_slice(&fs::read(tiny().join("manifest.json")).unwrap()).unwrap();
+    let mut manifest: Value =
+        serde_json::from_slice(&fs::read(tiny().join("manifest.json")).unwrap()).unwrap();
     let mut weights = json!({});
     let files = manifest["files"].as_object_mut().unwrap();
     files.retain(|name, entry| {
@@ -70,7 +71,8 @@ fn the_bundle_is_whole_marked_and_runs() {
     let bundle = Bundle::open(&directory, Verify::Full, &mut |_, _| {}).unwrap();
     assert_eq!(bundle.manifest().source.format, "synthetic");
     assert!(bundle.manifest().source.checkpoint.ends_with("seed 7"));
-    let mut policy = Policy::load(&directory, &PolicyOptions { threads: 1, ..PolicyOptions::default() }).unwrap();
+    let mut policy =
+        Policy::load(&directory, &PolicyOptions { threads: 1, ..PolicyOptions::default() }).unwrap();
     let frame = vec![100; 32 * 24 * 3];
     let frame = pi0_edge::Frame::new(&frame, 32, 24).unwrap();
     let images: Vec<_> = bundle.manifest().cameras.iter().map(|c| (c.name.as_str(), frame)).collect();
@@ -86,7 +88,10 @@ fn the_same_seed_gives_the_same_bytes_and_is_not_written_again() {
     let first = filled(templates.path(), &dir.path().join("a"), &[]);
     let again = filled(templates.path(), &dir.path().join("b"), &[]);
     assert!(data(&first) == data(&again));
-    assert_eq!(fs::read(first.join("manifest.json")).unwrap(), fs::read(again.join("manifest.json")).unwrap());
+    assert_eq!(
+        fs::read(first.join("manifest.json")).unwrap(),
+        fs::read(again.join("manifest.json")).unwrap()
+    );
 
     let written = |d: &Path| fs::metadata(d.join("manifest.json")).unwrap().modified().unwrap();
     let before = written(&first);
@@ -109,10 +114,12 @@ fn runs_lie_where_the_recipe_says_and_gaps_are_zero() {
     for (name, file) in recipe["files"].as_object().unwrap() {
         let bytes = fs::read(directory.join(name)).unwrap();
         assert_eq!(bytes.len() as u64, file["size"].as_u64().unwrap());
-        let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let values: Vec<f32> =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         let mut end = 0;
         for run in file["runs"].as_array().unwrap() {
-            let (at, count) = (run["offset"].as_u64().unwrap() as usize / 4, run["count"].as_u64().unwrap() as usize);
+            let (at, count) =
+                (run["offset"].as_u64().unwrap() as usize / 4, run["count"].as_u64().unwrap() as usize);
             assert!(values[end..at].iter().all(|&v| v == 0.0), "{name}: the gap before {at}");
             let constant = run["std"] == 0.0;
             assert!(values[at..at + count].iter().all(|&v| if constant { v == 1.0 } else { v.abs() < 0.1 }));
@@ -144,7 +151,8 @@ fn what_is_in_the_way_is_told() {
     let path = templates.path().join("pi0-fp32/weights.json");
     let mut recipe: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let whole = recipe.clone();
-    let edit = |recipe: &mut Value, key: &str, value: Value| recipe["files"]["denoise_step.onnx.data"][key] = value;
+    let edit =
+        |recipe: &mut Value, key: &str, value: Value| recipe["files"]["denoise_step.onnx.data"][key] = value;
     edit(&mut recipe, "size", (1u64 << 60).into());
     write_json(&path, &recipe);
     fails(&dir.path().join("x"), &[], "GB free and the weights take");

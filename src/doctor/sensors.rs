@@ -92,7 +92,8 @@ impl Sensors {
     pub fn read(&self) -> Sample {
         let values = |sensors: &[Sensor]| sensors.iter().map(Sensor::read).collect();
         let rails: Vec<Option<f64>> = self.rails.iter().map(Rail::read).collect();
-        let parts: Vec<_> = self.rails.iter().zip(&rails).filter(|(r, _)| r.in_total).map(|(_, w)| *w).collect();
+        let parts: Vec<_> =
+            self.rails.iter().zip(&rails).filter(|(r, _)| r.in_total).map(|(_, w)| *w).collect();
         let total = if parts.is_empty() { None } else { parts.into_iter().sum() };
         let throttled: Vec<f64> = self.throttling.iter().filter_map(Sensor::read).collect();
         Sample {

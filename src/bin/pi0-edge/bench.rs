@@ -103,7 +103,9 @@ pub fn run(args: &Args) -> Result<()> {
     match (&args.kind, &args.stages) {
         (Some(Kind::Device(args)), _) => device::run(args),
         (None, Some(args)) => stages(args),
-        (None, None) => Err(Error::new(ErrorKind::InvalidArgument, "name a bundle; bench --help has examples")),
+        (None, None) => {
+            Err(Error::new(ErrorKind::InvalidArgument, "name a bundle; bench --help has examples"))
+        }
     }
 }
 

@@ -65,7 +65,10 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 }
 
 fn not_negative(text: &str) -> std::result::Result<f64, String> {
-    text.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0).ok_or_else(|| "must not be negative".into())
+    text.parse()
+        .ok()
+        .filter(|v: &f64| v.is_finite() && *v >= 0.0)
+        .ok_or_else(|| "must not be negative".into())
 }
 
 /// How often a chunk after idleness is measured.
@@ -101,7 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
     let facts = facts(&policy, &stored);
     let (latency, is) = summary.stage("chunk").map(|f| f.planning()).unwrap_or((f64::NAN, "unknown"));
     let verdict = Verdict::of(latency, is, facts.action_horizon, args.control_rate);
-    let report = Report { environment, policy: facts, summary, verdict, chunks: measured.steady, series, when };
+    let report =
+        Report { environment, policy: facts, summary, verdict, chunks: measured.steady, series, when };
     report.write(&directory)?;
     if let Some(path) = &args.export_times {
         let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot write {}", path.display()), e);
@@ -137,7 +141,12 @@ fn facts(policy: &Policy, stored: &StoredObservation) -> PolicyFacts {
         action_dim: m.action.dim,
         cameras: stored.cameras(),
         prefix_len: policy.prefix_len(),
-        bundle: policy.bundle().root().file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default(),
+        bundle: policy
+            .bundle()
+            .root()
+            .file_name()
+            .map(|f| f.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         random_weights: m.source.format == "synthetic",
     }
 }

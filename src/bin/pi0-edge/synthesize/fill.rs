@@ -26,12 +26,7 @@ const WRITERS: usize = 2;
 const SPARE: u64 = 256 << 20;
 
 /// Makes `directory` the filled template, in place of an older one; calls `progress` with the bytes written so far.
-pub fn fill(
-    template: &Template,
-    directory: &Path,
-    seed: u64,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
+pub fn fill(template: &Template, directory: &Path, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let parent = directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|e| cannot("create", parent, e))?;
     expect_space(parent, template.bytes())?;

@@ -63,9 +63,10 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
         return Ok(given.to_path_buf());
     }
     let executable = std::env::current_exe().unwrap_or_default();
-    let above = executable.ancestors().skip(1).flat_map(|dir| {
-        [dir.join("share/pi0-edge/templates"), dir.join("target/templates")]
-    });
+    let above = executable
+        .ancestors()
+        .skip(1)
+        .flat_map(|dir| [dir.join("share/pi0-edge/templates"), dir.join("target/templates")]);
     above.into_iter().find(|dir| dir.is_dir()).ok_or_else(|| {
         let text = "no templates of full-size bundles are installed; in a checkout, make them by \
                     .venv/bin/python scripts/make_templates.py target/templates";

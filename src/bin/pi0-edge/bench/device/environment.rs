@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use pi0_edge::Policy;
-use pi0_edge::doctor::{BundleFacts, Facts, Options, Severity, diagnose};
+use pi0_edge::doctor::{BundleFacts, Facts, Finding, Group, Options, Severity, diagnose};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -31,9 +31,10 @@ pub fn gather(policy: &Policy, load: &LoadOptions, root: &Path) -> Environment {
     let options = Options { ort_library: Some(library.to_path_buf()), ..Options::default() };
     let facts = Facts::gather(root, &env, &options);
     let report = diagnose(&facts, Some(&BundleFacts::read(policy.bundle().root())), None);
-    let bad = |severity| matches!(severity, Severity::Error | Severity::Warning);
-    let findings =
-        report.findings.iter().filter(|f| bad(f.severity) && !(recorded && f.code.as_str().starts_with("ort")));
+    // The library was loaded here, and is none of the recorded tree's.
+    let elsewhere = |f: &&Finding| recorded && f.code.group() == Group::OnnxRuntime;
+    let bad = |f: &&Finding| matches!(f.severity, Severity::Error | Severity::Warning);
+    let findings = report.findings.iter().filter(bad).filter(|f| !elsewhere(f));
     let findings = findings.map(|f| format!("{}: {}", f.severity.as_str(), f.message)).collect();
 
     let lasting = [
@@ -99,7 +100,14 @@ fn software(policy: &Policy, facts: &Facts) -> Lines {
 /// What the command line and the bundle say, as `bench` describes them.
 fn run(policy: &Policy, load: &LoadOptions) -> Lines {
     const ELSEWHERE: [&str; 9] = [
-        "pi0_edge", "profile", "onnxruntime", "architecture", "processor", "governor", "kernel", "load_average",
+        "pi0_edge",
+        "profile",
+        "onnxruntime",
+        "architecture",
+        "processor",
+        "governor",
+        "kernel",
+        "load_average",
         "onnxruntime_library",
     ];
     let described = environment::describe(policy, load.threads);
@@ -122,9 +130,9 @@ fn moment(facts: &Facts) -> Lines {
         (format!("clock {}", c.name), format!("{now:.0} MHz of {:.0}{locked}", c.max as f64 / 1e6))
     });
     let memory = &facts.memory;
-    let block = memory.largest_free_block.map(|size| {
-        format!("{} × {} MB", memory.largest_free_blocks, size as f64 / 1048576.0)
-    });
+    let block = memory
+        .largest_free_block
+        .map(|size| format!("{} × {} MB", memory.largest_free_blocks, size as f64 / 1048576.0));
     let swap: u64 = memory.swap.iter().map(|s| s.used).sum();
     let mut lines = vec![
         line("memory available", memory.available.map(gigabytes)),
@@ -189,7 +197,11 @@ impl Environment {
     /// As JSON.
     pub fn json(&self) -> Value {
         let block = |lines: &Lines| -> Value {
-            lines.iter().map(|(n, v)| (n.clone(), Value::from(v.clone()))).collect::<serde_json::Map<_, _>>().into()
+            lines
+                .iter()
+                .map(|(n, v)| (n.clone(), Value::from(v.clone())))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
         };
         let blocks: serde_json::Map<_, _> =
             self.blocks.iter().map(|(name, lines)| ((*name).to_owned(), block(lines))).collect();

@@ -109,7 +109,8 @@ impl Report {
 
     /// Writes every form into `directory`, which is created.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let cannot = |what: &Path, e| Error::with_source(ErrorKind::Io, format!("cannot write {}", what.display()), e);
+        let cannot =
+            |what: &Path, e| Error::with_source(ErrorKind::Io, format!("cannot write {}", what.display()), e);
         std::fs::create_dir_all(directory).map_err(|e| cannot(directory, e))?;
         for (name, content) in [
             ("bench.json", format!("{:#}\n", self.json())),
@@ -153,13 +154,19 @@ fn caveats(report: &Report) -> Vec<String> {
         out.push("Weights are random (weights=random): the times are those of a trained policy, its actions mean nothing.".into());
     }
     if report.environment.recorded {
-        out.push("The machine's files were read from a recorded tree, not from the machine that ran the policy.".into());
+        out.push(
+            "The machine's files were read from a recorded tree, not from the machine that ran the policy."
+                .into(),
+        );
     }
     if cfg!(debug_assertions) {
         out.push("This is a debug build: its figures say nothing.".into());
     }
     if !settling.settled {
-        out.push(format!("The latency had not settled after {:.0} s: figures may not repeat.", settling.seconds));
+        out.push(format!(
+            "The latency had not settled after {:.0} s: figures may not repeat.",
+            settling.seconds
+        ));
     }
     if report.series.names.rails.is_empty() {
         out.push("No power monitor was found: no power and no energy.".into());

@@ -45,8 +45,8 @@ impl Sampler {
             Series { names: sensors.names(), rows }
         };
         let thread = std::thread::Builder::new().name("pi0-sensors".into()).spawn(sample);
-        let thread =
-            thread.map_err(|e| Error::with_source(ErrorKind::Io, "cannot start a thread for the sensors", e))?;
+        let thread = thread
+            .map_err(|e| Error::with_source(ErrorKind::Io, "cannot start a thread for the sensors", e))?;
         Ok(Sampler { stop, thread })
     }
 

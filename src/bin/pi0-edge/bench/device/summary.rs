@@ -65,7 +65,8 @@ impl Summary {
         let stage = |name, value: fn(&Chunk) -> f64| {
             Figures::of(m.steady.iter().map(value)).map(|figures| Stage { name, figures })
         };
-        let steps = Figures::of(m.steps.iter().copied()).map(|figures| Stage { name: "denoise_step", figures });
+        let steps =
+            Figures::of(m.steps.iter().copied()).map(|figures| Stage { name: "denoise_step", figures });
         let stages = [
             stage("preprocess", |c| c.preprocess),
             stage("vision", |c| c.vision),
@@ -96,7 +97,8 @@ impl Summary {
 fn power(m: &Measured, series: &Series) -> Option<Power> {
     let (from, to) = m.steady_span;
     let (mean_w, n) = series.mean(from, to, |s| s.total)?;
-    let idle: Vec<f64> = m.idle_spans.iter().filter_map(|&(f, t)| Some(series.mean(f, t, |s| s.total)?.0)).collect();
+    let idle: Vec<f64> =
+        m.idle_spans.iter().filter_map(|&(f, t)| Some(series.mean(f, t, |s| s.total)?.0)).collect();
     let by_rail = series.names.rails.iter().enumerate().filter_map(|(i, name)| {
         Some((name.clone(), series.mean(from, to, |s| s.rails.get(i).copied().flatten())?.0))
     });
@@ -209,7 +211,10 @@ mod tests {
 
     #[test]
     fn a_handful_of_chunks_tells_no_drift_and_no_percentile() {
-        let summary = Summary::of(&measured(vec![chunk(10.0, 25_000.0), chunk(35.0, 26_000.0)], (10.0, 61.0)), &series());
+        let summary = Summary::of(
+            &measured(vec![chunk(10.0, 25_000.0), chunk(35.0, 26_000.0)], (10.0, 61.0)),
+            &series(),
+        );
         assert!(summary.drift.is_none());
         let chunk = summary.stage("chunk").unwrap();
         assert_eq!((chunk.n, chunk.p50, chunk.max), (2, None, 26_000.0));

@@ -158,7 +158,9 @@ mod tests {
     #[test]
     fn the_words_say_what_the_robot_can_do() {
         let words = |ms| Verdict::of(ms, "maximum", 50, 50.0).words.join(" ");
-        assert!(words(100.0).contains("smoothly: by real-time chunking, with a new chunk every 5 to 45 ticks"));
+        assert!(
+            words(100.0).contains("smoothly: by real-time chunking, with a new chunk every 5 to 45 ticks")
+        );
         assert!(words(600.0).contains("each chunk nearly to its end"), "{}", words(600.0));
         assert!(words(25_000.0).contains("waits 24.00 s between chunks"), "{}", words(25_000.0));
         assert!(words(25_000.0).contains("1.0 Hz, and without standing still 2.0 Hz"), "{}", words(25_000.0));

@@ -45,11 +45,15 @@ fn verdict(out: &mut String, report: &Report) {
 }
 
 /// A table in a frame of its own that scrolls where the page is narrow.
-fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+fn table(out: &mut String, class: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| -> String {
         cells.map(|c| format!("<{tag}>{}</{tag}>", escape(&c))).collect()
     };
-    let _ = write!(out, "<div class=\"wide\"><table><tr>{}</tr>", cells("th", &mut head.iter().map(|h| h.to_string())));
+    let _ = write!(
+        out,
+        "<div class=\"wide\"><table class=\"{class}\"><tr>{}</tr>",
+        cells("th", &mut head.iter().map(|h| h.to_string()))
+    );
     for row in rows {
         let _ = write!(out, "<tr>{}</tr>", cells("td", &mut row.into_iter()));
     }
@@ -57,8 +61,12 @@ fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>
 }
 
 fn stages(out: &mut String, report: &Report) {
-    let _ = write!(out, "<h2>Where the time goes</h2><p class=\"soft\">Steady run of {:.1} minutes, in ms. A percentile \
-        is shown where at least ten values are expected beyond it.</p>", report.summary.seconds / 60.0);
+    let _ = write!(
+        out,
+        "<h2>Where the time goes</h2><p class=\"soft\">Steady run of {:.1} minutes, in ms. A percentile \
+        is shown where at least ten values are expected beyond it.</p>",
+        report.summary.seconds / 60.0
+    );
     let rows = report.summary.stages.iter().map(|s| {
         let f = &s.figures;
         vec![
@@ -72,7 +80,7 @@ fn stages(out: &mut String, report: &Report) {
             ms(f.max),
         ]
     });
-    table(out, &["stage", "n", "min", "p50", "p90", "p99", "p99.9", "max"], rows);
+    table(out, "", &["stage", "n", "min", "p50", "p90", "p99", "p99.9", "max"], rows);
 }
 
 fn starts(out: &mut String, report: &Report) {
@@ -87,7 +95,7 @@ fn starts(out: &mut String, report: &Report) {
             start.read_bytes.map_or("–".into(), |b| format!("{:.2}", b as f64 / 1e9)),
         ]
     });
-    table(out, &["", "verify s", "sessions s", "first chunk ms", "from storage GB"], rows);
+    table(out, "", &["", "verify s", "sessions s", "first chunk ms", "from storage GB"], rows);
     let settling = &s.settling;
     let _ = write!(
         out,
@@ -99,10 +107,17 @@ fn starts(out: &mut String, report: &Report) {
         some_ms(settling.to_ms)
     );
     if let Some(idle) = &s.after_idle {
-        let _ = write!(out, "<p>After idleness: {} to {} ms (n = {}).</p>", ms(idle.min), ms(idle.max), idle.n);
+        let _ =
+            write!(out, "<p>After idleness: {} to {} ms (n = {}).</p>", ms(idle.min), ms(idle.max), idle.n);
     }
     if let Some(d) = &s.drift {
-        let _ = write!(out, "<p>Over the steady run: {} to {} ms, {:+.1} %", ms(d.from_ms), ms(d.to_ms), d.percent);
+        let _ = write!(
+            out,
+            "<p>Over the steady run: {} to {} ms, {:+.1} %",
+            ms(d.from_ms),
+            ms(d.to_ms),
+            d.percent
+        );
         if let Some((zone, start, end, most)) = &d.hottest {
             let _ = write!(out, "; {} from {start:.1} to {end:.1} °C, {most:.1} °C at most", escape(zone));
         }
@@ -134,7 +149,7 @@ fn rates(out: &mut String, report: &Report) {
         .rates
         .iter()
         .map(|r| vec![format!("{} Hz", r.hz), r.inference_delay.to_string(), r.mode.words().to_owned()]);
-    table(out, &["control rate", "delay in ticks", "how it runs"], rows);
+    table(out, "words", &["control rate", "delay in ticks", "how it runs"], rows);
 }
 
 fn plots(out: &mut String, report: &Report) {
@@ -157,28 +172,34 @@ fn plots(out: &mut String, report: &Report) {
         title: "Latency over time".into(),
         x_label: "seconds since the bench began",
         y_label: "ms",
-        curves: vec![Curve { name: "chunk".into(), points: chunks.iter().map(|c| (c.at_s, c.total)).collect() }],
+        curves: vec![Curve {
+            name: "chunk".into(),
+            points: chunks.iter().map(|c| (c.at_s, c.total)).collect(),
+        }],
         from_zero: false,
     };
     out.push_str(&latency.html());
     let rows = &report.series.rows;
     let names = &report.series.names;
-    let sensor = |title: &str, y_label, from_zero, names: &[String], value: &dyn Fn(usize, usize) -> Option<f64>| Plot {
-        title: title.into(),
-        x_label: "seconds since the bench began",
-        y_label,
-        curves: names
-            .iter()
-            .enumerate()
-            .map(|(i, name)| Curve {
-                name: name.clone(),
-                points: (0..rows.len()).filter_map(|r| Some((rows[r].0, value(i, r)?))).collect(),
-            })
-            .filter(|c| !c.points.is_empty())
-            .take(8)
-            .collect(),
-        from_zero,
-    };
+    let sensor =
+        |title: &str, y_label, from_zero, names: &[String], value: &dyn Fn(usize, usize) -> Option<f64>| {
+            Plot {
+                title: title.into(),
+                x_label: "seconds since the bench began",
+                y_label,
+                curves: names
+                    .iter()
+                    .enumerate()
+                    .map(|(i, name)| Curve {
+                        name: name.clone(),
+                        points: (0..rows.len()).filter_map(|r| Some((rows[r].0, value(i, r)?))).collect(),
+                    })
+                    .filter(|c| !c.points.is_empty())
+                    .take(8)
+                    .collect(),
+                from_zero,
+            }
+        };
     let mut rails = names.rails.clone();
     let total = names.total.len() > 1;
     if total {

@@ -6,7 +6,9 @@ use super::{Report, caveats, ms, some_ms};
 
 pub fn render(report: &Report) -> String {
     let (p, s) = (&report.policy, &report.summary);
-    let mut out = String::from("| device | policy | precision | weights | image encoders | observation forward pass | ×N action forward pass (flow) | total | n |\n|---|---|---|---|--:|--:|--:|--:|--:|\n");
+    let mut out = String::from(
+        "| device | policy | precision | weights | image encoders | observation forward pass | ×N action forward pass (flow) | total | n |\n|---|---|---|---|--:|--:|--:|--:|--:|\n",
+    );
     let typical = |stage: &str| s.stage(stage).map_or("–".into(), |f| ms(f.p50.unwrap_or(f.mean)));
     let n = s.stage("chunk").map_or(0, |f| f.n);
     let _ = writeln!(
@@ -45,7 +47,9 @@ pub fn render(report: &Report) -> String {
             ms(f.max)
         );
     }
-    out.push_str("\n| start | verify s | sessions s | first chunk ms | read from storage |\n|---|--:|--:|--:|--:|\n");
+    out.push_str(
+        "\n| start | verify s | sessions s | first chunk ms | read from storage |\n|---|--:|--:|--:|--:|\n",
+    );
     for (name, start) in [("cold", &s.cold), ("warm", &s.warm)] {
         let read = start.read_bytes.map_or("–".into(), |b| format!("{:.2} GB", b as f64 / 1e9));
         let _ = writeln!(

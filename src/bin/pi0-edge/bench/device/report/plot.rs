@@ -75,7 +75,8 @@ fn ticks(from: f64, to: f64, n: usize) -> Vec<f64> {
 /// As many decimals as tell neighbouring ticks apart.
 fn decimals(ticks: &[f64]) -> usize {
     let step = ticks.windows(2).map(|w| w[1] - w[0]).next().unwrap_or(1.0);
-    (0..=6).find(|&d| (step * 10f64.powi(d) - (step * 10f64.powi(d)).round()).abs() < 1e-6).unwrap_or(3) as usize
+    (0..=6).find(|&d| (step * 10f64.powi(d) - (step * 10f64.powi(d)).round()).abs() < 1e-6).unwrap_or(3)
+        as usize
 }
 
 fn axes(svg: &mut String, x: &Scale, y: &Scale, x_label: &str, y_label: &str, y_ticks: &[(f64, String)]) {
@@ -116,7 +117,10 @@ fn linear_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
 }
 
 fn open(title: &str) -> String {
-    format!(r#"<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#, super::escape(title))
+    format!(
+        r#"<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
+        super::escape(title)
+    )
 }
 
 /// The curve's points, reduced to the lowest, the middle and the highest of each column where there are too many.
@@ -152,9 +156,12 @@ impl Plot {
         for (i, curve) in self.curves.iter().enumerate() {
             curve.draw(&mut svg, &x, &y, i);
         }
-        let keys = self.curves.iter().enumerate().filter(|_| self.curves.len() > 1).map(|(i, c)| {
-            format!(r#"<span><i class="key c{i}"></i>{}</span>"#, super::escape(&c.name))
-        });
+        let keys = self
+            .curves
+            .iter()
+            .enumerate()
+            .filter(|_| self.curves.len() > 1)
+            .map(|(i, c)| format!(r#"<span><i class="key c{i}"></i>{}</span>"#, super::escape(&c.name)));
         let legend: String = keys.collect();
         format!("<h3>{}</h3><p class=\"legend\">{legend}</p>{svg}</svg></div>\n", super::escape(&self.title))
     }
@@ -182,7 +189,12 @@ impl Histogram {
     /// Title and drawing, counts on a logarithmic axis so that the tail is seen; nothing without values.
     pub fn html(&self) -> String {
         let marked = self.marks.iter().map(|m| m.1);
-        let (low, high) = self.values.iter().copied().chain(marked).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
+        let (low, high) = self
+            .values
+            .iter()
+            .copied()
+            .chain(marked)
+            .fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
         if self.values.is_empty() {
             return String::new();
         }
@@ -197,7 +209,8 @@ impl Histogram {
         // Half a decade below one, so that a single value is a bar that one can see.
         let decade = |n: f64| n.log10();
         let (x, y) = (Scale::x(from, to), Scale::y(-0.5, decade(most).max(0.3) + 0.1));
-        let labels: Vec<_> = (0..=decade(most) as i32).map(|d| (f64::from(d), 10i64.pow(d as u32).to_string())).collect();
+        let labels: Vec<_> =
+            (0..=decade(most) as i32).map(|d| (f64::from(d), 10i64.pow(d as u32).to_string())).collect();
         let mut svg = open(&self.title);
         axes(&mut svg, &x, &y, self.x_label, "chunks", &labels);
         for (i, &n) in bins.iter().enumerate().filter(|(_, n)| **n > 0) {
@@ -252,7 +265,12 @@ mod tests {
 
     #[test]
     fn every_value_is_in_a_bar() {
-        let histogram = Histogram { title: "t".into(), x_label: "ms", values: vec![1.0, 1.0, 2.0], marks: vec![("p50".into(), 1.0)] };
+        let histogram = Histogram {
+            title: "t".into(),
+            x_label: "ms",
+            values: vec![1.0, 1.0, 2.0],
+            marks: vec![("p50".into(), 1.0)],
+        };
         assert_eq!(histogram.html().matches("class=\"bar\"").count(), 2);
         let none = Histogram { values: vec![], ..histogram };
         assert_eq!(none.html(), "");

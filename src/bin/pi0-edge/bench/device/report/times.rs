@@ -81,7 +81,15 @@ mod tests {
 
     #[test]
     fn records_of_chunks_are_json() {
-        let chunk = Chunk { at_s: 1.5, preprocess: 0.1, vision: 1.0, prefix: 2.0, denoise: 3.0, overhead: 0.2, total: 6.3 };
+        let chunk = Chunk {
+            at_s: 1.5,
+            preprocess: 0.1,
+            vision: 1.0,
+            prefix: 2.0,
+            denoise: 3.0,
+            overhead: 0.2,
+            total: 6.3,
+        };
         let records: serde_json::Value = serde_json::from_str(&times_json(&[chunk, chunk])).unwrap();
         assert_eq!(records.as_array().unwrap().len(), 2);
         assert_eq!((&records[0]["startMs"], &records[0]["latencyMs"]), (&1500.0.into(), &6.3.into()));
