@@ -4,4 +4,5 @@ mod fake;
 mod faults;
 mod lockstep;
 mod rtc;
+mod systemd;
 mod threads;
