@@ -6,8 +6,6 @@
 //! `PI0_READS` sets how many reads (default a million; the published figure is for ten million).
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,45 +14,15 @@ use pi0_edge::Result;
 use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::clock::Timestamp;
 use pi0_edge::realtime::engine::{Engine, Guidance};
+use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
 use pi0_edge::realtime::reading::{Flags, Status};
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::realtime::timeline::TimelineConfig;
 use pi0_edge::runtime::{Controller, Replan, Runtime, RuntimeConfig};
 use pi0_edge::stats::Histogram;
 
-/// Counts allocations by thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // Fails only while the thread's storage is being destroyed.
-    _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Publishes chunks as fast as it can, each of which carries its number in every value.
 struct Flood;
@@ -87,10 +55,10 @@ impl Engine for Flood {
         NUMBER.store(chunk, Ordering::Relaxed);
         GUIDED.fetch_add(u64::from(guidance.is_some()), Ordering::Relaxed);
         match chunk {
-            STEADY => INFERENCE_ALLOCATIONS.store(ALLOCATIONS.get(), Ordering::Relaxed),
+            STEADY => INFERENCE_ALLOCATIONS.store(on_this_thread(), Ordering::Relaxed),
             n if n == STEADY + STEADY_CHUNKS => {
                 let before = INFERENCE_ALLOCATIONS.load(Ordering::Relaxed);
-                INFERENCE_ALLOCATIONS.store(ALLOCATIONS.get() - before, Ordering::Relaxed);
+                INFERENCE_ALLOCATIONS.store(on_this_thread() - before, Ordering::Relaxed);
                 STEADY_SEEN.store(true, Ordering::Release);
             }
             _ => {}
@@ -243,7 +211,7 @@ fn control_loop(
                 std::hint::spin_loop();
             }
         }
-        let allocations = ALLOCATIONS.get();
+        let allocations = on_this_thread();
         let (mut torn, mut chunks, mut last) = (0, 0, 0);
         for i in 0..rounds {
             let before = Timestamp::now();
@@ -269,7 +237,7 @@ fn control_loop(
                 }
             }
         }
-        findings.allocations.store(ALLOCATIONS.get() - allocations, Ordering::Relaxed);
+        findings.allocations.store(on_this_thread() - allocations, Ordering::Relaxed);
         findings.torn.store(torn, Ordering::Relaxed);
         findings.chunks.store(chunks, Ordering::Relaxed);
     }
