@@ -18,7 +18,7 @@ impl clap::Args for Args {
     fn augment_args(command: Command) -> Command {
         let about = "Measure what reading the action costs a control loop, while the policy computes";
         bench::Args::augment_args(command)
-            .subcommand(control::Args::augment_args(Command::new(CONTROL).about(about)))
+            .subcommand(control::Args::augment_args(Command::new(CONTROL)).about(about))
             .args_conflicts_with_subcommands(true)
             .subcommand_negates_reqs(true)
             .disable_help_subcommand(true)

@@ -67,10 +67,8 @@ impl Report<'_> {
             "late": ticks.late,
             "statuses": statuses,
             "realtime": {"control": ticks.obtained, "inference": measured.inference},
-            "wake_histogram_us": {
-                "rows": filled.map(|(us, n)| json!([us, n])).collect::<Vec<_>>(),
-                "overflows": ticks.wake_us.overflows,
-            },
+            "wake_histogram_us": filled.map(|(us, n)| (us.to_string(), json!(n))).collect::<serde_json::Map<_, _>>(),
+            "wake_histogram_overflows": ticks.wake_us.overflows,
             "rate_hz": self.args.rate,
             "duration_s": self.args.duration,
             "load": measured.load,
@@ -90,7 +88,7 @@ impl Report<'_> {
         );
         // Writing to a string cannot fail, here and below.
         _ = match &measured.load {
-            None => writeln!(out, ", nothing else to do"),
+            None => writeln!(out, ", no load beside it"),
             Some(load) => writeln!(
                 out,
                 "; beside it {} threads computing, {:.1} GB/s copied, {:.0} MB/s to the disk",
