@@ -1,41 +1,21 @@
 //! `pi0-edge bench`: latency by stage.
 
-mod device;
-mod figures;
-
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pi0_edge::bundle::Golden;
+use pi0_edge::realtime::probe::allocations;
 use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing};
 use serde_json::{Value, json};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region};
 
 use crate::environment;
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
 use crate::output;
 
-/// Arguments of `bench`: of one of its kinds, or of the plain one.
+/// Arguments of `bench`.
 #[derive(clap::Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
-    #[command(subcommand)]
-    kind: Option<Kind>,
-    #[command(flatten)]
-    stages: Option<StageArgs>,
-}
-
-#[derive(clap::Subcommand, Debug)]
-enum Kind {
-    /// Measure all there is to know on the robot's own computer, and write a report
-    Device(device::Args),
-}
-
-/// Arguments of the plain `bench`.
-#[derive(clap::Args, Debug)]
-struct StageArgs {
     #[command(flatten)]
     load: LoadOptions,
     /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
@@ -55,8 +35,9 @@ struct StageArgs {
     format: Format,
 }
 
+/// What `bench` prints.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Format {
+pub enum Format {
     /// For people
     Text,
     /// A table to paste
@@ -100,24 +81,8 @@ struct Report {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    match (&args.kind, &args.stages) {
-        (Some(Kind::Device(args)), _) => device::run(args),
-        (None, Some(args)) => stages(args),
-        (None, None) => {
-            Err(Error::new(ErrorKind::InvalidArgument, "name a bundle; bench --help has examples"))
-        }
-    }
-}
-
-fn stages(args: &StageArgs) -> Result<()> {
     let mut policy = args.load.load()?;
-    let observation = match &args.observation {
-        Some(dir) => StoredObservation::read(dir)?,
-        None => match Golden::load(policy.bundle())?.as_ref().and_then(|g| g.cases.first()) {
-            Some(case) => StoredObservation::read(&case.observation_path(policy.bundle())?)?,
-            None => StoredObservation::synthetic(policy.manifest()),
-        },
-    };
+    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
     let report = measure(args, &mut policy, &observation)?;
     match args.format {
         Format::Text => output::print(&report.text()),
@@ -126,7 +91,7 @@ fn stages(args: &StageArgs) -> Result<()> {
     }
 }
 
-fn measure(args: &StageArgs, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {
+fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {
     let options = InferOptions { num_steps: args.num_steps, ..InferOptions::default() };
     let iterations = args.iterations as usize;
     observation.with(|o| {
@@ -145,13 +110,12 @@ fn measure(args: &StageArgs, policy: &mut Policy, observation: &StoredObservatio
             Samples::new("overhead", iterations),
         ];
         // Nothing but the policy may allocate between here and the reading of the counter.
-        let region = Region::new(&INSTRUMENTED_SYSTEM);
+        let allocated = allocations::on_this_thread();
         for _ in 0..iterations {
             policy.infer(o, &options)?;
             record(&mut stages, policy.timing());
         }
-        let allocated = region.change();
-        let allocations = allocated.allocations + allocated.reallocations;
+        let allocations = allocations::on_this_thread() - allocated;
         for s in &mut stages {
             s.values.sort_unstable();
         }

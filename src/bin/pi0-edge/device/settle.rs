@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::bench::figures::median;
+use crate::figures::median;
 
 /// Chunks of one window, at least.
 const WINDOW_CHUNKS: usize = 5;

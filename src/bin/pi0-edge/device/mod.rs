@@ -8,10 +8,9 @@ mod settle;
 mod summary;
 mod verdict;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pi0_edge::bundle::Golden;
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 
 use crate::observation::StoredObservation;
@@ -57,7 +56,7 @@ pub struct Args {
     root: PathBuf,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "text")]
-    format: super::Format,
+    format: crate::bench::Format,
 }
 
 fn positive(text: &str) -> std::result::Result<f64, String> {
@@ -95,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let origin = Instant::now();
     let sampler = Sampler::start(&args.root, origin)?;
-    let observation = |policy: &Policy| observation(args.observation.as_deref(), policy);
+    let observation = |policy: &Policy| StoredObservation::read_or_golden(args.observation.as_deref(), policy);
     let (policy, stored, measured) = phases::measure(&plan, &args.load, &observation, origin)?;
     let series = sampler.stop()?;
 
@@ -112,22 +111,12 @@ pub fn run(args: &Args) -> Result<()> {
         std::fs::write(path, report::times_json(&report.chunks)).map_err(cannot)?;
     }
     match args.format {
-        super::Format::Text => output::print(&report.text())?,
-        super::Format::Md => output::print(&report.markdown())?,
-        super::Format::Json => output::print_json(&report.json())?,
+        crate::bench::Format::Text => output::print(&report.text())?,
+        crate::bench::Format::Md => output::print(&report.markdown())?,
+        crate::bench::Format::Json => output::print_json(&report.json())?,
     }
     eprintln!("wrote {}: bench.json, bench.md, trtexec.txt, times.json, report.html", directory.display());
     Ok(())
-}
-
-fn observation(given: Option<&Path>, policy: &Policy) -> Result<StoredObservation> {
-    match given {
-        Some(dir) => StoredObservation::read(dir),
-        None => match Golden::load(policy.bundle())?.as_ref().and_then(|g| g.cases.first()) {
-            Some(case) => StoredObservation::read(&case.observation_path(policy.bundle())?),
-            None => Ok(StoredObservation::synthetic(policy.manifest())),
-        },
-    }
 }
 
 fn facts(policy: &Policy, stored: &StoredObservation) -> PolicyFacts {

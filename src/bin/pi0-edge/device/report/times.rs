@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::Report;
-use crate::bench::device::phases::Chunk;
-use crate::bench::figures::Figures;
+use crate::device::phases::Chunk;
+use crate::figures::Figures;
 
 /// A line of trtexec's form. A percentile that too few values tell is left out; what is added comes last.
 fn line(name: &str, f: &Figures) -> String {

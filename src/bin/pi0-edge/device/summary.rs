@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::phases::{Chunk, Measured, Start};
 use super::sampler::Series;
 use super::settle::Settled;
-use crate::bench::figures::{Figures, median};
+use crate::figures::{Figures, median};
 
 /// A stage's figures, in ms.
 #[derive(Debug, Serialize)]
