@@ -66,7 +66,16 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
     let stop = AtomicBool::new(false);
     let ran = std::thread::scope(|scope| {
         scope.spawn(|| change_values(&machine, &stop));
-        let more = ["--export-times", times.to_str().unwrap(), "--control-rate", "30", "--idle", "0.4"];
+        let more = [
+            "--export-times",
+            times.to_str().unwrap(),
+            "--control-rate",
+            "30",
+            "--idle",
+            "0.4",
+            "--control-seconds",
+            "2",
+        ];
         let ran = bench(&tiny(), &machine.real("/"), &output, &more);
         stop.store(true, Ordering::Relaxed);
         ran
@@ -112,6 +121,9 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
     let series = &report["series"];
     assert_eq!(series["at_s"].as_array().unwrap().len(), series["rails_w"][0].as_array().unwrap().len());
 
+    assert_eq!(report["control"]["reads"], 2000);
+    assert_eq!((&report["control"]["torn"], &report["control"]["allocations"]), (&0.into(), &0.into()));
+
     let records = json(times);
     assert_eq!(records.as_array().unwrap().len() as u64, n);
     for key in ["startMs", "endMs", "visionMs", "prefixMs", "denoiseMs", "latencyMs"] {
@@ -121,11 +133,15 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
     assert!(lines.contains("\nLatency: min = ") && lines.contains(" ms, median = "), "{lines}");
 
     let page = std::fs::read_to_string(output.join("report.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 5, "histogram, latency, power, temperature, clocks");
+    assert_eq!(page.matches("<svg").count(), 6, "wake-ups, histogram, latency, power, temperature, clocks");
     for never in ["<script", "http://", "https://", "<link", "NaN"] {
         assert!(!page.contains(never), "{never}");
     }
     let said = text(&ran.stdout);
+    assert!(
+        said.contains("\nT: 0 (") && said.contains("Beside inference, a control loop at 1 kHz"),
+        "{said}"
+    );
     assert!(said.contains("recorded tree") && said.contains("J a chunk (VDD_IN"), "{said}");
     let table = std::fs::read_to_string(output.join("bench.md")).unwrap();
     assert!(table.starts_with("| device | policy | precision | weights | image encoders |"), "{table}");
@@ -134,11 +150,12 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
 #[test]
 fn without_sensors_the_report_says_so() {
     let (machine, dir) = (Machine::empty(), tempfile::tempdir().unwrap());
-    let more = ["--format", "json", "--idle", "0"];
+    let more = ["--format", "json", "--idle", "0", "--control-seconds", "0"];
     let ran = bench(&tiny(), &machine.real("/"), &dir.path().join("r"), &more);
     assert_ok(&ran);
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert!(report["figures"]["power"].is_null() && report["figures"]["after_idle"].is_null());
+    assert!(report["control"].is_null());
     let page = std::fs::read_to_string(dir.path().join("r/report.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 2);
     assert!(page.contains("No power monitor was found"));

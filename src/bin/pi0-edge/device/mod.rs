@@ -1,6 +1,7 @@
 //! `pi0-edge bench device`: everything about a policy's speed on the machine it is to run on, with a report.
 
 mod environment;
+mod jitter;
 mod phases;
 mod report;
 mod sampler;
@@ -45,6 +46,9 @@ pub struct Args {
     /// Longest wait for the latency to settle
     #[arg(long, value_name = "SECONDS", default_value_t = 120.0, value_parser = not_negative)]
     settle_limit: f64,
+    /// How long a control loop reads actions beside inference, for its jitter; 0 leaves that out
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    control_seconds: u32,
     /// Directory for the reports (default: pi0-edge-bench-DATE here)
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -94,7 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let origin = Instant::now();
     let sampler = Sampler::start(&args.root, origin)?;
-    let observation = |policy: &Policy| StoredObservation::read_or_golden(args.observation.as_deref(), policy);
+    let observation =
+        |policy: &Policy| StoredObservation::read_or_golden(args.observation.as_deref(), policy);
     let (policy, stored, measured) = phases::measure(&plan, &args.load, &observation, origin)?;
     let series = sampler.stop()?;
 
@@ -102,9 +107,17 @@ pub fn run(args: &Args) -> Result<()> {
     let environment = environment::gather(&policy, &args.load, &args.root);
     let facts = facts(&policy, &stored);
     let (latency, is) = summary.stage("chunk").map(|f| f.planning()).unwrap_or((f64::NAN, "unknown"));
+    let jitter = match args.control_seconds {
+        0 => None,
+        seconds => {
+            eprintln!("a control loop beside inference, for {seconds} s");
+            drop(policy);
+            Some(jitter::measure(&args.load, args.observation.clone(), seconds)?)
+        }
+    };
     let verdict = Verdict::of(latency, is, facts.action_horizon, args.control_rate);
-    let report =
-        Report { environment, policy: facts, summary, verdict, chunks: measured.steady, series, when };
+    let chunks = measured.steady;
+    let report = Report { environment, policy: facts, summary, jitter, verdict, chunks, series, when };
     report.write(&directory)?;
     if let Some(path) = &args.export_times {
         let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot write {}", path.display()), e);

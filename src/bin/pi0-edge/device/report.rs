@@ -12,6 +12,7 @@ use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::environment::Environment;
+use super::jitter::Jitter;
 use super::phases::Chunk;
 use super::sampler::Series;
 use super::summary::Summary;
@@ -24,6 +25,7 @@ pub struct Report {
     pub environment: Environment,
     pub policy: PolicyFacts,
     pub summary: Summary,
+    pub jitter: Option<Jitter>,
     pub verdict: Verdict,
     pub chunks: Vec<Chunk>,
     pub series: Series,
@@ -66,6 +68,7 @@ impl Report {
                 "cameras": p.cameras, "prefix_len": p.prefix_len,
             },
             "figures": self.summary,
+            "control": self.jitter.as_ref().map(|j| &j.json),
             "verdict": self.verdict,
             "environment": self.environment.json(),
             "series": self.series_json(),
@@ -144,6 +147,19 @@ fn ms(value: f64) -> String {
 /// The same, where it may be hidden for want of values.
 fn some_ms(value: Option<f64>) -> String {
     value.map_or("–".into(), ms)
+}
+
+/// Nanoseconds as µs, where they may be hidden for want of values.
+fn us(nanos: Option<u64>) -> String {
+    nanos.map_or("–".into(), |ns| format!("{:.1}", ns as f64 / 1e3))
+}
+
+/// The verdict's words, then what the numbers do not say by themselves.
+fn words(report: &Report) -> Vec<String> {
+    let mut out = report.verdict.words.clone();
+    out.extend(report.jitter.iter().flat_map(Jitter::words));
+    out.extend(caveats(report));
+    out
 }
 
 /// What the numbers do not say by themselves.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::plot::{Curve, Histogram, Plot};
-use super::{Report, caveats, escape, ms, some_ms};
+use super::{Report, caveats, escape, ms, some_ms, us};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -27,6 +27,7 @@ pub fn render(report: &Report) -> String {
     stages(&mut out, report);
     starts(&mut out, report);
     rates(&mut out, report);
+    control_loop(&mut out, report);
     plots(&mut out, report);
     environment(&mut out, report);
     out.push_str("</body></html>\n");
@@ -35,8 +36,8 @@ pub fn render(report: &Report) -> String {
 
 fn verdict(out: &mut String, report: &Report) {
     out.push_str("<div class=\"verdict\">");
-    for words in &report.verdict.words {
-        let _ = write!(out, "<p>{}</p>", escape(words));
+    for words in report.verdict.words.iter().cloned().chain(report.jitter.iter().flat_map(|j| j.words())) {
+        let _ = write!(out, "<p>{}</p>", escape(&words));
     }
     out.push_str("</div>\n");
     for caveat in caveats(report) {
@@ -152,6 +153,35 @@ fn rates(out: &mut String, report: &Report) {
     table(out, "words", &["control rate", "delay in ticks", "how it runs"], rows);
 }
 
+fn control_loop(out: &mut String, report: &Report) {
+    let Some(jitter) = &report.jitter else { return };
+    let statuses: Vec<_> = jitter.statuses.iter().map(|(status, n)| format!("{status} {n}")).collect();
+    let _ = write!(
+        out,
+        "<h2>Control loop beside inference</h2><p class=\"soft\">{} reads at 1 kHz on a fixed schedule, in µs. {} \
+         late. Status: {}.</p>",
+        jitter.reads,
+        jitter.late,
+        statuses.join(", ")
+    );
+    let rows = jitter.rows.iter().map(|(name, s)| {
+        let figures = [s.min, s.p50, s.p99, s.p99_9, s.p99_99, s.max].map(us);
+        [vec![(*name).to_owned(), s.count.to_string()], figures.to_vec()].concat()
+    });
+    table(out, "", &["", "n", "min", "p50", "p99", "p99.9", "p99.99", "max"], rows);
+    let histogram = Histogram {
+        title: match jitter.later {
+            0 => "Wake-ups by their lateness".into(),
+            n => format!("Wake-ups by their lateness, and {n} beyond"),
+        },
+        x_label: "µs",
+        y_label: "wake-ups",
+        values: jitter.wake_us.clone(),
+        marks: Vec::new(),
+    };
+    out.push_str(&histogram.html());
+}
+
 fn plots(out: &mut String, report: &Report) {
     let chunks = &report.chunks;
     let marks = report.summary.stage("chunk").map(|f| {
@@ -164,7 +194,8 @@ fn plots(out: &mut String, report: &Report) {
     let histogram = Histogram {
         title: format!("Latency of {} chunks", chunks.len()),
         x_label: "ms",
-        values: chunks.iter().map(|c| c.total).collect(),
+        y_label: "chunks",
+        values: chunks.iter().map(|c| (c.total, 1)).collect(),
         marks: marks.unwrap_or_default(),
     };
     out.push_str(&histogram.html());

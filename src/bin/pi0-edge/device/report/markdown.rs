@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, caveats, ms, some_ms};
+use super::{Report, ms, some_ms, words};
 
 pub fn render(report: &Report) -> String {
     let (p, s) = (&report.policy, &report.summary);
@@ -73,8 +73,15 @@ pub fn render(report: &Report) -> String {
             power.n
         );
     }
+    if let Some(jitter) = &report.jitter {
+        out.push_str("\n| control loop, µs | n | p50 | p99 | p99.9 | max |\n|---|--:|--:|--:|--:|--:|\n");
+        for (name, s) in &jitter.rows {
+            let values = [s.p50, s.p99, s.p99_9, s.max].map(super::us);
+            let _ = writeln!(out, "| {name} | {} | {} |", s.count, values.join(" | "));
+        }
+    }
     out.push('\n');
-    for words in report.verdict.words.iter().chain(&caveats(report)) {
+    for words in words(report) {
         let _ = writeln!(out, "{words}");
     }
     let _ = writeln!(out, "\nEnvironment {} ({}):\n", &report.environment.sha256[..12], report.when);

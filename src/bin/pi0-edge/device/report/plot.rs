@@ -31,7 +31,10 @@ pub struct Curve {
 pub struct Histogram {
     pub title: String,
     pub x_label: &'static str,
-    pub values: Vec<f64>,
+    /// What is counted.
+    pub y_label: &'static str,
+    /// Values, and how often each occurred.
+    pub values: Vec<(f64, u64)>,
     /// Values marked by a line, with what they are.
     pub marks: Vec<(String, f64)>,
 }
@@ -192,7 +195,7 @@ impl Histogram {
         let (low, high) = self
             .values
             .iter()
-            .copied()
+            .map(|v| v.0)
             .chain(marked)
             .fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
         if self.values.is_empty() {
@@ -201,9 +204,9 @@ impl Histogram {
         let space = ((high - low) * 0.02).max(low.abs() * 1e-3).max(1e-9);
         let (from, to) = (low - space, high + space);
         let width = (to - from) / Self::BINS as f64;
-        let mut bins = [0usize; Self::BINS];
-        for value in &self.values {
-            bins[(((value - from) / width) as usize).min(Self::BINS - 1)] += 1;
+        let mut bins = [0u64; Self::BINS];
+        for (value, n) in &self.values {
+            bins[(((value - from) / width) as usize).min(Self::BINS - 1)] += n;
         }
         let most = bins.iter().copied().max().unwrap_or(1) as f64;
         // Half a decade below one, so that a single value is a bar that one can see.
@@ -212,7 +215,7 @@ impl Histogram {
         let labels: Vec<_> =
             (0..=decade(most) as i32).map(|d| (f64::from(d), 10i64.pow(d as u32).to_string())).collect();
         let mut svg = open(&self.title);
-        axes(&mut svg, &x, &y, self.x_label, "chunks", &labels);
+        axes(&mut svg, &x, &y, self.x_label, self.y_label, &labels);
         for (i, &n) in bins.iter().enumerate().filter(|(_, n)| **n > 0) {
             let (left, right) = (x.at(from + i as f64 * width), x.at(from + (i + 1) as f64 * width));
             let top = y.at(decade(n as f64));
@@ -268,7 +271,8 @@ mod tests {
         let histogram = Histogram {
             title: "t".into(),
             x_label: "ms",
-            values: vec![1.0, 1.0, 2.0],
+            y_label: "chunks",
+            values: vec![(1.0, 2), (2.0, 1)],
             marks: vec![("p50".into(), 1.0)],
         };
         assert_eq!(histogram.html().matches("class=\"bar\"").count(), 2);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, caveats, ms, some_ms};
+use super::{Report, ms, some_ms, words};
 
 pub fn render(report: &Report) -> String {
     let (p, s) = (&report.policy, &report.summary);
@@ -87,8 +87,11 @@ pub fn render(report: &Report) -> String {
         }
         out.push('\n');
     }
+    if let Some(jitter) = &report.jitter {
+        out.push_str(&jitter.line);
+    }
     out.push('\n');
-    for words in report.verdict.words.iter().chain(&caveats(report)) {
+    for words in words(report) {
         let _ = writeln!(out, "{words}");
     }
     out
