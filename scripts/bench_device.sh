@@ -40,7 +40,7 @@ done
 output=${output:-pi0-edge-bench-$(date -u +%Y%m%dT%H%M%SZ)}
 
 quoted() { printf '%q ' "$@"; }
-show() { printf '%s\n' "$(quoted "$@")"; }
+show() { local line; line=$(quoted "$@") && printf '%s\n' "${line% }"; }
 
 if [ -n "$host" ]; then
     options=()
