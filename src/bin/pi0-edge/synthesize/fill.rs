@@ -122,7 +122,10 @@ fn fill_all(
             Ok(entries) => entries,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        Ok(joined.collect::<Result<Vec<_>>>()?.concat())
+        let mut entries = joined.collect::<Result<Vec<_>>>()?.concat();
+        // In the same order, whichever thread was faster.
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
     })
 }
 
