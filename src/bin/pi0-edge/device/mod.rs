@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let verdict = Verdict::of(latency, is, facts.action_horizon, args.control_rate);
-    let chunks = measured.steady;
+    let chunks = measured.steady.chunks;
     let report = Report { environment, policy: facts, summary, jitter, verdict, chunks, series, when };
     report.write(&directory)?;
     if let Some(path) = &args.export_times {

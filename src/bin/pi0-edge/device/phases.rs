@@ -52,6 +52,15 @@ pub struct Chunk {
     pub total: f64,
 }
 
+/// Chunks one after the other.
+pub struct Steady {
+    pub chunks: Vec<Chunk>,
+    /// Every Euler step, in ms.
+    pub steps: Vec<f64>,
+    /// From and to, in seconds.
+    pub span: (f64, f64),
+}
+
 /// Everything that was measured.
 pub struct Measured {
     pub cold: Start,
@@ -61,11 +70,7 @@ pub struct Measured {
     pub after_idle: Vec<f64>,
     /// The times of idleness: from and to, in seconds.
     pub idle_spans: Vec<(f64, f64)>,
-    pub steady: Vec<Chunk>,
-    /// Every Euler step of the steady run, in ms.
-    pub steps: Vec<f64>,
-    /// From and to, in seconds.
-    pub steady_span: (f64, f64),
+    pub steady: Steady,
 }
 
 impl Chunk {
@@ -124,8 +129,8 @@ pub fn measure(
             runs.settle(plan.settle_limit)?;
         }
         say(&format!("steady run of {:.1} minutes", plan.steady.as_secs_f64() / 60.0));
-        let (steady, steps, steady_span) = runs.steady(plan.steady)?;
-        measured = Some(Measured { cold, warm, settled, after_idle, idle_spans, steady, steps, steady_span });
+        let steady = runs.steady(plan.steady)?;
+        measured = Some(Measured { cold, warm, settled, after_idle, idle_spans, steady });
         Ok(())
     })?;
     let measured = measured.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "nothing was measured"))?;
@@ -208,13 +213,13 @@ impl Runs<'_> {
         }
     }
 
-    fn steady(&mut self, span: Duration) -> Result<(Vec<Chunk>, Vec<f64>, (f64, f64))> {
+    fn steady(&mut self, span: Duration) -> Result<Steady> {
         let (mut chunks, mut steps) = (Vec::new(), Vec::new());
         let from = self.now();
         while chunks.is_empty() || self.now() - from < span.as_secs_f64() {
             chunks.push(self.chunk()?);
             steps.extend(self.policy.timing().steps.iter().map(|&d| ms(d)));
         }
-        Ok((chunks, steps, (from, self.now())))
+        Ok(Steady { chunks, steps, span: (from, self.now()) })
     }
 }

@@ -98,6 +98,6 @@ mod tests {
 
     #[test]
     fn a_machine_that_swings_never_settles() {
-        assert_eq!(settles(|t| if (t / 2.0) as u64 % 2 == 0 { 10.0 } else { 13.0 }, 200.0), None);
+        assert_eq!(settles(|t| if ((t / 2.0) as u64).is_multiple_of(2) { 10.0 } else { 13.0 }, 200.0), None);
     }
 }

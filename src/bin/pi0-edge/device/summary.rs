@@ -63,10 +63,10 @@ impl Summary {
     /// Of what was measured.
     pub fn of(m: &Measured, series: &Series) -> Self {
         let stage = |name, value: fn(&Chunk) -> f64| {
-            Figures::of(m.steady.iter().map(value)).map(|figures| Stage { name, figures })
+            Figures::of(m.steady.chunks.iter().map(value)).map(|figures| Stage { name, figures })
         };
-        let steps =
-            Figures::of(m.steps.iter().copied()).map(|figures| Stage { name: "denoise_step", figures });
+        let steps = Figures::of(m.steady.steps.iter().copied())
+            .map(|figures| Stage { name: "denoise_step", figures });
         let stages = [
             stage("preprocess", |c| c.preprocess),
             stage("vision", |c| c.vision),
@@ -82,7 +82,7 @@ impl Summary {
             settling: m.settled,
             after_idle: Figures::of(m.after_idle.iter().copied()),
             stages: stages.into_iter().flatten().collect(),
-            seconds: m.steady_span.1 - m.steady_span.0,
+            seconds: m.steady.span.1 - m.steady.span.0,
             power: power(m, series),
             drift: drift(m, series),
         }
@@ -95,7 +95,7 @@ impl Summary {
 }
 
 fn power(m: &Measured, series: &Series) -> Option<Power> {
-    let (from, to) = m.steady_span;
+    let (from, to) = m.steady.span;
     let (mean_w, n) = series.mean(from, to, |s| s.total)?;
     let idle: Vec<f64> =
         m.idle_spans.iter().filter_map(|&(f, t)| Some(series.mean(f, t, |s| s.total)?.0)).collect();
@@ -107,17 +107,17 @@ fn power(m: &Measured, series: &Series) -> Option<Power> {
         mean_w,
         idle_w: (!idle.is_empty()).then(|| idle.iter().sum::<f64>() / idle.len() as f64),
         n,
-        joule_per_chunk: mean_w * (to - from) / m.steady.len() as f64,
+        joule_per_chunk: mean_w * (to - from) / m.steady.chunks.len() as f64,
         by_rail: by_rail.collect(),
     })
 }
 
 fn drift(m: &Measured, series: &Series) -> Option<Drift> {
-    let (from, to) = m.steady_span;
+    let (from, to) = m.steady.span;
     // The first and the last tenth; of a few chunks, no drift is told.
     let seconds = (to - from) / 10.0;
     let between = |from: f64, to: f64| -> Vec<f64> {
-        m.steady.iter().filter(|c| (from..to).contains(&c.at_s)).map(|c| c.total).collect()
+        m.steady.chunks.iter().filter(|c| (from..to).contains(&c.at_s)).map(|c| c.total).collect()
     };
     let (first, last) = (between(from, from + seconds), between(to - seconds, to));
     if first.len().min(last.len()) < 3 {
@@ -146,6 +146,7 @@ mod tests {
     use pi0_edge::doctor::sensors::{Sample, SensorNames};
 
     use super::*;
+    use crate::device::phases::Steady;
 
     fn chunk(at_s: f64, total: f64) -> Chunk {
         Chunk { at_s, preprocess: 0.0, vision: 1.0, prefix: 2.0, denoise: 3.0, overhead: 0.5, total }
@@ -159,9 +160,7 @@ mod tests {
             settled: Settled { settled: true, seconds: 6.0, chunks: 10, from_ms: None, to_ms: None },
             after_idle: vec![],
             idle_spans: vec![(0.0, 9.95)],
-            steady,
-            steps: vec![1.0; 40],
-            steady_span: span,
+            steady: Steady { chunks: steady, steps: vec![1.0; 40], span },
         }
     }
 
