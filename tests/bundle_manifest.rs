@@ -166,7 +166,6 @@ fn contradictions_are_refused_with_their_key() {
         ("/cameras/1/name", json!("observation.images.base"), &["cameras[1].name", "used twice"]),
         ("/cameras/1/name", json!(""), &["cameras[1].name is empty"]),
         ("/rename", json!({"a": ""}), &["rename maps"]),
-        ("/image/antialias", json!(true), &["image.antialias is true"]),
         ("/image/resize", json!("bicubic"), &["unknown variant `bicubic`"]),
         ("/image/pad_value", json!(1e39), &["image.pad_value is not finite"]),
         ("/state/dim", json!(0), &["state.dim is 0"]),
