@@ -85,14 +85,14 @@ def build_manifest(
         "rename": processing.rename,
         "image": {"resize": "bilinear", "antialias": openpi, "pad_value": letterbox_pad, "pad_side": "center"},
         "state": {
-            "name": STATE,
+            "name": "state" if openpi else STATE,
             "dim": config.state_dim,
             "padded_dim": config.max_state_dim,
             "names": None,
             "normalization": processing.state.to_json(),
         },
         "action": {
-            "name": ACTION,
+            "name": "actions" if openpi else ACTION,
             "dim": config.action_dim,
             "padded_dim": config.max_action_dim,
             "names": list(names) if names else None,
