@@ -32,7 +32,7 @@ fn templates() -> tempfile::TempDir {
             runs.extend(second.filter(|run| run["offset"].as_u64().unwrap() + 400 <= size));
             weights[name] = json!({"size": size, "runs": runs});
         } else if !name.starts_with("golden") {
-            fs::copy(tiny().join(&*name), template.join(&*name)).unwrap();
+            fs::copy(tiny().join(name), template.join(name)).unwrap();
         }
         !weights.as_object().unwrap().contains_key(name) && !name.starts_with("golden")
     });
