@@ -10,6 +10,7 @@ mod environment;
 mod graph;
 mod mapped;
 mod tensors;
+mod workers;
 
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};

@@ -13,6 +13,7 @@ mod inspect;
 mod observation;
 mod options;
 mod output;
+mod replay;
 mod run;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ Examples:
   pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
+  pi0-edge replay BUNDLE --episode DIR --rate 200 --rtc --svg trajectory.svg
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
 ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
@@ -50,6 +52,8 @@ enum Verb {
     Check(check::Args),
     /// Measure latency by stage
     Bench(bench::Args),
+    /// Run a recorded episode through the real-time runtime at a given rate
+    Replay(replay::Args),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
     /// Show what a bundle holds
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => match doctor::run(&args) {
             Ok(code) => return code,
             Err(e) => Err(e),

@@ -17,11 +17,16 @@ struct ObservationFile {
     prompt: Option<String>,
 }
 
-struct Image {
-    name: String,
-    data: Vec<u8>,
-    width: u32,
-    height: u32,
+/// A decoded frame, RGB.
+pub struct Image {
+    /// The key it has in observation.json.
+    pub name: String,
+    /// `[height, width, 3]`.
+    pub data: Vec<u8>,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
 }
 
 /// A decoded observation: frames as RGB8.
@@ -74,6 +79,21 @@ impl StoredObservation {
             .collect();
         let prompt = manifest.prompt.default.is_none().then(|| "pick up the object".to_owned());
         StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
+    }
+
+    /// The frames.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.images.iter()
+    }
+
+    /// The state, in robot units.
+    pub fn state(&self) -> &[f32] {
+        &self.state
+    }
+
+    /// The task, if the observation names one.
+    pub fn prompt(&self) -> Option<&str> {
+        self.prompt.as_deref()
     }
 
     /// Lends the observation to `use_it`.
