@@ -142,7 +142,7 @@ fn chunks_out_of_the_bundles_limits_are_rejected_and_counted_and_inference_goes_
     let bundle = copy_of_tiny();
     let manifest = bundle.path().join("manifest.json");
     let mut edited: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
-    edited["action"]["limits"] = serde_json::json!({"min": [-1e-6; 7], "max": [1e-6; 7]});
+    edited["action"]["limits"] = serde_json::json!({"min": vec![-1e-6; 7], "max": vec![1e-6; 7]});
     std::fs::write(&manifest, edited.to_string()).unwrap();
     let prompt = Some("pick up the cube".to_owned());
     let options = EngineOptions { prompt, seed: 1, max_frame: (128, 96) };

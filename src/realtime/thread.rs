@@ -123,7 +123,9 @@ impl ThreadConfig {
         ThreadConfig { realtime: Realtime::Off, ..ThreadConfig::default() }
     }
 
-    /// Applies the measures to the calling thread. Not RT-safe; call it once, before the real-time part.
+    /// Applies the measures to the calling thread: once, before its real-time part.
+    ///
+    /// RT-safe: no. Thread: any.
     pub fn apply(&self) -> Result<Obtained> {
         self.apply_with_workers(&[])
     }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Result};
+use pi0_edge::bundle::Golden;
+use pi0_edge::observation::Preprocessor;
+use pi0_edge::runtime::ObservationSlot;
+use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
 use serde::Deserialize;
 
 /// Largest observation.json read.
@@ -91,9 +94,52 @@ impl StoredObservation {
         &self.state
     }
 
-    /// The task, if the observation names one.
+    /// The one in `directory`; without one, the bundle's first golden case, and where it has none, a made-up one.
+    pub fn read_or_golden(directory: Option<&Path>, policy: &Policy) -> Result<Self> {
+        if let Some(directory) = directory {
+            return Self::read(directory);
+        }
+        match Golden::load(policy.bundle())?.as_ref().and_then(|golden| golden.cases.first()) {
+            Some(case) => Self::read(&case.observation_path(policy.bundle())?),
+            None => Ok(Self::synthetic(policy.manifest())),
+        }
+    }
+
+    /// The task, if it names one.
     pub fn prompt(&self) -> Option<&str> {
         self.prompt.as_deref()
+    }
+
+    /// The width and height that every frame fits into, at least 1 × 1.
+    pub fn largest_frame(&self) -> (u32, u32) {
+        self.images.iter().fold((1, 1), |(w, h), i| (w.max(i.width), h.max(i.height)))
+    }
+
+    /// Checks that this is an observation of the bundle's cameras and state.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`], saying what does not fit.
+    pub fn check(&self, manifest: &Manifest) -> Result<()> {
+        let mut preprocessor = Preprocessor::new(manifest);
+        let mut state = vec![0.0; preprocessor.state_len()];
+        self.with(|o| {
+            preprocessor.select_views(o)?;
+            preprocessor.write_state(o.state, &mut state)
+        })
+    }
+
+    /// Fills all of a slot that has room for the frames; cameras without a frame are absent from it. Allocates nothing.
+    pub fn copy_to(&self, manifest: &Manifest, slot: &mut ObservationSlot) {
+        for (i, camera) in manifest.cameras.iter().enumerate() {
+            let name =
+                |image: &Image| manifest.rename.get(&image.name).unwrap_or(&image.name) == &camera.name;
+            let image = self.images.iter().find(|image| name(image));
+            match image.and_then(|image| Some((image, slot.frame_mut(i, image.width, image.height)?))) {
+                Some((image, frame)) => frame.copy_from_slice(&image.data),
+                None => slot.clear_frame(i),
+            }
+        }
+        slot.state_mut().copy_from_slice(&self.state);
     }
 
     /// Lends the observation to `use_it`.

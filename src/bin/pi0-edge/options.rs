@@ -4,13 +4,17 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pi0_edge::{Policy, PolicyOptions, Result, Verify, Weights};
+use pi0_edge::realtime::thread::Realtime;
+use pi0_edge::{Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Clone, Debug)]
 pub struct LoadOptions {
     /// The bundle's directory
     pub bundle: PathBuf,
+    /// What computes: nothing else does, or it is an error
+    #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
+    pub provider: Provider,
     /// Threads of one operator (default: one per available core)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
@@ -26,6 +30,27 @@ pub struct LoadOptions {
     /// Let worker threads sleep instead of spin inside a run
     #[arg(long)]
     pub no_spin: bool,
+}
+
+/// Command-line form of [`Realtime`].
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum RealtimeOption {
+    /// Fail without
+    Enforce,
+    /// Go on without, and say so
+    Try,
+    /// Ask for nothing
+    Off,
+}
+
+impl From<RealtimeOption> for Realtime {
+    fn from(option: RealtimeOption) -> Realtime {
+        match option {
+            RealtimeOption::Enforce => Realtime::Enforce,
+            RealtimeOption::Try => Realtime::Try,
+            RealtimeOption::Off => Realtime::Off,
+        }
+    }
 }
 
 /// Command-line form of [`Verify`].
@@ -52,6 +77,7 @@ impl LoadOptions {
     /// The library's options.
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
+            provider: self.provider,
             ort_library: self.ort_library.clone(),
             threads: self.threads,
             verify: match self.verify {

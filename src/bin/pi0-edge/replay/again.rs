@@ -11,7 +11,7 @@ use pi0_edge::realtime::engine::Engine;
 use pi0_edge::realtime::reading::Flags;
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::runtime::{Controller, Event, Lockstep, ObservationSlot, ObservationWriter};
-use pi0_edge::{Error, ErrorKind, Result};
+use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
 use super::episode::Episode;
 use super::probe::{Loaded, Probe, Values, lock};
@@ -44,6 +44,7 @@ fn contradiction(what: &str) -> Error {
 
 struct Again<'a> {
     episode: &'a Episode,
+    manifest: Manifest,
     recorded: &'a Trace,
     runtime: Lockstep<Probe>,
     writer: ObservationWriter<ObservationSlot>,
@@ -62,10 +63,10 @@ struct Again<'a> {
 impl<'a> Again<'a> {
     fn new(policy: &Loaded, episode: &'a Episode, recorded: &'a Recorded) -> Result<Self> {
         let num_steps = recorded.settings.num_steps;
-        let dim = {
+        let (dim, manifest) = {
             let mut policy = lock(policy);
             policy.set_num_steps(num_steps)?;
-            policy.action_dim()
+            (policy.action_dim(), policy.policy().manifest().clone())
         };
         if dim != recorded.trace.dim {
             return Err(contradiction("its actions have another width than the bundle's"));
@@ -80,6 +81,7 @@ impl<'a> Again<'a> {
         let recorded = &recorded.trace;
         Ok(Again {
             episode,
+            manifest,
             recorded,
             runtime,
             writer,
@@ -116,7 +118,7 @@ impl<'a> Again<'a> {
         if self.recorded.chunks.get(self.begun).is_some_and(|chunk| chunk.info.captured < next.captured) {
             return Ok(false);
         }
-        self.episode.fill(next.index, self.writer.slot());
+        self.episode.observation(next.index).copy_to(&self.manifest, self.writer.slot());
         let published = self.writer.publish_at(next.now, next.captured);
         published.map_err(|e| contradiction(&e.to_string()))?;
         self.observations += 1;

@@ -16,8 +16,6 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use pi0_edge::observation::Preprocessor;
-use pi0_edge::runtime::ObservationSlot;
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -50,8 +48,6 @@ struct Moment {
     /// Since the first.
     at: Duration,
     observation: StoredObservation,
-    /// For each of the bundle's cameras, which of the observation's images it is.
-    images: Vec<Option<usize>>,
     /// Where it was read from.
     path: PathBuf,
 }
@@ -129,36 +125,19 @@ impl Episode {
                     MAX_FRAME_BYTES >> 30
                 )));
             }
-            moments.push(Moment {
-                at: Duration::from_secs_f64(time - first),
-                observation,
-                images: vec![],
-                path,
-            });
+            moments.push(Moment { at: Duration::from_secs_f64(time - first), observation, path });
         }
         let digest = digest(prompt.as_deref(), &moments);
         Ok(Episode { moments, prompt, digest })
     }
 
-    /// Checks every observation against the bundle, and finds the image of each camera.
+    /// Checks every observation against the bundle.
     ///
     /// # Errors
     /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`], naming the observation and what does not fit.
-    pub fn fit(&mut self, manifest: &Manifest) -> Result<()> {
-        let mut preprocessor = Preprocessor::new(manifest);
-        let mut scratch = vec![0.0; preprocessor.state_len()];
-        for Moment { observation, images, path, .. } in &mut self.moments {
-            let fits = observation.with(|o| {
-                preprocessor.select_views(o)?;
-                preprocessor.write_state(o.state, &mut scratch)
-            });
-            fits.map_err(|e| e.context(path.display()))?;
-            let key = |name: &str| {
-                observation.images().position(|i| manifest.rename.get(&i.name).unwrap_or(&i.name) == name)
-            };
-            *images = manifest.cameras.iter().map(|camera| key(&camera.name)).collect();
-        }
-        Ok(())
+    pub fn check(&self, manifest: &Manifest) -> Result<()> {
+        let check = |m: &Moment| m.observation.check(manifest).map_err(|e| e.context(m.path.display()));
+        self.moments.iter().try_for_each(check)
     }
 
     /// How many observations there are.
@@ -179,23 +158,15 @@ impl Episode {
         self.moments[index].at
     }
 
-    /// Writes observation `index` into `slot`, which has room for it. Allocates nothing.
-    pub fn fill(&self, index: usize, slot: &mut ObservationSlot) {
-        let Moment { observation, images, .. } = &self.moments[index];
-        for (camera, image) in images.iter().enumerate() {
-            let image = image.and_then(|i| observation.images().nth(i));
-            match image.and_then(|i| Some((i, slot.frame_mut(camera, i.width, i.height)?))) {
-                Some((image, frame)) => frame.copy_from_slice(&image.data),
-                None => slot.clear_frame(camera),
-            }
-        }
-        slot.state_mut().copy_from_slice(observation.state());
+    /// Observation `index`.
+    pub fn observation(&self, index: usize) -> &StoredObservation {
+        &self.moments[index].observation
     }
 
     /// Width and height that every frame fits into.
     pub fn max_frame(&self) -> (u32, u32) {
-        let images = self.moments.iter().flat_map(|m| m.observation.images());
-        images.fold((1, 1), |(w, h), i| (w.max(i.width), h.max(i.height)))
+        let frames = self.moments.iter().map(|m| m.observation.largest_frame());
+        frames.fold((1, 1), |(w, h), (width, height)| (w.max(width), h.max(height)))
     }
 }
 

@@ -16,7 +16,7 @@ use pi0_edge::realtime::thread::{Obtained, ThreadConfig};
 use pi0_edge::realtime::wake::{Waiter, wake};
 use pi0_edge::runtime::{Controller, Event, ObservationSlot, ObservationWriter, Runtime, RuntimeStats};
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
-use pi0_edge::{Error, ErrorKind, Result};
+use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
 use super::episode::Episode;
 use super::probe::{Loaded, Probe, Values, lock};
@@ -99,10 +99,10 @@ pub struct Delay {
 
 /// Runs the episode, again and again, for as long as `options` say.
 pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Options) -> Result<Outcome> {
-    let (dim, num_steps) = {
+    let (dim, num_steps, manifest) = {
         let mut policy = lock(policy);
         policy.set_num_steps(settings.num_steps)?;
-        (policy.action_dim(), policy.num_steps())
+        (policy.action_dim(), policy.num_steps(), policy.policy().manifest().clone())
     };
     let period = settings.period_ns();
     let ticks = (options.duration.as_nanos() / u128::from(period)).max(1) as u64;
@@ -120,8 +120,14 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let traced = if options.trace { ticks as usize } else { 0 };
     let mut desk = Desk::new(values, options, start);
     let (control, observations) = thread::scope(|scope| {
-        let sensors =
-            Sensors { writer, episode, start, full_speed: options.full_speed, trace: options.trace };
+        let sensors = Sensors {
+            writer,
+            episode,
+            manifest: &manifest,
+            start,
+            full_speed: options.full_speed,
+            trace: options.trace,
+        };
         let sensors = spawn(scope, "pi0-sensors", || sensors.run(waiter, &stop))?;
         let control = Loop { controller, start, period, ticks, dim, traced };
         let control = spawn(scope, "pi0-control", || control.run(&options.control, &stop));
@@ -286,6 +292,7 @@ fn info(record: &ChunkRecord) -> ChunkInfo {
 struct Sensors<'a> {
     writer: ObservationWriter<ObservationSlot>,
     episode: &'a Episode,
+    manifest: &'a Manifest,
     start: Timestamp,
     full_speed: bool,
     trace: bool,
@@ -308,7 +315,7 @@ impl Sensors<'_> {
                     return Ok(seen);
                 }
                 let captured = Timestamp::now();
-                self.episode.fill(index, self.writer.slot());
+                self.episode.observation(index).copy_to(self.manifest, self.writer.slot());
                 let now = Timestamp::now();
                 let published = self.writer.publish_at(now, captured);
                 published.map_err(|e| Error::new(ErrorKind::Observation, e.to_string()))?;
@@ -341,15 +348,12 @@ impl Loop {
             ..Trace::default()
         });
         let (late, seams, steps) = (Histogram::new(), Histogram::new(), Histogram::new());
-        let (_waker, mut waiter) = wake();
         let (mut reads, mut misses, mut tick) = (0, 0, 0);
         let (mut before, mut known, mut moving) = (vec![0.0; self.dim], false, false);
         let obtained = thread.apply()?;
         while tick < self.ticks && !stop.load(Ordering::Relaxed) {
             let due = self.start.plus(tick * self.period);
-            if Timestamp::now() < due {
-                waiter.wait(Some(due));
-            }
+            due.sleep_until();
             let now = Timestamp::now();
             late.record(now.since(due));
             let reading = self.controller.read_at(now);

@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use pi0_edge::policy::rtc::PrefixSchedule;
 use pi0_edge::realtime::engine::Engine;
-use pi0_edge::realtime::thread::{Realtime, ThreadConfig};
+use pi0_edge::realtime::thread::{MemoryLock, ThreadConfig};
 use pi0_edge::runtime::{EngineOptions, PolicyEngine};
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::environment;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, RealtimeOption};
 use crate::output::{self, Format};
 use episode::Episode;
 use probe::Loaded;
@@ -32,7 +32,7 @@ use recording::{Made, Recorded};
 use report::Run;
 use settings::{Rtc, Settings};
 
-/// How long the control loop's thread outranks the inference thread by, in SCHED_FIFO priorities.
+/// SCHED_FIFO priority of the control loop: above the inference thread's.
 const CONTROL_PRIORITY: i32 = 90;
 
 const EPISODES: &str = "\
@@ -137,6 +137,9 @@ pub struct Args {
     /// CPUs of the inference thread (default: any)
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     cpus: Vec<usize>,
+    /// CPUs of the threads that ONNX Runtime shares the inference thread's work with (default: any)
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    worker_cpus: Vec<usize>,
     /// CPUs of the control loop (default: any)
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     control_cpus: Vec<usize>,
@@ -146,17 +149,6 @@ pub struct Args {
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-}
-
-/// Command-line form of [`Realtime`].
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum RealtimeOption {
-    /// Fail without
-    Enforce,
-    /// Go on without, and say so
-    Try,
-    /// Ask for nothing
-    Off,
 }
 
 fn number(text: &str, low: f64, high: f64) -> std::result::Result<f64, String> {
@@ -180,14 +172,14 @@ fn milliseconds(text: &str) -> std::result::Result<f64, String> {
 pub fn run(args: &Args) -> Result<()> {
     // Cheap to read and likely to be wrong: before the bundle is verified and loaded.
     let recorded = args.recording.as_deref().map(recording::read).transpose()?;
-    let mut episode = Episode::read(&args.episode)?;
+    let episode = Episode::read(&args.episode)?;
     if args.svg.is_some() && args.inject_latency.len() > 1 {
         let text = "--svg draws runs of one latency; give --inject-latency one value";
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
     // Worker threads that spin would take the control loop's CPU.
     let policy = LoadOptions { no_spin: true, ..args.load.clone() }.load()?;
-    episode.fit(policy.manifest())?;
+    episode.check(policy.manifest())?;
     let environment = environment::describe(&policy, args.load.threads);
     let made = made(&policy, &episode, &environment)?;
     match recorded {
@@ -343,15 +335,19 @@ fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::
         let text = format!("{ticks:.0} ticks are too many to keep; at most {}", live::MAX_TRACE);
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
-    let realtime = match args.realtime {
-        RealtimeOption::Enforce => Realtime::Enforce,
-        RealtimeOption::Try => Realtime::Try,
-        RealtimeOption::Off => Realtime::Off,
+    let realtime = args.realtime.into();
+    let inference = ThreadConfig {
+        realtime,
+        cpus: args.cpus.clone(),
+        worker_cpus: args.worker_cpus.clone(),
+        ..ThreadConfig::default()
     };
-    let inference = ThreadConfig { realtime, cpus: args.cpus.clone(), ..ThreadConfig::default() };
     let control = ThreadConfig {
         priority: Some(CONTROL_PRIORITY),
         cpus: args.control_cpus.clone(),
+        // Memory and heap are the process's, and the inference thread has seen to them.
+        lock_memory: MemoryLock::Off,
+        keep_heap: false,
         ..inference.clone()
     };
     let soak = args.soak.map(Duration::from_secs_f64);
