@@ -81,9 +81,7 @@ fn a_live_replay_is_reported_drawn_recorded_and_run_again_bit_by_bit() {
 
     let svg = std::fs::read_to_string(dir.path().join("run.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    for word in
-        ["joint_0.pos", "gripper.pos", "time (s)", "robot units", "with real-time chunking", "<circle"]
-    {
+    for word in ["joint_0.pos", "gripper.pos", "time (s)", "robot units", "with RTC", "<circle"] {
         assert!(svg.contains(word), "{word}");
     }
 

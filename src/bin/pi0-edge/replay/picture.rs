@@ -93,15 +93,18 @@ fn legend(out: &mut String, drawn: &[(&Run, &Trace)]) {
     }
     item(
         "<circle cx=\"12\" r=\"3\" fill=\"#fff\" stroke=\"#222\"/>".into(),
-        "seam: the first action of a new chunk",
+        "seam: first action of a new chunk",
     );
-    item("<rect y=\"-7\" width=\"24\" height=\"14\" fill=\"#f6d8c8\"/>".into(), "held, or nothing to do yet");
+    item(
+        "<rect y=\"-7\" width=\"24\" height=\"14\" fill=\"#f6d8c8\"/>".into(),
+        "held, or nothing to follow yet",
+    );
 }
 
 fn style(run: &Run) -> (&'static str, &'static str) {
     match run.settings.rtc {
-        None => (COLOURS[0], "without real-time chunking"),
-        Some(_) => (COLOURS[1], "with real-time chunking"),
+        None => (COLOURS[0], "without RTC"),
+        Some(_) => (COLOURS[1], "with RTC"),
     }
 }
 
@@ -142,7 +145,7 @@ fn panel(
         top + PANEL / 2.0 - 26.0,
         escaped(name)
     );
-    for v in nice(low, high, 3) {
+    for v in nice(low, high, 4) {
         let _ = writeln!(
             out,
             "<path d=\"M{LEFT} {0:.1}h{1}\" stroke=\"#e6e6e6\"/><text x=\"{2}\" y=\"{3:.1}\" font-size=\"10\" \
