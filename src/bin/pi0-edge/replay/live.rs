@@ -54,8 +54,6 @@ pub struct Options {
 /// What a run showed.
 #[derive(Debug)]
 pub struct Outcome {
-    /// From the first tick to the last.
-    pub seconds: f64,
     /// What the runtime counted.
     pub stats: RuntimeStats,
     /// What the inference thread was given.
@@ -75,6 +73,8 @@ pub struct Outcome {
 pub struct Control {
     /// What it was given.
     pub obtained: Obtained,
+    /// How long all ticks took, read or not.
+    pub seconds: f64,
     /// Reads made.
     pub reads: u64,
     /// Ticks that were due and not read, because the thread was late by a period or more.
@@ -147,7 +147,6 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         let observations = sensors.join().map_err(|_| gone("the sensor thread"))??;
         Ok::<_, Error>((control?, observations))
     })?;
-    let seconds = Timestamp::now().since(start) as f64 / 1e9;
     let (stats, inference) = (runtime.stats(), runtime.realtime().clone());
     // What is finished between here and the end is no part of the run.
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
@@ -164,7 +163,6 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         trace.chunks = desk.chunks;
     }
     Ok(Outcome {
-        seconds,
         stats,
         inference,
         control,
@@ -381,7 +379,8 @@ impl Loop {
             tick = next;
         }
         let (late_ns, seams, steps) = (late.snapshot(), seams.snapshot(), steps.snapshot());
-        Ok((Control { obtained, reads, deadline_misses: misses, late_ns, seams, steps }, trace))
+        let seconds = (tick * self.period) as f64 / 1e9;
+        Ok((Control { obtained, seconds, reads, deadline_misses: misses, late_ns, seams, steps }, trace))
     }
 }
 

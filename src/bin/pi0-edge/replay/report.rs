@@ -28,13 +28,13 @@ fn units(summary: &Summary) -> Value {
 impl Run {
     /// Everything, for programs.
     pub fn json(&self) -> Value {
-        let Outcome { seconds, stats, inference, control, delay, soak, .. } = &self.outcome;
+        let Outcome { stats, inference, control, delay, soak, .. } = &self.outcome;
         let (short, over) = (delay.short_ns.snapshot().summary(), delay.over_ns.snapshot().summary());
         json!({
             "latency_ms": self.settings.latency_ms,
             "rtc": self.settings.rtc,
-            "seconds": seconds,
-            "rate_hz": control.reads as f64 / seconds,
+            "seconds": control.seconds,
+            "rate_hz": control.reads as f64 / control.seconds,
             "deadline_misses": control.deadline_misses,
             "wake_late_ns": control.late_ns.summary(),
             "underruns": stats.control.underruns,
@@ -78,7 +78,7 @@ pub fn table(runs: &[Run]) -> String {
     let unit = |v: Option<u64>| figure(v.map(|v| v as f64 / MILLIONTHS), 4);
     row("", &Run::heading);
     row("control ticks", &|r| r.outcome.control.reads.to_string());
-    row("rate (Hz)", &|r| format!("{:.2}", r.outcome.control.reads as f64 / r.outcome.seconds));
+    row("rate (Hz)", &|r| format!("{:.2}", r.outcome.control.reads as f64 / r.outcome.control.seconds));
     row("deadline misses (ticks)", &|r| r.outcome.control.deadline_misses.to_string());
     row("woken late p50 (µs)", &|r| us(r.outcome.control.late_ns.summary().p50));
     row("           p99 (µs)", &|r| us(r.outcome.control.late_ns.summary().p99));

@@ -41,7 +41,7 @@ impl Sample {
 pub struct Trend {
     /// Which figure.
     pub name: &'static str,
-    /// The first, the last, the lowest and the highest value.
+    /// The first value.
     pub first: f64,
     /// The last value.
     pub last: f64,
