@@ -105,6 +105,10 @@ impl Engine for Checked {
         self.engine.set_prompt(prompt)
     }
 
+    fn max_inference_delay(&self) -> Option<usize> {
+        self.engine.max_inference_delay()
+    }
+
     fn limits(&self) -> Option<Gate> {
         self.engine.limits()
     }

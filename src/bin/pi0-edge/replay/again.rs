@@ -4,7 +4,8 @@
 //! observation and which read of the control loop it was begun after, and for every read which chunk it saw. That
 //! fixes the order of everything that matters, and [`Lockstep`] does it again in that order.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
 use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
 use pi0_edge::realtime::engine::Engine;
@@ -50,6 +51,7 @@ struct Again<'a> {
     writer: ObservationWriter<ObservationSlot>,
     controller: Controller,
     clock: SimulatedClock,
+    finishes_at: Arc<AtomicU64>,
     num_steps: usize,
     values: mpsc::Receiver<Values>,
     /// How much of the recording was done.
@@ -76,6 +78,8 @@ impl<'a> Again<'a> {
         let (sender, values) = mpsc::channel();
         let mut probe = Probe::new(policy);
         probe.chunks = Some(sender);
+        let finishes_at = Arc::new(AtomicU64::new(0));
+        probe.finishes = Some((clock.clone(), Arc::clone(&finishes_at)));
         let (runtime, writer, controller) = Lockstep::new(probe, &config, clock.clone())?;
         let out = Trace { dim, observations: recorded.trace.observations.clone(), ..Trace::default() };
         let recorded = &recorded.trace;
@@ -87,6 +91,7 @@ impl<'a> Again<'a> {
             writer,
             controller,
             clock,
+            finishes_at,
             num_steps,
             values,
             observations: 0,
@@ -181,9 +186,10 @@ impl<'a> Again<'a> {
             return Ok(false);
         }
         (0..self.num_steps).for_each(|_| _ = self.runtime.turn());
-        if !chunk.rejected {
-            self.clock.set(chunk.info.published);
-        }
+        // A rejected chunk has no such time; then it stays as it is.
+        let published = chunk.info.published.max(chunk.info.begun);
+        // Relaxed, because it is read on this thread, by the probe.
+        self.finishes_at.store(published.as_nanos(), Ordering::Relaxed);
         self.runtime.turn();
         let number = chunk.info.number;
         let values = self.values.try_iter().find(|(got, _)| *got == number).map(|(_, values)| values);

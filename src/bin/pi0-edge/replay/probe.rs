@@ -1,11 +1,13 @@
 //! The policy as the replay drives it: slowed down on request, with its chunks kept.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pi0_edge::Result;
 use pi0_edge::realtime::chunk::Gate;
+use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
 use pi0_edge::realtime::engine::{Engine, Guidance};
 use pi0_edge::realtime::wake::Waker;
 use pi0_edge::runtime::{ObservationSlot, PolicyEngine};
@@ -30,13 +32,22 @@ pub struct Probe {
     pub taken: Option<Waker>,
     /// Where finished chunks go. Sending allocates, so only where they are wanted.
     pub chunks: Option<Sender<Values>>,
+    /// Simulated time, and what it is to be once a chunk is finished.
+    pub finishes: Option<(SimulatedClock, Arc<AtomicU64>)>,
     chunk: u64,
 }
 
 impl Probe {
     /// The policy as it is.
     pub fn new(policy: &Loaded) -> Self {
-        Probe { policy: Arc::clone(policy), delay: Duration::ZERO, taken: None, chunks: None, chunk: 0 }
+        Probe {
+            policy: Arc::clone(policy),
+            delay: Duration::ZERO,
+            taken: None,
+            chunks: None,
+            finishes: None,
+            chunk: 0,
+        }
     }
 }
 
@@ -67,6 +78,10 @@ impl Engine for Probe {
         lock(&self.policy).set_prompt(prompt)
     }
 
+    fn max_inference_delay(&self) -> Option<usize> {
+        lock(&self.policy).max_inference_delay()
+    }
+
     fn limits(&self) -> Option<Gate> {
         lock(&self.policy).limits()
     }
@@ -94,6 +109,10 @@ impl Engine for Probe {
 
     fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
         let length = lock(&self.policy).finish(actions)?;
+        if let Some((clock, at)) = &self.finishes {
+            // Relaxed, because it was set by this same thread.
+            clock.set(Timestamp::from_nanos(at.load(Ordering::Relaxed)));
+        }
         if let Some(chunks) = &self.chunks {
             // Nobody listens any more: the run is over.
             _ = chunks.send((self.chunk, actions[..length].to_vec()));

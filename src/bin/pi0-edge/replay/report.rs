@@ -61,7 +61,8 @@ impl Run {
 
 /// A figure of a summary in other units; a dash where there are too few values to say.
 fn figure(value: Option<f64>, digits: usize) -> String {
-    value.map_or("–".into(), |v| format!("{v:.digits$}"))
+    // Adding zero takes the sign off a negative one.
+    value.map_or("–".into(), |v| format!("{:.digits$}", v + 0.0))
 }
 
 /// A table with one column a run, for people.
