@@ -94,6 +94,11 @@ impl StoredObservation {
         &self.state
     }
 
+    /// How many cameras it has frames of.
+    pub fn cameras(&self) -> usize {
+        self.images.len()
+    }
+
     /// The one in `directory`; without one, the bundle's first golden case, and where it has none, a made-up one.
     pub fn read_or_golden(directory: Option<&Path>, policy: &Policy) -> Result<Self> {
         if let Some(directory) = directory {
