@@ -14,6 +14,7 @@ use super::graph_error;
 use super::placement::{self, Placement};
 use super::provider;
 use super::tensors::{Storage, TensorId, Tensors};
+use super::workers::Workers;
 use crate::bundle::{Dtype, GraphSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Provider;
@@ -51,6 +52,7 @@ pub struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     tensors: Option<u64>,
+    workers: Workers,
 }
 
 fn ports(spec: &[crate::bundle::TensorSpec]) -> Result<Vec<Port>> {
@@ -62,6 +64,25 @@ fn ports(spec: &[crate::bundle::TensorSpec]) -> Result<Vec<Port>> {
             Ok(Port { name, label: t.name.clone(), dtype: t.dtype, storage: None, address: 0, bytes: 0 })
         })
         .collect()
+}
+
+/// Adds what to do about an operator that ONNX Runtime has, but not in the bundle's bf16. ONNX Runtime's own message names
+/// the operator and the node.
+fn without_kernel(error: Error, spec: &GraphSpec, provider: Provider) -> Error {
+    let bf16 = spec.inputs.iter().chain(&spec.outputs).any(|t| t.dtype == Dtype::Bf16);
+    if !bf16 || !error.to_string().contains("Could not find an implementation") {
+        return error;
+    }
+    let remedy = match provider {
+        Provider::Cpu => {
+            "which the CPU provider cannot compute: run it with --provider cuda, on a GPU of compute capability 8.0 or \
+             newer, or export it with --precision fp32 or fp16"
+        }
+        Provider::Cuda | Provider::TensorRt => {
+            "which this ONNX Runtime cannot compute: take a newer one, or export the bundle with --precision fp16"
+        }
+    };
+    Error::new(error.kind(), format!("{error}. The bundle is in bf16, {remedy}"))
 }
 
 impl Graph {
@@ -83,10 +104,12 @@ impl Graph {
         };
         let builder = provider::register(builder().map_err(fail)?, options)
             .map_err(|e| provider::unusable(options.provider, environment.library(), e.message()))?;
+        let workers = Workers::default();
         let build = || -> ort::Result<Session> {
             builder
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads.max(1))?
+                .with_thread_manager(workers.clone())?
                 .with_parallel_execution(false)?
                 .with_intra_op_spinning(options.spin)?
                 // Workers may spin inside a run, never between runs: a control loop shares these cores.
@@ -95,7 +118,7 @@ impl Graph {
                 .with_prepacking(options.prepack)?
                 .commit_from_file(path)
         };
-        let session = build().map_err(fail)?;
+        let session = build().map_err(|e| without_kernel(fail(e), spec, options.provider))?;
         Placement::read(&session).map_err(fail)?.expect(name, options.provider)?;
         let check = |found: Vec<&str>, wanted: &[crate::bundle::TensorSpec], side: &str| -> Result<()> {
             for t in wanted {
@@ -111,12 +134,17 @@ impl Graph {
         check(session.outputs().iter().map(|o| o.name()).collect(), &spec.outputs, "output")?;
         let binding = Binding::new(&session).map_err(fail)?;
         let (inputs, outputs) = (ports(&spec.inputs)?, ports(&spec.outputs)?);
-        Ok(Graph { name, session, binding, inputs, outputs, tensors: None })
+        Ok(Graph { name, session, binding, inputs, outputs, tensors: None, workers })
     }
 
     /// The graph's name in the manifest.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// ONNX Runtime's own threads that share this graph's work, by Linux thread id.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        self.workers.ids()
     }
 
     /// Index of an input, for [`bind_input`](Self::bind_input).
