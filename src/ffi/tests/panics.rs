@@ -1,0 +1,1 @@
+pub(in crate::ffi) fn planted() {}
