@@ -58,7 +58,9 @@ mod tests {
         let places = places(Some(library), Some(Path::new("/home/me/loop")), |_| false);
         let wanted = library.with_file_name("pi0-edge").join(RUNTIME_LIBRARY);
         let at = |path: &Path| places.iter().position(|(p, _)| p == path);
-        assert!(at(&wanted).expect("looked at") < at(&Path::new("/home/me").join(RUNTIME_LIBRARY)).expect("too"));
+        assert!(
+            at(&wanted).expect("looked at") < at(&Path::new("/home/me").join(RUNTIME_LIBRARY)).expect("too")
+        );
     }
 
     #[test]

@@ -69,7 +69,8 @@ fn every_function_says_what_its_callers_must_know() {
 fn the_library_exports_what_the_header_declares_and_nothing_else() {
     let library = library_dir().join("libpi0_edge.so");
     let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
-    let exported: BTreeSet<&str> = symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    let exported: BTreeSet<&str> =
+        symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     let functions = functions();
     let declared: BTreeSet<&str> = functions.iter().map(|f| f.name.as_str()).collect();
     assert_eq!(exported, declared);

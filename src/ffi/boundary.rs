@@ -181,10 +181,7 @@ pub(super) unsafe fn string<'a>(text: *const c_char, what: &'static str) -> Resu
 ///
 /// # Safety
 /// As [`string`].
-pub(super) unsafe fn optional_string<'a>(
-    text: *const c_char,
-    what: &'static str,
-) -> Result<Option<&'a str>> {
+pub(super) unsafe fn optional_string<'a>(text: *const c_char, what: &'static str) -> Result<Option<&'a str>> {
     if text.is_null() {
         return Ok(None);
     }

@@ -6,7 +6,7 @@ use std::ptr;
 use std::time::Duration;
 
 use super::boundary::{grows, guard, optional_string, read_settings, slice, write_default};
-use super::event::{pi0_event_callback, Sink};
+use super::event::{Sink, pi0_event_callback};
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
 use crate::policy::rtc::{PrefixSchedule, RtcConfig};
 use crate::realtime::chunk::Interpolation;
@@ -290,7 +290,10 @@ impl Default for pi0_runtime_config {
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE.
 #[unsafe(no_mangle)]
 #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
-pub unsafe extern "C" fn pi0_rtc_config_default(config: *mut pi0_rtc_config, struct_size: usize) -> pi0_status {
+pub unsafe extern "C" fn pi0_rtc_config_default(
+    config: *mut pi0_rtc_config,
+    struct_size: usize,
+) -> pi0_status {
     // SAFETY: `config` is NULL or has `struct_size` bytes, as documented.
     guard(|| unsafe { write_default(config, struct_size) })
 }
@@ -450,7 +453,8 @@ pub(super) unsafe fn limits(given: *const pi0_limits) -> Result<Option<Limits>> 
         return Err(Fail::new(PI0_ERR_SIZE, "limits.len is 0; give one value a joint"));
     }
     // SAFETY: as above.
-    let (min, max) = unsafe { (slice(given.min, given.len, "limits.min")?, slice(given.max, given.len, "limits.max")?) };
+    let (min, max) =
+        unsafe { (slice(given.min, given.len, "limits.min")?, slice(given.max, given.len, "limits.max")?) };
     Ok(Some(Limits { min: min.to_vec(), max: max.to_vec() }))
 }
 
@@ -458,7 +462,10 @@ fn thread(given: &pi0_thread_config) -> Result<ThreadConfig> {
     // SAFETY: the documentation of the structure says what the pointer must be.
     let cpus = unsafe { slice(given.cpus, given.cpu_count, "cpus") }?;
     if given.priority > 99 {
-        return Err(Fail::argument(format!("priority {}; use 1 to 99, or 0 to leave it alone", given.priority)));
+        return Err(Fail::argument(format!(
+            "priority {}; use 1 to 99, or 0 to leave it alone",
+            given.priority
+        )));
     }
     Ok(ThreadConfig {
         realtime: match given.realtime {

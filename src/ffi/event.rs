@@ -1,8 +1,8 @@
 //! Events on their way to a C program: by callback, as lines on a file descriptor, or taken one by one.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, ThreadId};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};

@@ -183,7 +183,9 @@ impl<H, T: Send> Table<H, T> {
     pub(super) fn handles(&self) -> impl Iterator<Item = *const H> {
         // Relaxed: whoever uses one looks again.
         let words = self.slots.iter().map(|slot| slot.word.load(Ordering::Relaxed));
-        words.filter(|&word| word != 0 && word != CHANGING).map(|word| std::ptr::without_provenance(word & !USERS))
+        words
+            .filter(|&word| word != 0 && word != CHANGING)
+            .map(|word| std::ptr::without_provenance(word & !USERS))
     }
 
     /// Where a handle's object would be.
@@ -202,7 +204,10 @@ impl<H, T: Send> Table<H, T> {
 }
 
 fn gone() -> Fail {
-    Fail::new(PI0_ERR_HANDLE, "the handle is not one of this kind that is alive: freed, taken over, or never one")
+    Fail::new(
+        PI0_ERR_HANDLE,
+        "the handle is not one of this kind that is alive: freed, taken over, or never one",
+    )
 }
 
 fn busy() -> Fail {
@@ -294,7 +299,10 @@ pub(super) fn forked() -> bool {
 #[inline]
 pub(super) fn not_forked() -> Result {
     if forked() {
-        return Err(Fail::new(PI0_ERR_FORKED, "the process was forked, and this is the child; handles are the parent's"));
+        return Err(Fail::new(
+            PI0_ERR_FORKED,
+            "the process was forked, and this is the child; handles are the parent's",
+        ));
     }
     Ok(())
 }

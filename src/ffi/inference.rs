@@ -7,8 +7,8 @@ use super::boundary::{grows, guard, optional_string, read_settings, slice, strin
 use super::config::{pi0_rtc_config, rtc};
 use super::policy::pi0_info;
 use super::status::{Fail, PI0_ERR_OBSERVATION, PI0_ERR_SIZE, Result, pi0_status};
-use crate::policy::rtc::{Guidance, prefix_weights};
 use crate::observation::MAX_FRAME_SIDE;
+use crate::policy::rtc::{Guidance, prefix_weights};
 use crate::{Frame, InferOptions, Noise, Observation};
 
 /// One camera's image: RGB, 8 bits a channel, rows from the top, `height * width * 3` bytes without gaps.
@@ -160,7 +160,10 @@ pub(super) fn with_options(
 ) -> Result {
     // SAFETY: the documentation of the structure says what each pointer must be.
     let (noise, previous) = unsafe {
-        (slice(given.noise, given.noise_len, "noise")?, slice(given.previous, given.previous_len, "previous")?)
+        (
+            slice(given.noise, given.noise_len, "noise")?,
+            slice(given.previous, given.previous_len, "previous")?,
+        )
     };
     let noise = if given.noise.is_null() { Noise::Seed(given.seed) } else { Noise::Given(noise) };
     let (horizon, dim) = (info.action_horizon as usize, info.action_dim as usize);
@@ -181,11 +184,7 @@ pub(super) fn with_options(
         let config = rtc(&config)?;
         let end = config.execution_horizon.min(rows);
         prefix_weights(config.schedule, given.inference_delay as usize, end, &mut weights);
-        Some(Guidance {
-            previous,
-            prefix_weights: &weights,
-            max_guidance_weight: config.max_guidance_weight,
-        })
+        Some(Guidance { previous, prefix_weights: &weights, max_guidance_weight: config.max_guidance_weight })
     };
     let num_steps = (given.num_steps > 0).then_some(given.num_steps as usize);
     body(&InferOptions { noise, num_steps, guidance })

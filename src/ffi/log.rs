@@ -32,14 +32,19 @@ pub const PI0_LOG_TRACE: u32 = 5;
 
 /// Gets a log record: its level (`PI0_LOG_...`), the part it comes from, its text, and what was given as `user`.
 /// Strings are UTF-8 and valid until it returns.
-pub type pi0_log_callback =
-    Option<unsafe extern "C" fn(level: u32, target: *const c_char, message: *const c_char, user: *mut c_void)>;
+pub type pi0_log_callback = Option<
+    unsafe extern "C" fn(level: u32, target: *const c_char, message: *const c_char, user: *mut c_void),
+>;
 
 /// Records that wait; further ones are counted and lost.
 const CAPACITY: usize = 1024;
 
 enum Item {
-    Record { level: u32, target: String, message: String },
+    Record {
+        level: u32,
+        target: String,
+        message: String,
+    },
     /// Everything before this was delivered.
     Flush(Sender<()>),
     End,
@@ -111,8 +116,9 @@ impl Log {
             thread_id: thread.thread().id(),
             thread: Mutex::new(Some(thread)),
         });
-        log::set_logger(log)
-            .map_err(|_| Fail::new(PI0_ERR_STATE, "a Rust program around this library has set its own log"))?;
+        log::set_logger(log).map_err(|_| {
+            Fail::new(PI0_ERR_STATE, "a Rust program around this library has set its own log")
+        })?;
         at_exit::register();
         Ok(log)
     }

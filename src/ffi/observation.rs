@@ -112,13 +112,13 @@ pub unsafe extern "C" fn pi0_observation_writer_set_frame(
         if row_bytes < row {
             return Err(Fail::new(PI0_ERR_SIZE, "row_bytes is less than a row has"));
         }
-        // Checked before the camera's slot is touched: the last row need not be followed by a gap.
+        // The last row need not be followed by a gap. Checked before the camera's slot is touched.
         let gaps = (height as usize).saturating_sub(1).checked_mul(row_bytes);
         let bytes = gaps.and_then(|gaps| gaps.checked_add(row));
         let bytes = bytes.ok_or(Fail::new(PI0_ERR_SIZE, "row_bytes is too large"))?;
+        let frame = frame(writer.slot(), camera, width, height)?;
         // SAFETY: `rgb` has that many bytes, as documented.
         let rgb = unsafe { slice(rgb, bytes, "rgb") }?;
-        let frame = frame(writer.slot(), camera, width, height)?;
         for (to, from) in frame.chunks_exact_mut(row).zip(rgb.chunks(row_bytes)) {
             to.copy_from_slice(&from[..row]);
         }
@@ -198,7 +198,9 @@ pub unsafe extern "C" fn pi0_observation_writer_publish(
             return Err(Fail::new(PI0_ERR_RUNTIME, "inference has ended, nobody looks at observations"));
         }
         let outcome = writer.publish(Timestamp::from_nanos(captured_ns)).map_err(|e| match e {
-            PublishError::FromTheFuture { .. } => Fail::new(PI0_ERR_FUTURE, "the capture time is later than now"),
+            PublishError::FromTheFuture { .. } => {
+                Fail::new(PI0_ERR_FUTURE, "the capture time is later than now")
+            }
             PublishError::OutOfOrder { .. } => Fail::new(PI0_ERR_ORDER, "the capture time goes back"),
         })?;
         if !published.is_null() {

@@ -199,6 +199,7 @@ pub unsafe extern "C" fn pi0_policy_new(
         let options = self::options(&given)?;
         let loaded = signals_blocked(|| Policy::load(bundle, &options))?;
         let handle = POLICIES.insert(loaded)?;
+        log::info!("opened {bundle}");
         // SAFETY: not NULL, so valid to write to as documented.
         unsafe { put(policy, handle, "policy") }
     };
@@ -280,8 +281,9 @@ pub unsafe extern "C" fn pi0_policy_infer(
     let body = || {
         let mut policy = POLICIES.exclusive(policy)?;
         // SAFETY: each pointer is NULL or as documented.
-        let (given, options) =
-            unsafe { (read_settings(observation, "observation is NULL")?, read_settings_or_default(options)?) };
+        let (given, options) = unsafe {
+            (read_settings(observation, "observation is NULL")?, read_settings_or_default(options)?)
+        };
         let wanted = policy.chunk().as_slice().len();
         if actions_len != wanted {
             let what = format!("actions_len is {actions_len}; a chunk has {wanted} values");

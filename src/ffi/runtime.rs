@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::at_exit;
 use super::boundary::{
-    fixed_text, grows, guard, guard_with, not_null, pi0_error, put, read_settings_or_default,
-    result_size, string, write_result,
+    fixed_text, grows, guard, guard_with, not_null, pi0_error, put, read_settings_or_default, result_size,
+    string, write_result,
 };
 use super::config::{Settings, limits, optional_rtc, pi0_limits, pi0_rtc_config, pi0_runtime_config};
 use super::controller::{CONTROLLERS, Control, pi0_controller};
@@ -156,6 +156,7 @@ fn start(policy: crate::Policy, settings: Settings) -> Result<Handles> {
     })?;
     // After warming up, so that ONNX Runtime's statics exist.
     at_exit::register();
+    log::info!("inference thread: {:?}", runtime.realtime());
     let owner = Owner {
         runtime: RwLock::new(runtime),
         events,
@@ -207,7 +208,7 @@ pub unsafe extern "C" fn pi0_runtime_free(runtime: *mut pi0_runtime) -> pi0_stat
         if let Ok(owner) = RUNTIMES.shared(runtime) {
             owner.not_the_courier()?;
             if let Err(fail) = owner.stop() {
-                ::log::warn!("{}", fail.message);
+                log::warn!("{}", fail.message);
             }
         }
         RUNTIMES.free(runtime)
@@ -242,7 +243,8 @@ pub unsafe extern "C" fn pi0_runtime_realtime(
         let owner = RUNTIMES.shared(runtime)?;
         let guard = owner.read()?;
         let obtained = guard.realtime();
-        let missing: Vec<String> = obtained.missing.iter().map(|m| format!("{}: {}", m.what, m.why)).collect();
+        let missing: Vec<String> =
+            obtained.missing.iter().map(|m| format!("{}: {}", m.what, m.why)).collect();
         let result = pi0_realtime {
             struct_size: size_of::<pi0_realtime>(),
             locked_kib: obtained.locked_kib,
