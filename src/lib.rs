@@ -49,6 +49,7 @@
 
 mod error;
 mod lookup;
+mod provider;
 
 pub mod bundle;
 pub mod observation;
@@ -80,4 +81,5 @@ pub use observation::{Frame, Observation};
 pub use policy::{
     InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
+pub use provider::Provider;
 pub use session::Environment;
