@@ -41,6 +41,21 @@
 #define PI0_ERROR_SIZE 1024
 
 /**
+ * Graphs run on the CPU.
+ */
+#define PI0_PROVIDER_CPU 0
+
+/**
+ * Graphs run on ONNX Runtime's CUDA kernels, on an NVIDIA GPU.
+ */
+#define PI0_PROVIDER_CUDA 1
+
+/**
+ * Graphs run on engines that TensorRT built ahead of time, on an NVIDIA GPU.
+ */
+#define PI0_PROVIDER_TENSORRT 2
+
+/**
  * Every byte of the bundle is hashed and compared before it is used.
  */
 #define PI0_VERIFY_FULL 0
@@ -360,6 +375,10 @@ typedef struct pi0_policy_options {
      */
     const char *ort_library;
     /**
+     * `PI0_PROVIDER_...`: what computes the graphs. If it cannot, opening fails and says why.
+     */
+    uint32_t provider;
+    /**
      * Threads of one operator, the calling thread included. 0: one per available core.
      */
     uint32_t threads;
@@ -376,6 +395,10 @@ typedef struct pi0_policy_options {
      * cent, but a control loop on the same cores keeps them.
      */
     uint32_t no_spin;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } pi0_policy_options;
 
 /**
@@ -1496,6 +1519,20 @@ pi0_status pi0_runtime_info(const struct pi0_runtime *runtime, struct pi0_info *
  * PI0_ERR_FORKED, PI0_ERR_PANIC.
  */
 pi0_status pi0_runtime_realtime(const struct pi0_runtime *runtime, struct pi0_realtime *realtime);
+
+/**
+ * From now on tells systemd how inference goes, where the program is a service of `Type=notify`: READY=1 at once,
+ * WATCHDOG=1 as chunks are completed and for nothing else, what `systemctl status` shows, and STOPPING=1 when the
+ * runtime is stopped. Call it once everything else the program needs is ready too. `found` may be NULL; it is set to
+ * 1 if there is a systemd that wants to know (`$NOTIFY_SOCKET`), to 0 if there is none. `error` may be NULL.
+ *
+ * RT-safe: no. Thread: any.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT (the environment is not what
+ * systemd sets), PI0_ERR_IO (nobody listens), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+ */
+pi0_status pi0_runtime_notify_systemd(struct pi0_runtime *runtime,
+                                      uint32_t *found,
+                                      struct pi0_error *error);
 
 /**
  * Sets the prompt (UTF-8). A chunk being computed is dropped and begun anew; the one being executed goes on until

@@ -278,6 +278,14 @@ public:
         detail::check(pi0_runtime_stop(get(), &error), "stopping", &error);
     }
 
+    // True if there is a systemd that wants to know.
+    bool notify_systemd() {
+        std::uint32_t found = 0;
+        pi0_error error{};
+        detail::check(pi0_runtime_notify_systemd(get(), &found, &error), "notifying systemd", &error);
+        return found != 0;
+    }
+
     void set_prompt(const std::string& prompt) {
         detail::check(pi0_runtime_set_prompt(get(), prompt.c_str()), "setting the prompt");
     }

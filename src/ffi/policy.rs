@@ -13,7 +13,7 @@ use super::inference::{pi0_infer_options, pi0_observation, with_observation, wit
 use super::signals::signals_blocked;
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
 use crate::bundle::PolicyKind;
-use crate::{MAX_NUM_STEPS, Manifest, Policy, PolicyOptions, Verify, Weights};
+use crate::{MAX_NUM_STEPS, Manifest, Policy, PolicyOptions, Provider, Verify, Weights};
 
 /// A policy: an opened bundle, ready to compute chunks.
 #[derive(Debug)]
@@ -22,6 +22,13 @@ pub struct pi0_policy {
 }
 
 pub(super) static POLICIES: Table<pi0_policy, Policy> = Table::new(1);
+
+/// Graphs run on the CPU.
+pub const PI0_PROVIDER_CPU: u32 = 0;
+/// Graphs run on ONNX Runtime's CUDA kernels, on an NVIDIA GPU.
+pub const PI0_PROVIDER_CUDA: u32 = 1;
+/// Graphs run on engines that TensorRT built ahead of time, on an NVIDIA GPU.
+pub const PI0_PROVIDER_TENSORRT: u32 = 2;
 
 /// Every byte of the bundle is hashed and compared before it is used.
 pub const PI0_VERIFY_FULL: u32 = 0;
@@ -44,6 +51,8 @@ pub struct pi0_policy_options {
     /// ONNX Runtime's library. NULL: `ORT_DYLIB_PATH` if it is set, else beside this library and the program, then
     /// where packages install it, then the system's library path. What is named must work.
     pub ort_library: *const c_char,
+    /// `PI0_PROVIDER_...`: what computes the graphs. If it cannot, opening fails and says why.
+    pub provider: u32,
     /// Threads of one operator, the calling thread included. 0: one per available core.
     pub threads: u32,
     /// `PI0_VERIFY_...`
@@ -53,18 +62,22 @@ pub struct pi0_policy_options {
     /// 1: worker threads sleep instead of spin while they wait for their part of an operator. Slower by some per
     /// cent, but a control loop on the same cores keeps them.
     pub no_spin: u32,
+    /// 0.
+    pub reserved: u32,
 }
-grows!(pi0_policy_options, no_spin);
+grows!(pi0_policy_options, reserved);
 
 impl Default for pi0_policy_options {
     fn default() -> Self {
         pi0_policy_options {
             struct_size: size_of::<Self>(),
             ort_library: ptr::null(),
+            provider: PI0_PROVIDER_CPU,
             threads: 0,
             verify: PI0_VERIFY_FULL,
             weights: PI0_WEIGHTS_AUTO,
             no_spin: 0,
+            reserved: 0,
         }
     }
 }
@@ -142,7 +155,16 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
     // SAFETY: the settings' documentation says what the pointer must be.
     let library = unsafe { optional_string(given.ort_library, "ort_library") }?;
     let unknown = |name: &str, value: u32| Err(Fail::argument(format!("{name} {value} is not known")));
+    if given.reserved != 0 {
+        return unknown("reserved", given.reserved);
+    }
     Ok(PolicyOptions {
+        provider: match given.provider {
+            PI0_PROVIDER_CPU => Provider::Cpu,
+            PI0_PROVIDER_CUDA => Provider::Cuda,
+            PI0_PROVIDER_TENSORRT => Provider::TensorRt,
+            other => return unknown("provider", other),
+        },
         ort_library: library.map(PathBuf::from),
         threads: given.threads as usize,
         verify: match given.verify {
@@ -157,7 +179,6 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             other => return unknown("weights", other),
         },
         no_spin: given.no_spin != 0,
-        ..PolicyOptions::default()
     })
 }
 

@@ -265,6 +265,33 @@ pub unsafe extern "C" fn pi0_runtime_realtime(
     })
 }
 
+/// From now on tells systemd how inference goes, where the program is a service of `Type=notify`: READY=1 at once,
+/// WATCHDOG=1 as chunks are completed and for nothing else, what `systemctl status` shows, and STOPPING=1 when the
+/// runtime is stopped. Call it once everything else the program needs is ready too. `found` may be NULL; it is set to
+/// 1 if there is a systemd that wants to know (`$NOTIFY_SOCKET`), to 0 if there is none. `error` may be NULL.
+///
+/// RT-safe: no. Thread: any.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT (the environment is not what
+/// systemd sets), PI0_ERR_IO (nobody listens), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pi0_runtime_notify_systemd(
+    runtime: *mut pi0_runtime,
+    found: *mut u32,
+    error: *mut pi0_error,
+) -> pi0_status {
+    let body = || {
+        let owner = RUNTIMES.shared(runtime)?;
+        let wanted = owner.read()?.notify_systemd()?;
+        if !found.is_null() {
+            // SAFETY: not NULL, so valid to write to as documented.
+            unsafe { put(found, u32::from(wanted), "found") }?;
+        }
+        Ok(())
+    };
+    // SAFETY: `error` is NULL or valid, as documented.
+    unsafe { guard_with(error, body) }
+}
+
 /// Sets the prompt (UTF-8). A chunk being computed is dropped and begun anew; the one being executed goes on until
 /// the new one takes over. Whether the policy takes the prompt shows later: a `PI0_EVENT_COMMAND_FAILED` if not.
 ///

@@ -100,6 +100,7 @@ const CALLS: &[Call] = calls! {
         pi0_runtime_stop(null_mut())
         pi0_runtime_info(null_mut())
         pi0_runtime_realtime(null_mut())
+        pi0_runtime_notify_systemd(null_mut(), null_mut())
         pi0_runtime_set_prompt(null())
         pi0_runtime_set_num_steps(1)
         pi0_runtime_set_limits(null())
