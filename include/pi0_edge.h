@@ -126,26 +126,6 @@
 #define PI0_REPLAN_PERIOD 1
 
 /**
- * Guidance is 1 for rows executed while the chunk is computed, 0 after.
- */
-#define PI0_RTC_ZEROS 0
-
-/**
- * Guidance is 1 for every row up to the execution horizon.
- */
-#define PI0_RTC_ONES 1
-
-/**
- * Guidance falls linearly to 0 at the execution horizon.
- */
-#define PI0_RTC_LINEAR 2
-
-/**
- * Guidance falls exponentially to 0 at the execution horizon.
- */
-#define PI0_RTC_EXP 3
-
-/**
  * Go on without a real-time right that is missing, and report it.
  */
 #define PI0_REALTIME_TRY 0
@@ -174,6 +154,26 @@
  * All memory of the process stays in RAM, now and later.
  */
 #define PI0_LOCK_ALL 2
+
+/**
+ * Guidance is 1 for rows executed while the chunk is computed, 0 after.
+ */
+#define PI0_RTC_ZEROS 0
+
+/**
+ * Guidance is 1 for every row up to the execution horizon.
+ */
+#define PI0_RTC_ONES 1
+
+/**
+ * Guidance falls linearly to 0 at the execution horizon.
+ */
+#define PI0_RTC_LINEAR 2
+
+/**
+ * Guidance falls exponentially to 0 at the execution horizon.
+ */
+#define PI0_RTC_EXP 3
 
 /**
  * The first read from a chunk.
@@ -1431,14 +1431,6 @@ pi0_status pi0_policy_timing(const struct pi0_policy *policy, struct pi0_timing 
 pi0_status pi0_infer_options_default(struct pi0_infer_options *options, size_t struct_size);
 
 /**
- * Writes lerobot's default settings. `struct_size` is `sizeof(pi0_rtc_config)`.
- *
- * RT-safe: yes. Thread: any.
- * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE.
- */
-pi0_status pi0_rtc_config_default(struct pi0_rtc_config *config, size_t struct_size);
-
-/**
  * Writes the default settings: try for SCHED_FIFO 80 on any CPU, all memory locked, 256 KiB of stack touched, the
  * heap kept. `struct_size` is `sizeof(pi0_thread_config)`.
  *
@@ -1458,6 +1450,14 @@ pi0_status pi0_thread_config_default(struct pi0_thread_config *config,
  */
 pi0_status pi0_runtime_config_default(struct pi0_runtime_config *config,
                                       size_t struct_size);
+
+/**
+ * Writes lerobot's default settings. `struct_size` is `sizeof(pi0_rtc_config)`.
+ *
+ * RT-safe: yes. Thread: any.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE.
+ */
+pi0_status pi0_rtc_config_default(struct pi0_rtc_config *config, size_t struct_size);
 
 /**
  * Starts inference on a thread of its own, and returns once the policy is warmed up there.

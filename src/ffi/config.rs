@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::boundary::{grows, guard, optional_string, read_settings, slice, write_default};
 use super::event::{Sink, pi0_event_callback};
+use super::rtc::{optional_rtc, pi0_rtc_config};
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
-use crate::policy::rtc::{PrefixSchedule, RtcConfig};
 use crate::realtime::chunk::Interpolation;
 use crate::realtime::clock::nanos;
 use crate::realtime::delay::{DelayConfig, DelayRule};
@@ -33,15 +33,6 @@ pub const PI0_REPLAN_REMAINING: u32 = 0;
 /// The next chunk is begun when `replan_period_ns` have passed since the last was. 0: always.
 pub const PI0_REPLAN_PERIOD: u32 = 1;
 
-/// Guidance is 1 for rows executed while the chunk is computed, 0 after.
-pub const PI0_RTC_ZEROS: u32 = 0;
-/// Guidance is 1 for every row up to the execution horizon.
-pub const PI0_RTC_ONES: u32 = 1;
-/// Guidance falls linearly to 0 at the execution horizon.
-pub const PI0_RTC_LINEAR: u32 = 2;
-/// Guidance falls exponentially to 0 at the execution horizon.
-pub const PI0_RTC_EXP: u32 = 3;
-
 /// Go on without a real-time right that is missing, and report it.
 pub const PI0_REALTIME_TRY: u32 = 0;
 /// Fail with `PI0_ERR_REALTIME_DENIED` if a real-time right is missing.
@@ -55,33 +46,6 @@ pub const PI0_LOCK_OFF: u32 = 0;
 pub const PI0_LOCK_ON_FAULT: u32 = 1;
 /// All memory of the process stays in RAM, now and later.
 pub const PI0_LOCK_ALL: u32 = 2;
-
-/// Guided real-time chunking, under lerobot's names. Fill it by `pi0_rtc_config_default`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct pi0_rtc_config {
-    /// `sizeof(pi0_rtc_config)`.
-    pub struct_size: usize,
-    /// `PI0_RTC_...`: how guidance falls over the rows.
-    pub schedule: u32,
-    /// The row where guidance ends, 1 to `action_horizon`.
-    pub execution_horizon: u32,
-    /// Upper bound of the guidance weight, from 0.
-    pub max_guidance_weight: f64,
-}
-grows!(pi0_rtc_config, max_guidance_weight);
-
-impl Default for pi0_rtc_config {
-    fn default() -> Self {
-        let RtcConfig { schedule: _, execution_horizon, max_guidance_weight } = RtcConfig::default();
-        pi0_rtc_config {
-            struct_size: size_of::<Self>(),
-            schedule: PI0_RTC_LINEAR,
-            execution_horizon: execution_horizon as u32,
-            max_guidance_weight: f64::from(max_guidance_weight),
-        }
-    }
-}
 
 /// Per-joint limits of an action, in robot units, both ends included.
 #[repr(C)]
@@ -284,20 +248,6 @@ impl Default for pi0_runtime_config {
     }
 }
 
-/// Writes lerobot's default settings. `struct_size` is `sizeof(pi0_rtc_config)`.
-///
-/// RT-safe: yes. Thread: any.
-/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE.
-#[unsafe(no_mangle)]
-#[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
-pub unsafe extern "C" fn pi0_rtc_config_default(
-    config: *mut pi0_rtc_config,
-    struct_size: usize,
-) -> pi0_status {
-    // SAFETY: `config` is NULL or has `struct_size` bytes, as documented.
-    guard(|| unsafe { write_default(config, struct_size) })
-}
-
 /// Writes the default settings: try for SCHED_FIFO 80 on any CPU, all memory locked, 256 KiB of stack touched, the
 /// heap kept. `struct_size` is `sizeof(pi0_thread_config)`.
 ///
@@ -413,32 +363,8 @@ impl pi0_runtime_config {
     }
 }
 
-fn unknown<T>(name: &str, value: u32) -> Result<T> {
+pub(super) fn unknown<T>(name: &str, value: u32) -> Result<T> {
     Err(Fail::argument(format!("{name} {value} is not known")))
-}
-
-pub(super) fn rtc(given: &pi0_rtc_config) -> Result<RtcConfig> {
-    Ok(RtcConfig {
-        schedule: match given.schedule {
-            PI0_RTC_ZEROS => PrefixSchedule::Zeros,
-            PI0_RTC_ONES => PrefixSchedule::Ones,
-            PI0_RTC_LINEAR => PrefixSchedule::Linear,
-            PI0_RTC_EXP => PrefixSchedule::Exp,
-            other => return unknown("schedule", other),
-        },
-        execution_horizon: given.execution_horizon as usize,
-        max_guidance_weight: given.max_guidance_weight as f32,
-    })
-}
-
-/// # Safety
-/// `given` is NULL or as its structure documents.
-pub(super) unsafe fn optional_rtc(given: *const pi0_rtc_config) -> Result<Option<RtcConfig>> {
-    if given.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: as the caller promises.
-    rtc(&unsafe { read_settings(given, "rtc") }?).map(Some)
 }
 
 /// # Safety

@@ -4,8 +4,9 @@ use std::ffi::c_char;
 use std::ptr;
 
 use super::boundary::{grows, guard, optional_string, read_settings, slice, string, write_default};
-use super::config::{pi0_rtc_config, rtc};
+
 use super::policy::pi0_info;
+use super::rtc::{pi0_rtc_config, rtc};
 use super::status::{Fail, PI0_ERR_OBSERVATION, PI0_ERR_SIZE, Result, pi0_status};
 use crate::observation::MAX_FRAME_SIDE;
 use crate::policy::rtc::{Guidance, prefix_weights};

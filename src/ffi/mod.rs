@@ -7,7 +7,7 @@
 //! into the caller: a bug becomes a status, and the handle it hit can only be freed.
 //!
 //! One file a part: [`policy`] opens a bundle and computes chunks one by one, with what [`inference`] describes;
-//! [`runtime`] starts the real-time runtime from [`config`]; [`observation`] and [`controller`] are its two sides;
+//! [`runtime`] starts the real-time runtime from [`config`] and [`rtc`]; [`observation`] and [`controller`] are its two sides;
 //! [`event`], [`log`] and [`stats`] tell how it fares. Pointers become references in [`boundary`] and handles objects
 //! in [`handle`].
 //!
@@ -28,6 +28,7 @@ pub mod inference;
 pub mod log;
 pub mod observation;
 pub mod policy;
+pub mod rtc;
 pub mod runtime;
 mod signals;
 pub mod stats;

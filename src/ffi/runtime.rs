@@ -13,12 +13,13 @@ use super::boundary::{
     fixed_text, grows, guard, guard_with, not_null, pi0_error, put, read_settings_or_default, result_size,
     string, write_result,
 };
-use super::config::{Settings, limits, optional_rtc, pi0_limits, pi0_rtc_config, pi0_runtime_config};
+use super::config::{Settings, limits, pi0_limits, pi0_runtime_config};
 use super::controller::{CONTROLLERS, Control, pi0_controller};
 use super::event::{Courier, pi0_event};
 use super::handle::Table;
 use super::observation::{WRITERS, pi0_observation_writer};
 use super::policy::{POLICIES, pi0_info, pi0_policy};
+use super::rtc::{optional_rtc, pi0_rtc_config};
 use super::signals::signals_blocked;
 use super::stats::pi0_stats;
 use super::status::{

@@ -6,13 +6,14 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language};
 
 /// Files of src/ffi, in the order in which a reader needs them.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "version",
     "status",
     "boundary",
     "policy",
     "inference",
     "config",
+    "rtc",
     "runtime",
     "observation",
     "controller",

@@ -1,16 +1,15 @@
 //! A panic in any function becomes PI0_ERR_PANIC, its handle can only be freed after it, and everything else goes on.
 
 use std::cell::Cell;
-use std::ffi::CString;
 use std::ptr::{null, null_mut};
 
-use super::super::config::pi0_runtime_config;
+use super::super::boundary::{guard_with, pi0_error};
 use super::super::controller::*;
 use super::super::observation::*;
 use super::super::policy::*;
 use super::super::runtime::*;
 use super::super::status::*;
-use super::super::{config::*, pi0_error};
+use super::World;
 
 thread_local! {
     static PLANTED: Cell<bool> = const { Cell::new(false) };
@@ -20,61 +19,6 @@ thread_local! {
 pub(in crate::ffi) fn planted() {
     if PLANTED.take() {
         panic!("planted");
-    }
-}
-
-/// A runtime's handles, and a policy that is not taken over yet.
-struct World {
-    policy: *mut pi0_policy,
-    runtime: *mut pi0_runtime,
-    writer: *mut pi0_observation_writer,
-    controller: *mut pi0_controller,
-}
-
-fn open() -> *mut pi0_policy {
-    let bundle = CString::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny")).unwrap();
-    let options = pi0_policy_options { threads: 1, no_spin: 1, ..Default::default() };
-    let (mut policy, mut error) = (null_mut(), pi0_error { message: [0; _] });
-    // SAFETY: every pointer is that of a local.
-    let status = unsafe { pi0_policy_new(bundle.as_ptr(), &options, &mut policy, &mut error) };
-    assert_eq!(status, PI0_OK);
-    policy
-}
-
-impl World {
-    fn new() -> World {
-        let thread = pi0_thread_config { realtime: PI0_REALTIME_OFF, ..Default::default() };
-        let config = pi0_runtime_config {
-            prompt: c"pick up the cube".as_ptr(),
-            max_frame_width: 32,
-            max_frame_height: 32,
-            thread: &thread,
-            ..Default::default()
-        };
-        let (mut runtime, mut writer, mut controller) = (null_mut(), null_mut(), null_mut());
-        // SAFETY: every pointer is that of a local.
-        let status = unsafe {
-            pi0_runtime_start(open(), &config, &mut runtime, &mut writer, &mut controller, null_mut())
-        };
-        assert_eq!(status, PI0_OK);
-        World { policy: open(), runtime, writer, controller }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // SAFETY: handles are never followed.
-        let statuses = unsafe {
-            [
-                pi0_runtime_free(self.runtime),
-                pi0_observation_writer_free(self.writer),
-                pi0_controller_free(self.controller),
-            ]
-        };
-        assert_eq!(statuses, [PI0_OK; 3], "a poisoned handle can be freed");
-        // SAFETY: as above.
-        let policy = unsafe { pi0_policy_free(self.policy) };
-        assert!([PI0_OK, PI0_ERR_HANDLE].contains(&policy));
     }
 }
 
@@ -155,7 +99,7 @@ fn every_function_that_takes_a_handle_stops_a_panic() {
 fn a_panic_says_what_it_said() {
     let mut error = pi0_error { message: [0; _] };
     // SAFETY: the error is a local's.
-    let status = unsafe { super::super::boundary::guard_with::<()>(&mut error, || panic!("at {}", 7)) };
+    let status = unsafe { guard_with::<()>(&mut error, || panic!("at {}", 7)) };
     assert_eq!(status, PI0_ERR_PANIC);
     // SAFETY: a failing call ends it with a NUL.
     let words = unsafe { std::ffi::CStr::from_ptr(error.message.as_ptr()) };
