@@ -72,7 +72,7 @@ check_tsan() {
 
 rtsan_tests() {
     tests rtsan "--cfg pi0_rtsan -Zsanitizer=realtime -Cunsafe-allow-abi-mismatch=sanitizer" nightly --lib \
-        -- runtime::tests realtime stats ffi --test-threads 1
+        -- runtime::tests realtime stats ffi::tests::rt_safe --test-threads 1
 }
 
 check_rtsan() {

@@ -177,7 +177,7 @@ pub struct pi0_runtime_config {
     pub stop_timeout_ns: u64,
     /// After this many errors in a row inference gives up: `PI0_HOLD` for good.
     pub max_errors: u32,
-    /// How many events are kept until somebody takes them; further ones are counted and lost.
+    /// How many events are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
     pub event_capacity: u32,
     /// What the inference thread is to have. NULL for the defaults.
     pub thread: *const pi0_thread_config,
@@ -278,6 +278,9 @@ pub unsafe extern "C" fn pi0_runtime_config_default(
     guard(|| unsafe { write_default(config, struct_size) })
 }
 
+/// Room for events is made at the start, so no number may take all the memory there is.
+const MOST_EVENTS: u32 = 1 << 16;
+
 /// A runtime's settings as Rust has them.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -294,6 +297,10 @@ impl pi0_runtime_config {
         };
         if self.reserved != 0 {
             return Err(Fail::argument("reserved must be 0"));
+        }
+        if self.event_capacity > MOST_EVENTS {
+            let given = self.event_capacity;
+            return Err(Fail::argument(format!("event_capacity {given}; use 1 to {MOST_EVENTS}")));
         }
         let engine = EngineOptions {
             prompt: prompt.map(str::to_owned),
