@@ -57,8 +57,11 @@ pub fn run(command: &mut Command) -> String {
 }
 
 pub fn output(command: &mut Command) -> Output {
-    // Programs find ONNX Runtime as they will when they are installed: beside the library.
     command.env("ORT_DISABLE_TELEMETRY", "1").env("LC_ALL", "C");
+    // Cargo's own would have programs find a library that an earlier build left behind.
+    if !command.get_envs().any(|(name, _)| name == "LD_LIBRARY_PATH") {
+        command.env_remove("LD_LIBRARY_PATH");
+    }
     command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
