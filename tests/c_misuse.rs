@@ -40,7 +40,7 @@ fn valid(function: &str, kind: &str, name: &str) -> String {
     let text = match (plain, name) {
         ("char *", "bundle") => "bundle",
         ("char *", "name") if kind == "char *" => "text",
-        ("char *", "name") => "camera_name",
+        ("char *", "name") => "camera_names[0]",
         ("char *", "path") => "\"/dev/null/nothing\"",
         ("char *", _) => "\"pick up the cube\"",
         ("size_t", "name_size") => "sizeof text",

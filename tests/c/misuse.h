@@ -3,7 +3,7 @@
 
 #include <pthread.h>
 
-enum { SUCCESS = 1000, DOCUMENTED = 1001 };
+enum { SUCCESS = 1000, DOCUMENTED = 1001, MAX_CAMERAS = 8 };
 
 static const char *bundle;
 static struct robot robot;
@@ -19,7 +19,7 @@ static pi0_thread_config thread_config;
 static pi0_runtime_config runtime_config;
 static pi0_limits limits;
 static pi0_observation observation;
-static pi0_image image[1];
+static pi0_image images[MAX_CAMERAS];
 static pi0_info info;
 static pi0_timing timing;
 static pi0_stats stats;
@@ -32,7 +32,7 @@ static float values[4096], ones[4096];
 static uint8_t pixels[WIDTH * HEIGHT * 3];
 static uint8_t *pixels_out;
 static uint32_t number;
-static char text[256], camera_name[256], long_text[1 << 20];
+static char text[256], camera_names[MAX_CAMERAS][256], long_text[1 << 20];
 static pi0_policy *pi0_policy_out;
 static pi0_runtime *pi0_runtime_out;
 static pi0_observation_writer *pi0_observation_writer_out;
@@ -94,8 +94,9 @@ static void world(void)
         ones[i] = 1;
     }
     limits = (pi0_limits){.struct_size = sizeof limits, .min = values, .max = ones, .len = robot.info.action_dim};
-    image[0] = (pi0_image){.camera = camera_name, .rgb = pixels, .width = WIDTH, .height = HEIGHT};
-    observation = (pi0_observation){.struct_size = sizeof observation, .images = image, .image_count = 1,
+    for (uint32_t i = 0; i < robot.info.cameras; i++)
+        images[i] = (pi0_image){.camera = camera_names[i], .rgb = pixels, .width = WIDTH, .height = HEIGHT};
+    observation = (pi0_observation){.struct_size = sizeof observation, .images = images, .image_count = robot.info.cameras,
                                     .state = values, .state_len = robot.info.state_dim,
                                     .prompt = "pick up the cube"};
     info.struct_size = sizeof info;
@@ -128,7 +129,11 @@ static void prepare(void)
 {
     memset(long_text, 'x', sizeof long_text - 1);
     policy = open_policy(bundle);
-    CHECK_STATUS(pi0_policy_camera(policy, 0, camera_name, sizeof camera_name, NULL), PI0_OK);
+    pi0_info cameras = {.struct_size = sizeof cameras};
+    CHECK_STATUS(pi0_policy_info(policy, &cameras), PI0_OK);
+    CHECK(cameras.cameras <= MAX_CAMERAS);
+    for (uint32_t i = 0; i < cameras.cameras; i++)
+        CHECK_STATUS(pi0_policy_camera(policy, i, camera_names[i], sizeof camera_names[i], NULL), PI0_OK);
     freed[0] = policy;
     CHECK_STATUS(pi0_policy_free(policy), PI0_OK);
     robot = start_default(bundle);

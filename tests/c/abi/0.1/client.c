@@ -80,10 +80,17 @@ int main(int argc, char **argv)
     CHECK(info.value.action_dim <= 64 && info.value.state_dim <= 64);
 
     /* One chunk, guided by nothing but zeros. */
-    char name[128];
-    CHECK(pi0_policy_camera(policy, 0, name, sizeof name, NULL) == PI0_OK);
-    const pi0_image image = {name, pixels, 32, 24};
-    const pi0_observation observation = {sizeof observation, &image, 1, state, info.value.state_dim, "pick up the cube"};
+    char names[8][128];
+    pi0_image images[8];
+    CHECK(info.value.cameras <= 8);
+    for (uint32_t camera = 0; camera < info.value.cameras; camera++) {
+        CHECK(pi0_policy_camera(policy, camera, names[camera], sizeof names[camera], NULL) == PI0_OK);
+        const pi0_image image = {names[camera], pixels, 32, 24};
+        images[camera] = image;
+    }
+    const pi0_observation observation = {sizeof observation,    images,
+                                         info.value.cameras,    state,
+                                         info.value.state_dim,  "pick up the cube"};
     const size_t len = (size_t)info.value.action_horizon * info.value.action_dim;
     CHECK(len <= 4096);
     CHECK(pi0_infer_options_default(&infer.value, sizeof infer.value) == PI0_OK);
@@ -113,7 +120,8 @@ int main(int argc, char **argv)
     reading.value.struct_size = sizeof reading.value;
     published.value.struct_size = sizeof published.value;
     CHECK(pi0_controller_set_reference(controller, state, info.value.action_dim) == PI0_OK);
-    CHECK(pi0_observation_writer_set_frame(writer, 0, 32, 24, pixels, 32 * 3) == PI0_OK);
+    for (uint32_t camera = 0; camera < info.value.cameras; camera++)
+        CHECK(pi0_observation_writer_set_frame(writer, camera, 32, 24, pixels, 32 * 3) == PI0_OK);
     CHECK(pi0_observation_writer_set_state(writer, state, info.value.state_dim) == PI0_OK);
     CHECK(pi0_observation_writer_publish(writer, pi0_now_ns(), &published.value) == PI0_OK);
     event.value.struct_size = sizeof event.value;

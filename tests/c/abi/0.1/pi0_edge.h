@@ -828,7 +828,7 @@ typedef struct pi0_runtime_config {
      */
     uint32_t max_errors;
     /**
-     * How many events are kept until somebody takes them; further ones are counted and lost.
+     * How many events are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
      */
     uint32_t event_capacity;
     /**
