@@ -168,6 +168,7 @@ pub(super) fn with_options(
     };
     let noise = if given.noise.is_null() { Noise::Seed(given.seed) } else { Noise::Given(noise) };
     let (horizon, dim) = (info.action_horizon as usize, info.action_dim as usize);
+    let inference_delay = given.inference_delay as usize;
     let mut weights = vec![0.0; horizon];
     let guidance = if given.previous.is_null() {
         None
@@ -184,8 +185,13 @@ pub(super) fn with_options(
         };
         let config = rtc(&config)?;
         let end = config.execution_horizon.min(rows);
-        prefix_weights(config.schedule, given.inference_delay as usize, end, &mut weights);
-        Some(Guidance { previous, prefix_weights: &weights, max_guidance_weight: config.max_guidance_weight })
+        prefix_weights(config.schedule, inference_delay, end, &mut weights);
+        Some(Guidance {
+            previous,
+            prefix_weights: &weights,
+            max_guidance_weight: config.max_guidance_weight,
+            inference_delay,
+        })
     };
     let num_steps = (given.num_steps > 0).then_some(given.num_steps as usize);
     body(&InferOptions { noise, num_steps, guidance })
