@@ -153,12 +153,11 @@ fn test_of(function: &Function) -> String {
         || if name.ends_with("flight_record") { Wanted::Exactly("PI0_ERR_IO") } else { Wanted::Success };
     call(&mut out, function, &right, &format!("{name}, rightly"), &success());
     if name.ends_with("_free") {
-        let freed = format!("((void *)freed_now)");
         let live = &right[0];
         writeln!(out, "    world();\n    void *freed_now = {live};\n    {name}({live});").unwrap();
         writeln!(
             out,
-            "    expect(\"{name}, again\", {name}({freed}), allowed, sizeof allowed / sizeof *allowed, PI0_ERR_HANDLE);"
+            "    expect(\"{name}, again\", {name}(freed_now), allowed, sizeof allowed / sizeof *allowed, PI0_ERR_HANDLE);"
         )
         .unwrap();
     }
