@@ -89,7 +89,7 @@ fn the_examples_run() {
         to
     };
     let chunk = run(within(&example("c/infer_once.c", "gcc")).arg(bundle()));
-    assert!(chunk.lines().filter(|line| line.starts_with(|c: char| c == ' ')).count() >= 2, "{chunk}");
+    assert!(chunk.lines().filter(|line| line.starts_with(' ')).count() >= 2, "{chunk}");
     let control_loop = example("c/control_loop.c", "gcc");
     let told = run(within(&control_loop).arg(bundle()).arg("2"));
     assert!(told.contains("chunks: "), "{told}");
