@@ -78,6 +78,10 @@ pub struct pi0_thread_config {
     pub cpus: *const u32,
     /// How many there are. 0 leaves that alone.
     pub cpu_count: usize,
+    /// The CPUs that the threads working for it may run on, ONNX Runtime's. They get its priority in any case.
+    pub worker_cpus: *const u32,
+    /// How many there are. 0 leaves that alone.
+    pub worker_cpu_count: usize,
     /// How many bytes of its stack are touched beforehand, so that they are there.
     pub prefault_stack: u64,
     /// `PI0_REALTIME_...`: what to do where a right is missing.
@@ -93,12 +97,21 @@ grows!(pi0_thread_config, keep_heap);
 
 impl Default for pi0_thread_config {
     fn default() -> Self {
-        let ThreadConfig { realtime: _, priority, cpus: _, lock_memory: _, prefault_stack, keep_heap } =
-            ThreadConfig::default();
+        let ThreadConfig {
+            realtime: _,
+            priority,
+            cpus: _,
+            worker_cpus: _,
+            lock_memory: _,
+            prefault_stack,
+            keep_heap,
+        } = ThreadConfig::default();
         pi0_thread_config {
             struct_size: size_of::<Self>(),
             cpus: ptr::null(),
             cpu_count: 0,
+            worker_cpus: ptr::null(),
+            worker_cpu_count: 0,
             prefault_stack: prefault_stack as u64,
             realtime: PI0_REALTIME_TRY,
             priority: priority.unwrap_or(0) as u32,
@@ -392,8 +405,14 @@ pub(super) unsafe fn limits(given: *const pi0_limits) -> Result<Option<Limits>> 
 }
 
 fn thread(given: &pi0_thread_config) -> Result<ThreadConfig> {
-    // SAFETY: the documentation of the structure says what the pointer must be.
-    let cpus = unsafe { slice(given.cpus, given.cpu_count, "cpus") }?;
+    // SAFETY: the documentation of the structure says what each pointer must be.
+    let (cpus, worker_cpus) = unsafe {
+        (
+            slice(given.cpus, given.cpu_count, "cpus")?,
+            slice(given.worker_cpus, given.worker_cpu_count, "worker_cpus")?,
+        )
+    };
+    let numbers = |cpus: &[u32]| cpus.iter().map(|&cpu| cpu as usize).collect();
     if given.priority > 99 {
         return Err(Fail::argument(format!(
             "priority {}; use 1 to 99, or 0 to leave it alone",
@@ -408,7 +427,8 @@ fn thread(given: &pi0_thread_config) -> Result<ThreadConfig> {
             other => return unknown("realtime", other),
         },
         priority: (given.priority > 0).then_some(given.priority as i32),
-        cpus: cpus.iter().map(|&cpu| cpu as usize).collect(),
+        cpus: numbers(cpus),
+        worker_cpus: numbers(worker_cpus),
         lock_memory: match given.lock_memory {
             PI0_LOCK_OFF => MemoryLock::Off,
             PI0_LOCK_ON_FAULT => MemoryLock::OnFault,

@@ -63,6 +63,10 @@ pub struct pi0_realtime {
     pub missing_count: u32,
     /// `PI0_REALTIME_...` as configured.
     pub realtime: u32,
+    /// How many threads work for it, ONNX Runtime's.
+    pub worker_count: u32,
+    /// 0.
+    pub reserved: u32,
     /// The scheduling policy: `fifo`, `rr`, `other`, `batch`, `idle`, `deadline`, or `unknown`.
     pub scheduler: [c_char; 16],
     /// What was not obtained, why, and what to do about it; what does not fit is cut off.
@@ -258,6 +262,8 @@ pub unsafe extern "C" fn pi0_runtime_realtime(
                 Realtime::Enforce => super::config::PI0_REALTIME_ENFORCE,
                 Realtime::Off => super::config::PI0_REALTIME_OFF,
             },
+            worker_count: obtained.workers.len() as u32,
+            reserved: 0,
             scheduler: fixed_text(obtained.scheduler),
             missing: fixed_text(&missing.join("; ")),
         };

@@ -12,10 +12,10 @@
 typedef char sizes_are_kept[sizeof(pi0_policy_options) == 40 && sizeof(pi0_info) == 40 && sizeof(pi0_timing) == 48 &&
                                     sizeof(pi0_image) == 24 && sizeof(pi0_observation) == 48 &&
                                     sizeof(pi0_infer_options) == 64 && sizeof(pi0_rtc_config) == 24 &&
-                                    sizeof(pi0_limits) == 32 && sizeof(pi0_thread_config) == 48 &&
+                                    sizeof(pi0_limits) == 32 && sizeof(pi0_thread_config) == 64 &&
                                     sizeof(pi0_runtime_config) == 240 && sizeof(pi0_reading) == 64 &&
                                     sizeof(pi0_published) == 16 && sizeof(pi0_event) == 552 &&
-                                    sizeof(pi0_latency) == 72 && sizeof(pi0_realtime) == 1080 &&
+                                    sizeof(pi0_latency) == 72 && sizeof(pi0_realtime) == 1088 &&
                                     sizeof(pi0_stats) == 752 && sizeof(pi0_error) == 1024
                                 ? 1
                                 : -1];

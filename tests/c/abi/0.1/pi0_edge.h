@@ -619,6 +619,14 @@ typedef struct pi0_thread_config {
      */
     size_t cpu_count;
     /**
+     * The CPUs that the threads working for it may run on, ONNX Runtime's. They get its priority in any case.
+     */
+    const uint32_t *worker_cpus;
+    /**
+     * How many there are. 0 leaves that alone.
+     */
+    size_t worker_cpu_count;
+    /**
      * How many bytes of its stack are touched beforehand, so that they are there.
      */
     uint64_t prefault_stack;
@@ -892,6 +900,14 @@ typedef struct pi0_realtime {
      * `PI0_REALTIME_...` as configured.
      */
     uint32_t realtime;
+    /**
+     * How many threads work for it, ONNX Runtime's.
+     */
+    uint32_t worker_count;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
     /**
      * The scheduling policy: `fifo`, `rr`, `other`, `batch`, `idle`, `deadline`, or `unknown`.
      */
