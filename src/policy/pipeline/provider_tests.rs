@@ -43,7 +43,8 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     let mut pipeline = load(bundle, memory);
     let fake = Fake::of_this_process();
     let synchronized = || fake.number(c"fake_synchronized");
-    let launched = || fake.number(c"fake_graph_launches");
+    let at_first = fake.number(c"fake_graph_launches");
+    let launched = || fake.number(c"fake_graph_launches") - at_first;
     let placed: Vec<_> = pipeline.placement().map(|(graph, provider, _)| (graph, provider)).collect();
     let cuda = ["vision_encoder", "prefix_prefill", "time_conditioning", "denoise_step"];
     assert_eq!(placed, cuda.map(|graph| (graph, "CUDAExecutionProvider")));
@@ -74,9 +75,11 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     let kernels = || fake.number(c"fake_kernel_launches");
     let (graphs, before) = (launched(), kernels());
     assert_eq!(graphs, 2, "capturing ends with running what was captured");
+    let waits = synchronized();
     pipeline.prefill().unwrap();
     (0..STEPS).for_each(|step| pipeline.denoise_step(step).unwrap());
     assert_eq!((launched(), kernels()), (graphs + 1 + STEPS as i32, before));
+    assert_eq!(synchronized(), waits, "replaying does not wait either");
 
     // Captured for this length and this thread alone.
     pipeline.prepare(2, 41).unwrap();
