@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="directory that lerobot saved the policy in")
     parser.add_argument("bundle", metavar="BUNDLE_DIR", help="directory to create")
     parser.add_argument("--precision", choices=list(COMPUTE), default="fp32",
-                        help="fp16: weights and matrix products in half precision, the rest in f32 (default: fp32)")
+                        help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only (default: fp32)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")
     parser.add_argument("--prompt", metavar="TEXT", help="prompt to use when an observation has none")
     parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0],
@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="pad the prefix to a multiple of N rows, which are masked: few lengths, for CUDA graphs and TensorRT, whose "
                              "shapes are fixed; the results are equal (default: the exact length)")
     parser.add_argument("--no-golden", dest="golden", action="store_false", help="leave the reference's outputs out")
+    parser.add_argument("--no-range-scan", dest="range_scan", action="store_false",
+                        help="fp16: do not compute the golden observations to see whether anything overflows (minutes at full size)")
     parser.add_argument("--vision-heads", type=_count, metavar="N", help="attention heads of the vision encoder (default: 16)")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json to use in place of the checkpoint's")
     parser.add_argument("--force", action="store_true", help="replace BUNDLE_DIR if it exists, once the new one is complete")

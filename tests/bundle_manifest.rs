@@ -294,17 +294,19 @@ fn what_is_not_a_manifest_is_refused() {
 
 #[test]
 fn a_half_precision_policy_has_half_precision_where_the_contract_says() {
-    let mut json = Fixture::new().manifest_json();
-    json["precision"] = json!("fp16");
-    refused(&json, &["token_embedding.dtype"]);
-    json["token_embedding"]["dtype"] = json!("f16");
-    json["files"]["token_embedding.bin"]["size"] = json!(16 * 8 * 2);
-    refused(&json, &["graphs.vision_encoder", "image_embeds f16"]);
-    json["graphs"]["vision_encoder"]["outputs"][0]["dtype"] = json!("f16");
-    json["graphs"]["prefix_prefill"]["inputs"][0]["dtype"] = json!("f16");
-    for i in 0..4 {
-        json["graphs"]["prefix_prefill"]["outputs"][i]["dtype"] = json!("f16");
-        json["graphs"]["denoise_step"]["inputs"][9 + i]["dtype"] = json!("f16");
+    for (precision, dtype) in [("fp16", "f16"), ("bf16", "bf16")] {
+        let mut json = Fixture::new().manifest_json();
+        json["precision"] = json!(precision);
+        refused(&json, &["token_embedding.dtype"]);
+        json["token_embedding"]["dtype"] = json!(dtype);
+        json["files"]["token_embedding.bin"]["size"] = json!(16 * 8 * 2);
+        refused(&json, &["graphs.vision_encoder", &format!("image_embeds {dtype}")]);
+        json["graphs"]["vision_encoder"]["outputs"][0]["dtype"] = json!(dtype);
+        json["graphs"]["prefix_prefill"]["inputs"][0]["dtype"] = json!(dtype);
+        for i in 0..4 {
+            json["graphs"]["prefix_prefill"]["outputs"][i]["dtype"] = json!(dtype);
+            json["graphs"]["denoise_step"]["inputs"][9 + i]["dtype"] = json!(dtype);
+        }
+        parse(&json).unwrap();
     }
-    parse(&json).unwrap();
 }

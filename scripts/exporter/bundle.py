@@ -16,17 +16,19 @@ import onnx
 from .config import read_config
 from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
-from .graph import NUMPY, DataFile, Graph
+from .graph import NUMPY, DataFile, Graph, narrowed
 from .graphs import denoise, prefix, time_conditioning, vision
 from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
 from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
 from .processors import read_processors
 from .progress import Progress
+from .ranges import MARGIN, scan_ranges
 from .sources import Rows
 from .tokenizer import find_tokenizer
 from .weights_file import WeightsFile
 
 READ_BYTES = 4 << 20
+LISTED = 10  # tensors named in one message
 
 # Name, what of the model is in it, and what builds it.
 GRAPHS = (
@@ -88,6 +90,8 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
             dict(sorted(files.items())), options,
         )
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if compute == "f16" and golden and options.range_scan:
+            _check_ranges(directory, progress)
 
 
 def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | None:
@@ -99,12 +103,24 @@ def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | 
     return Golden(checkpoint)
 
 
+def _check_ranges(directory: Path, progress: Progress) -> None:
+    """Refuses a bundle whose values overflow half precision on its own golden observations, and notes those that come near."""
+    ranges = scan_ranges(directory, progress)
+    overflowing = [found for found in ranges if found.headroom < 1]
+    if overflowing:
+        listed = "\n  ".join(map(str, overflowing[:LISTED]))
+        raise ExportError(f"{len(overflowing)} tensors overflow half precision; export with --precision bf16 or fp32:\n  {listed}")
+    for found in ranges:
+        if found.headroom < MARGIN:
+            progress.note(f"{found}: another observation may overflow it; --precision bf16 has the room")
+
+
 def _write_embedding(directory: Path, model: Model, compute: str, progress: Progress) -> dict:
     """The table of token rows, already multiplied by what the model multiplies them with."""
     kind = NUMPY[compute]
     rows = Rows((model.embedding, embedding_factor(model.dimensions.prefix_width)))
     with DataFile(directory / "token_embedding.bin", progress.start("token_embedding", rows.count * kind.itemsize)) as file:
-        file.append(block.astype(kind, copy=False) for block in rows.blocks())
+        file.append(narrowed(rows, kind, "token_embedding"))
     progress.done("token_embedding")
     return file.record()
 

@@ -14,7 +14,7 @@ from .model import Dimensions
 from .processors import Processing
 
 FORMAT_VERSION = 1
-COMPUTE = {"fp32": "f32", "fp16": "f16"}
+COMPUTE = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Options:
     letterbox_pad: float | None = None
     pad_state_in_prompt: bool | None = None
     golden: bool = True
+    range_scan: bool = True
     vision_heads: int | None = None
     tokenizer: Path | None = None
     require_cameras: str | None = None
@@ -61,7 +62,8 @@ def build_manifest(
         "policy": config.policy,
         "exporter": f"pi0-edge {__version__}",
         "precision": options.precision,
-        "target": "cpu",
+        # bf16 is what the CPU provider has no products in; the rest runs anywhere.
+        "target": "cuda" if options.precision == "bf16" else "cpu",
         "opset": OPSET,
         "source": {
             "format": "lerobot",

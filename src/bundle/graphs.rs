@@ -184,6 +184,7 @@ impl Manifest {
         match self.precision {
             Precision::Fp32 => Dtype::F32,
             Precision::Fp16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
         }
     }
 

@@ -92,8 +92,11 @@ pub enum PolicyKind {
 pub enum Precision {
     /// Every tensor is f32.
     Fp32,
-    /// Image embeddings, prefix, token rows and KV cache are f16; the rest stays f32.
+    /// Weights, image embeddings, prefix, token rows and KV cache are f16; norms, softmax, the residual stream and the
+    /// flow's variable stay f32.
     Fp16,
+    /// As [`Fp16`](Self::Fp16), in bfloat16: the range of f32, an eighth of the exactness of f16. On a GPU only.
+    Bf16,
 }
 
 /// What the graphs were made for.

@@ -4,6 +4,7 @@
 //! anything a bundle may not hold. What passes is the bundle that was named and well-formed. That does not make a
 //! hostile bundle's *behaviour* safe: a bundle is trusted like code.
 
+mod deviation;
 mod features;
 mod files;
 mod golden;
@@ -21,8 +22,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use deviation::{Deviation, compare};
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
-pub use golden::{Case, Deviation, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance, compare};
+pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
 pub use integrity::{Verify, verify};
 pub use manifest::{

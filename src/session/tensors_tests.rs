@@ -26,10 +26,20 @@ fn poison_is_nan_everywhere() {
         let mut t = tensors(separate);
         let a = t.add("a", Dtype::F32, 4, Access::Host).unwrap();
         let h = t.add("h", Dtype::F16, 4, Access::Graphs).unwrap();
-        t.poison(a).unwrap();
-        t.poison(h).unwrap();
+        let b = t.add("b", Dtype::Bf16, 4, Access::Graphs).unwrap();
+        [a, h, b].iter().for_each(|id| t.poison(*id).unwrap());
         assert!(t.f32(a).iter().all(|v| v.is_nan()));
-        assert!([a, h].iter().all(|id| t.read_f32(*id, 0..4).unwrap().iter().all(|v| v.is_nan())));
+        assert!([a, h, b].iter().all(|id| t.read_f32(*id, 0..4).unwrap().iter().all(|v| v.is_nan())));
+    }
+}
+
+#[test]
+fn floats_of_every_size_are_filled_and_read_back() {
+    let mut t = tensors(false);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let a = t.add("a", dtype, 3, Access::Host).unwrap();
+        t.fill_floats(a, 1..3, -2.5).unwrap();
+        assert_eq!(t.read_f32(a, 0..3).unwrap(), [0.0, -2.5, -2.5], "{dtype}");
     }
 }
 
