@@ -213,9 +213,9 @@ impl Pipeline {
     fn pad(&mut self, valid: usize, padded: usize) -> Result<()> {
         let Some(padding) = self.ids.padding else { return Ok(()) };
         let s = self.sizes;
-        self.prefix_rows_mut(valid, padded - valid)?.fill(0);
-        self.send(Filled::PrefixRows(valid..padded))?;
+        let width = s.prefix_width as usize;
         let tensors = &mut self.tensors;
+        tensors.clear(self.ids.prefix, valid * width..padded * width)?;
         tensors.fill_floats(padding.bias, 0..valid, 0.0)?;
         tensors.fill_floats(padding.bias, valid..padded, MASKED)?;
         tensors.upload(padding.bias, 0..padded)?;

@@ -264,6 +264,23 @@ impl Tensors {
         Ok(())
     }
 
+    /// Queues setting the elements in `range` to zero, on the graphs' side.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the device refuses.
+    pub fn clear(&mut self, id: TensorId, range: Range<usize>) -> Result<()> {
+        let t = &self.tensors[id.0];
+        assert!(range.start <= range.end && range.end <= t.elements, "{range:?} of tensor {}", t.name);
+        let (block, start, bytes) =
+            (*t.storage.block(), range.start * t.dtype.size(), range.len() * t.dtype.size());
+        if block.shared && block.host.is_some() {
+            self.bytes_mut(id)?[start..start + bytes].fill(0);
+            return Ok(());
+        }
+        // SAFETY: inside the block, checked above, which lives as long as `self`; the host has its own side.
+        unsafe { self.memory.fill(block.device.add(start), 0, bytes) }
+    }
+
     /// Fills a tensor, from its first element, with what the graphs alone will read. Waits; for start-up.
     ///
     /// # Errors

@@ -52,6 +52,18 @@ fn reading_as_another_type_panics() {
 }
 
 #[test]
+fn what_is_cleared_is_zero_for_the_graphs() {
+    for separate in [false, true] {
+        let mut t = tensors(separate);
+        let a = t.add("a", Dtype::F32, 4, Access::Host).unwrap();
+        t.f32_mut(a).unwrap().fill(1.0);
+        t.upload(a, 0..4).unwrap();
+        t.clear(a, 1..3).unwrap();
+        assert_eq!(t.read_f32(a, 0..4).unwrap(), [1.0, 0.0, 0.0, 1.0]);
+    }
+}
+
+#[test]
 fn one_memory_needs_no_copies() {
     let mut t = tensors(false);
     let a = t.add("a", Dtype::F32, 4, Access::Host).unwrap();
