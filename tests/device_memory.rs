@@ -18,7 +18,12 @@ fn everything(policy: &mut Policy) -> (Vec<StageOutput>, Vec<f32>) {
     let previous: Vec<f32> = (0..dim * 3).map(|i| 0.05 * i as f32).collect();
     let mut weights = vec![0.0; horizon];
     prefix_weights(PrefixSchedule::Linear, 1, 3, &mut weights);
-    let guidance = Guidance { previous: &previous, prefix_weights: &weights, max_guidance_weight: 10.0 };
+    let guidance = Guidance {
+        previous: &previous,
+        prefix_weights: &weights,
+        max_guidance_weight: 10.0,
+        inference_delay: 1,
+    };
     for (cameras, prompt) in
         [(&[0, 1][..], "pick up the cube"), (&[0, 1, 2], "put the red cube into the box")]
     {

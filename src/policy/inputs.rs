@@ -30,6 +30,7 @@ impl Policy {
 
     pub(super) fn write_guidance(&mut self, guidance: Option<Guidance<'_>>) -> Result<()> {
         let Some(guidance) = guidance else {
+            self.pipeline.set_clean_rows(0)?;
             return self.pipeline.set_guidance(|_| 0.0);
         };
         let (dim, padded) = (self.manifest().action.dim, self.manifest().action.padded_dim);
@@ -59,6 +60,13 @@ impl Policy {
             self.post.normalize(row, &self.raw_state, &mut self.row, target);
         }
         self.pipeline.send(Filled::Guidance)?;
-        self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max))
+        match self.manifest().flow.rtc_training_max_delay {
+            Some(trained) => {
+                let clean = rtc::clean_rows(guidance.inference_delay, rows, trained)?;
+                self.pipeline.set_clean_rows(clean)?;
+                self.pipeline.set_guidance(|_| 0.0)
+            }
+            None => self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max)),
+        }
     }
 }

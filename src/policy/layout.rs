@@ -26,6 +26,8 @@ pub(super) struct Ids {
     /// Where the denoise step writes what becomes `x_t`, on a device that may not write what it reads.
     pub(super) x_next: Option<TensorId>,
     pub(super) v_t: TensorId,
+    /// Of a policy trained for real-time chunking: how many rows are a clean prefix, and the time table's row for them.
+    pub(super) clean: Option<Clean>,
     /// What a padded prefix needs beside it.
     pub(super) padding: Option<Padding>,
 }
@@ -38,6 +40,12 @@ pub(super) struct Padding {
     /// Rotary tables of the suffix, whose positions follow the rows that count: at one address for every prefix.
     pub(super) rope_cos: TensorId,
     pub(super) rope_sin: TensorId,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clean {
+    pub(super) rows: TensorId,
+    pub(super) time: TensorId,
 }
 
 /// Ports that are bound anew when the prefix changes, resolved once so that this costs no look-up by name.
@@ -175,6 +183,8 @@ pub(super) fn allocate(
     let prefix_weights = host("prefix_weights", f32, s.horizon as usize)?;
     let x_t = host("x_t", f32, chunk)?;
     let bias = s.bucket.map(|_| host("prefix_bias", embeds, s.max_prefix)).transpose()?;
+    let trained = bundle.manifest().flow.rtc_training_max_delay;
+    let clean_rows = trained.map(|_| host("clean_rows", Dtype::I64, 1)).transpose()?;
     let mut device = |name, dtype, elements| tensors.add(name, dtype, elements, Access::Graphs);
     let rows = s.max_prefix * s.head_dim as usize;
     Ok(Ids {
@@ -196,6 +206,10 @@ pub(super) fn allocate(
         steps: device("steps", Dtype::I64, MAX_NUM_STEPS)?,
         step: device("step", Dtype::I64, 1)?,
         v_t: device("v_t", f32, chunk)?,
+        clean: match clean_rows {
+            None => None,
+            Some(rows) => Some(Clean { rows, time: device("clean_time", f32, time_row as usize)? }),
+        },
         padding: match bias {
             None => None,
             Some(bias) => Some(Padding {

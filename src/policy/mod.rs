@@ -22,7 +22,7 @@ pub use timing::Timing;
 
 use crate::action::{ActionChunk, Postprocessor};
 use crate::bundle::{Bundle, GraphName, Manifest, TokenTable};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
 use crate::session::{
@@ -90,9 +90,9 @@ impl Policy {
     /// The bundle's files must not change while the policy lives.
     ///
     /// # Errors
-    /// [`ErrorKind::Manifest`](crate::ErrorKind::Manifest) or [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) for a bad bundle, [`ErrorKind::Library`](crate::ErrorKind::Library) when ONNX
-    /// Runtime cannot be loaded, [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the provider asked for cannot be used or does not take
-    /// every node, [`ErrorKind::Graph`](crate::ErrorKind::Graph) when ONNX Runtime refuses a graph.
+    /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
+    /// Runtime cannot be loaded, [`ErrorKind::Provider`] when the provider asked for cannot be used or does not take
+    /// every node, [`ErrorKind::Graph`] when ONNX Runtime refuses a graph.
     pub fn load(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
         Self::load_with_progress(path, options, &mut |_, _| {})
     }
@@ -173,7 +173,7 @@ impl Policy {
     /// provider can run what it took; done by [`load`](Self::load) for every provider but the CPU's.
     ///
     /// # Errors
-    /// [`ErrorKind::Graph`](crate::ErrorKind::Graph) or [`ErrorKind::Provider`](crate::ErrorKind::Provider), saying which graph failed and how.
+    /// [`ErrorKind::Graph`] or [`ErrorKind::Provider`], saying which graph failed and how.
     pub fn smoke(&mut self) -> Result<()> {
         self.pipeline.smoke(self.num_steps).map_err(|e| e.context("smoke run"))
     }
@@ -186,7 +186,7 @@ impl Policy {
     /// [`no_cuda_graphs`](PolicyOptions::no_cuda_graphs), and before the first inference.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the device fails.
+    /// [`ErrorKind::Provider`] when the device fails.
     pub fn capture_graphs(&mut self) -> Result<()> {
         self.pipeline.capture()
     }
@@ -209,7 +209,7 @@ impl Policy {
     /// The device's memory, if it has one of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the device does not answer.
+    /// [`ErrorKind::Provider`] when the device does not answer.
     pub fn device_memory_use(&self) -> Result<Option<DeviceMemoryUse>> {
         self.pipeline.memory_use()
     }
@@ -244,6 +244,12 @@ impl Policy {
         self.prefix_len
     }
 
+    /// ONNX Runtime's own threads that share this policy's work, by Linux thread id: one fewer a graph than
+    /// [`PolicyOptions::threads`]. The thread that calls does the rest.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        self.pipeline.worker_threads()
+    }
+
     /// Bytes of the preallocated tensors.
     pub fn tensor_bytes(&self) -> usize {
         self.pipeline.tensor_bytes()
@@ -258,9 +264,9 @@ impl Policy {
     /// until the next inference; [`ActionChunk::clone`] keeps it longer.
     ///
     /// # Errors
-    /// [`ErrorKind::Observation`](crate::ErrorKind::Observation) or [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) for a bad observation,
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for bad noise or step count, [`ErrorKind::Graph`](crate::ErrorKind::Graph) when ONNX Runtime fails,
-    /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) when the result is not finite. After an error the previous chunk is gone; the
+    /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`] for a bad observation,
+    /// [`ErrorKind::InvalidArgument`] for bad noise or step count, [`ErrorKind::Graph`] when ONNX Runtime fails,
+    /// [`ErrorKind::NonFinite`] when the result is not finite. After an error the previous chunk is gone; the
     /// next inference starts clean.
     pub fn infer(
         &mut self,
@@ -364,9 +370,27 @@ impl Policy {
     }
 
     pub(crate) fn finish(&mut self) -> Result<()> {
+        self.bring_in()?;
+        self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+    }
+
+    /// Waits for the actions, and for the times of the runs that made them.
+    fn bring_in(&mut self) -> Result<()> {
         self.pipeline.fetch_actions()?;
         self.timing.set_runs(self.pipeline.laps()?);
-        self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+        Ok(())
+    }
+
+    /// As [`finish`](Self::finish), into `actions` and with no value checked. Returns how many values there are.
+    pub(crate) fn finish_unchecked(&mut self, actions: &mut [f32]) -> Result<usize> {
+        self.bring_in()?;
+        let length = self.chunk.as_slice().len();
+        let Some(room) = actions.get_mut(..length) else {
+            let text = format!("a chunk has {length} values, there is room for {}", actions.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        };
+        self.post.actions(self.pipeline.x_t(), &self.raw_state, room)?;
+        Ok(length)
     }
 
     /// Runs one stage again on what its tensors hold since the last inference, and returns the time it took, on the
@@ -374,7 +398,7 @@ impl Policy {
     /// For measuring: the chunk is not touched, and the next [`infer`](Self::infer) starts afresh.
     ///
     /// # Errors
-    /// [`ErrorKind::Graph`](crate::ErrorKind::Graph) when nothing was inferred before, or ONNX Runtime fails.
+    /// [`ErrorKind::Graph`] when nothing was inferred before, or ONNX Runtime fails.
     pub fn run_stage(&mut self, stage: Stage) -> Result<Duration> {
         self.pipeline.restart();
         match stage {
@@ -392,7 +416,7 @@ impl Policy {
     /// A copy of the velocity that the last Euler step computed, `[action_horizon, padded action width]`.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the device fails.
+    /// [`ErrorKind::Provider`] when the device fails.
     pub fn last_velocity(&self) -> Result<Vec<f32>> {
         self.pipeline.read(Intermediate::Velocity)
     }
@@ -418,7 +442,7 @@ impl Policy {
     /// the same chunk read nothing stale.
     ///
     /// # Errors
-    /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the device fails.
+    /// [`ErrorKind::Provider`] when the device fails.
     pub fn poison(&mut self) -> Result<()> {
         self.pipeline.poison()
     }

@@ -9,13 +9,14 @@
 //! is sent there in order with the runs, and only the finished actions are waited for.
 
 mod checks;
+mod tables;
 
 use std::time::Duration;
 
-use crate::bundle::{Bundle, GraphName};
+use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::flow::{self, SCHEDULE_COLUMNS};
-use crate::policy::layout::{Ids, Ports, Sizes, allocate, missing_port, row_shape};
+use crate::policy::flow::SCHEDULE_COLUMNS;
+use crate::policy::layout::{Clean, Ids, Ports, Sizes, allocate, missing_port, row_shape};
 use crate::policy::rope;
 use crate::session::{
     Device, DeviceMemoryUse, Environment, Graph, GraphOptions, TensorId, Tensors, Transfers,
@@ -50,6 +51,9 @@ pub struct Pipeline {
     /// The schedule as the graphs have it.
     schedule: Vec<f32>,
     periods: (f64, f64),
+    times: FlowTimes,
+    /// Rows that are a clean prefix, as the graphs have it.
+    clean_rows: usize,
 }
 
 impl Pipeline {
@@ -103,8 +107,11 @@ impl Pipeline {
             num_steps: None,
             schedule: vec![0.0; MAX_NUM_STEPS * SCHEDULE_COLUMNS],
             periods: (manifest.flow.min_period, manifest.flow.max_period),
+            times: manifest.flow.times,
+            clean_rows: 0,
         };
         pipeline.bind_fixed()?;
+        pipeline.make_clean_time()?;
         Ok(pipeline)
     }
 
@@ -131,6 +138,13 @@ impl Pipeline {
                 Some(port) => graph.bind_input(port, tensors, tensor, 0, shape)?,
                 None if name == "state" => {} // PI0.5 has the state in its prompt
                 None => return Err(missing_port(graph.name(), name)),
+            }
+        }
+        if let Some(Clean { rows, time }) = ids.clean {
+            let row: &[i64] = &[1, self.time_row.iter().product()];
+            for (name, tensor, shape) in [("clean_rows", rows, &[1][..]), ("clean_time", time, row)] {
+                let port = graph.input(name).ok_or_else(|| missing_port(graph.name(), name))?;
+                graph.bind_input(port, tensors, tensor, 0, shape)?;
             }
         }
         for (name, tensor) in [("x_next", ids.x_next.unwrap_or(ids.x_t)), ("v_t", ids.v_t)] {
@@ -222,60 +236,6 @@ impl Pipeline {
         let (start, elements) = (valid * s.half_head as usize, (s.suffix * s.half_head) as usize);
         tensors.copy((self.ids.rope_cos, start), padding.rope_cos, elements)?;
         tensors.copy((self.ids.rope_sin, start), padding.rope_sin, elements)
-    }
-
-    /// Makes the tables of `num_steps` Euler steps unless they are there already.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] outside 1..=[`MAX_NUM_STEPS`].
-    pub fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
-        if self.num_steps == Some(num_steps) {
-            return Ok(());
-        }
-        if !(1..=MAX_NUM_STEPS).contains(&num_steps) {
-            let text = format!("num_steps is {num_steps}; it must be from 1 to {MAX_NUM_STEPS}");
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        }
-        self.num_steps = None;
-        let (ids, tensors) = (&self.ids, &mut self.tensors);
-        let width = self.sizes.expert_width as usize;
-        let embeddings = tensors.f32_mut(ids.time_embedding)?;
-        for (step, row) in embeddings.chunks_exact_mut(width).take(num_steps).enumerate() {
-            let time = flow::flow_time(step, num_steps) as f32;
-            flow::write_time_embedding(time, self.periods.0, self.periods.1, row);
-        }
-        tensors.upload(ids.time_embedding, 0..num_steps * width)?;
-        let n = num_steps as i64;
-        let mut table = vec![n];
-        table.extend(&self.time_row);
-        let time = &mut self.time_conditioning;
-        time.bind_input(0, tensors, ids.time_embedding, 0, &[n, width as i64])?;
-        time.bind_output(0, tensors, ids.time_table, 0, &table)?;
-        time.run(tensors)?;
-        // No stage of a chunk: it happens when the number of steps changes.
-        tensors.forget_lap();
-        self.write_schedule(num_steps, |_| 0.0)?;
-        self.num_steps = Some(num_steps);
-        Ok(())
-    }
-
-    /// Sets every step's guidance weight: `weight(flow time)`. The tables must have been made.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Provider`], as every method below that reaches the device, when it fails.
-    pub fn set_guidance(&mut self, weight: impl Fn(f64) -> f32) -> Result<()> {
-        let Some(num_steps) = self.num_steps else { return Ok(()) };
-        // Most chunks guide as the one before did, and the device has those weights already.
-        if flow::has_weights(num_steps, &self.schedule, &weight) {
-            return Ok(());
-        }
-        self.write_schedule(num_steps, weight)
-    }
-
-    fn write_schedule(&mut self, num_steps: usize, weight: impl Fn(f64) -> f32) -> Result<()> {
-        flow::write_schedule(num_steps, &mut self.schedule, weight);
-        self.tensors.f32_mut(self.ids.schedule)?.copy_from_slice(&self.schedule);
-        self.tensors.upload(self.ids.schedule, 0..num_steps * SCHEDULE_COLUMNS)
     }
 
     /// What guidance pulls towards, `[action_horizon, padded action width]` in model units, to fill.

@@ -1,5 +1,6 @@
 //! What the runtime asks of a policy, cut into quanta.
 
+use super::chunk::Gate;
 use crate::Result;
 
 /// What guides a chunk so that it joins the one being executed. Both slices have one entry per row of the chunk.
@@ -12,6 +13,8 @@ pub struct Guidance<'a> {
     pub prefix_weights: &'a [f32],
     /// The upper bound of the guidance weight.
     pub max_guidance_weight: f32,
+    /// Rows that are expected to be executed before the chunk is ready.
+    pub inference_delay: usize,
 }
 
 /// A policy as the inference thread drives it: [`begin`](Engine::begin), then [`step`](Engine::step) for each
@@ -35,11 +38,28 @@ pub trait Engine: Send {
     /// Denoise steps in a chunk.
     fn num_steps(&self) -> usize;
 
+    /// For a policy trained for real-time chunking: the most rows that may be executed before a chunk is ready. Such a
+    /// chunk joins the one before it from the row on that it was told, and is of no use when it comes later.
+    fn max_inference_delay(&self) -> Option<usize> {
+        None
+    }
+
     /// Sets the number of denoise steps, from the next chunk on.
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()>;
 
     /// Sets the prompt, from the next chunk on.
     fn set_prompt(&mut self, prompt: &str) -> Result<()>;
+
+    /// The limits that the policy itself brings. A chunk must keep to these and to the runtime's.
+    fn limits(&self) -> Option<Gate> {
+        None
+    }
+
+    /// The threads that the engine computes on beside the calling one, by Linux thread id: the runtime gives them the
+    /// inference thread's priority and CPUs of their own.
+    fn worker_threads(&self) -> Vec<i32> {
+        Vec::new()
+    }
 
     /// Runs every graph once, so that nothing is built, captured or allocated later. Called on the inference thread.
     fn warm_up(&mut self) -> Result<()>;

@@ -3,6 +3,7 @@
 use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance as PolicyGuidance;
 use crate::policy::{InferOptions, Noise, Policy};
+use crate::realtime::chunk::Gate;
 use crate::realtime::engine::{Engine, Guidance};
 use crate::{Error, ErrorKind, Result};
 
@@ -153,6 +154,10 @@ impl Engine for PolicyEngine {
         self.num_steps
     }
 
+    fn max_inference_delay(&self) -> Option<usize> {
+        self.policy.manifest().flow.rtc_training_max_delay
+    }
+
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
         self.policy.prepare_num_steps(num_steps)?;
         self.num_steps = num_steps;
@@ -163,6 +168,16 @@ impl Engine for PolicyEngine {
         self.policy.check_prompt(prompt)?;
         self.prompt = Some(prompt.to_owned());
         Ok(())
+    }
+
+    fn limits(&self) -> Option<Gate> {
+        let limits = self.policy.manifest().action.limits.as_ref()?;
+        // Checked with the manifest.
+        Gate::with_limits(&limits.min, &limits.max).ok()
+    }
+
+    fn worker_threads(&self) -> Vec<i32> {
+        self.policy.worker_threads()
     }
 
     fn warm_up(&mut self) -> Result<()> {
@@ -212,6 +227,7 @@ impl Engine for PolicyEngine {
                 previous: g.leftover,
                 prefix_weights: g.prefix_weights,
                 max_guidance_weight: g.max_guidance_weight,
+                inference_delay: g.inference_delay,
             }),
         };
         self.policy.begin(&observation, &options).map(|_| ())
@@ -222,14 +238,9 @@ impl Engine for PolicyEngine {
     }
 
     fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
-        self.policy.finish()?;
-        let chunk = self.policy.chunk().as_slice();
-        let Some(room) = actions.get_mut(..chunk.len()) else {
-            let text = format!("a chunk has {} values, there is room for {}", chunk.len(), actions.len());
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        };
-        room.copy_from_slice(chunk);
-        Ok(chunk.len())
+        // A bad value is for the runtime's gate to find: it rejects the chunk, where an error would count against
+        // the engine.
+        self.policy.finish_unchecked(actions)
     }
 }
 

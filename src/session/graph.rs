@@ -16,6 +16,7 @@ use super::memory::Storage;
 use super::placement::{self, Placement};
 use super::provider;
 use super::tensors::{TensorId, Tensors};
+use super::workers::Workers;
 use crate::bundle::{Dtype, GraphSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Provider;
@@ -58,6 +59,7 @@ pub struct Graph {
     captures: Option<Captures>,
     /// Tells the shapes that ports are bound for apart, as captured graphs do.
     shape: GraphId,
+    workers: Workers,
     // Last, so that session and binding go first: they work on its stream and in its memory.
     device: Device,
 }
@@ -112,10 +114,12 @@ impl Graph {
         };
         let builder = provider::register(builder().map_err(fail)?, device, options)
             .map_err(|e| provider::unusable(device.provider(), environment.library(), e.message()))?;
+        let workers = Workers::default();
         let build = || -> ort::Result<Session> {
             builder
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads.max(1))?
+                .with_thread_manager(workers.clone())?
                 .with_parallel_execution(false)?
                 .with_intra_op_spinning(options.spin)?
                 // Workers may spin inside a run, never between runs: a control loop shares these cores.
@@ -158,6 +162,7 @@ impl Graph {
             placement,
             captures,
             shape: 1,
+            workers,
             device,
         })
     }
@@ -165,6 +170,11 @@ impl Graph {
     /// The graph's name in the manifest.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// ONNX Runtime's own threads that share this graph's work, by Linux thread id.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        self.workers.ids()
     }
 
     /// Index of an input, for [`bind_input`](Self::bind_input).

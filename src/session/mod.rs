@@ -16,6 +16,7 @@ mod placement;
 mod provider;
 mod run_options;
 mod tensors;
+mod workers;
 
 pub use device::{Device, DeviceMemory, DeviceOptions};
 pub use environment::Environment;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::ptr::null_mut;
 
 use ort::AsPointer;
+use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::sys::{OrtSessionOptions, OrtStatusPtr};
 
@@ -38,10 +39,12 @@ pub(super) fn register(
 /// # Errors
 /// [`ErrorKind::Provider`], naming what is missing and what to do about it.
 pub(super) fn probe(environment: &Environment, provider: Provider) -> Result<()> {
+    // Making a session's options is cheap, and giving them a provider is what opens its library.
+    let builder = || Session::builder(environment.inner());
     let loaded = match provider {
         Provider::Cpu => Ok(()),
-        Provider::Cuda => cuda::functions().probe(),
-        Provider::TensorRt => tensorrt::functions().probe(),
+        Provider::Cuda => builder().and_then(|b| cuda::functions().append(b, &[]).map(drop)),
+        Provider::TensorRt => builder().and_then(|b| tensorrt::functions().append(b, &[]).map(drop)),
     };
     loaded.map_err(|e| unusable(provider, environment.library(), e.message()))
 }
@@ -63,16 +66,6 @@ struct Functions<O> {
 }
 
 impl<O> Functions<O> {
-    /// Makes options and gives them back: only a library that has loaded can.
-    fn probe(&self) -> ort::Result<()> {
-        let mut made = null_mut();
-        // SAFETY: `made` is a valid place for the result.
-        unsafe { ort::Error::result_from_status((self.create)(&mut made)) }?;
-        // SAFETY: made just above and released once.
-        unsafe { (self.release)(made) };
-        Ok(())
-    }
-
     /// Appends the provider with `options`, of which every key must be known to its library.
     fn append(&self, mut builder: SessionBuilder, options: &[(&str, String)]) -> ort::Result<SessionBuilder> {
         let text = |t: &str| CString::new(t).map_err(|_| ort::Error::new(format!("{t:?} holds a NUL")));
@@ -125,8 +118,6 @@ fn reason(finding: &Finding) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ort::session::Session;
-
     use super::*;
     use crate::session::device::{DeviceMemory, DeviceOptions};
     use crate::session::memory::fake;
