@@ -13,6 +13,7 @@ if [ "$(uname -m)" = x86_64 ]; then
     scripts/fetch_onnxruntime.sh --gpu
 fi
 scripts/python_env.sh --test
+scripts/c_tools.sh
 
 step "formatting"
 cargo fmt --check
@@ -20,11 +21,17 @@ cargo fmt --check
 step "lints"
 cargo clippy --quiet --all-targets -- -D warnings
 
+step "C header"
+scripts/header.sh --check
+
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 
 step "runtime tests"
 cargo test --quiet
+
+step "real-time checks"
+scripts/realtime_checks.sh rtsan loom
 
 step "exporter tests"
 .venv/bin/python -m pytest -q scripts/tests
