@@ -21,7 +21,8 @@ const PERIOD: Duration = Duration::from_millis(2);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = |name: &str| std::env::var(name).ok();
-    let bundle = std::env::args().nth(1).or_else(|| set("BUNDLE")).unwrap_or_else(|| "models/pi0-tiny".into());
+    let bundle =
+        std::env::args().nth(1).or_else(|| set("BUNDLE")).unwrap_or_else(|| "models/pi0-tiny".into());
     let seconds: u64 = set("SECONDS").map_or(Ok(5), |s| s.parse())?;
     let policy =
         Policy::load(bundle, &PolicyOptions { threads: 1, no_spin: true, ..PolicyOptions::default() })?;
