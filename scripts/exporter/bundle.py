@@ -13,14 +13,15 @@ from typing import Callable, Iterator
 
 import onnx
 
-from .config import read_config
+from . import openpi
+from .config import OPENPI, PolicyConfig, read_config
 from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph, narrowed
 from .graphs import denoise, prefix, time_conditioning, vision
 from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
 from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
-from .processors import read_processors
+from .processors import Processing, read_processors
 from .progress import Progress
 from .ranges import MARGIN, scan_ranges
 from .sources import Rows
@@ -47,13 +48,12 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     """
     if bundle.exists() and not options.force:
         raise ExportError(f"{bundle}: exists already; give another name, or --force to replace it")
-    config = read_config(checkpoint)
-    processing = read_processors(checkpoint, config)
+    config, processing = _read(checkpoint, options)
     tokenizer = find_tokenizer(checkpoint, processing.tokenizer_name, options.tokenizer)
     golden = _golden(checkpoint, options, progress)
     present = golden.present_cameras(config, processing) if golden else set()
     required = required_cameras(options.require_cameras, config, present)
-    for warning in undecided(config, processing, options):
+    for warning in openpi.undecided(config, options) if config.format == OPENPI else undecided(config, processing, options):
         progress.note(warning)
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 
@@ -91,6 +91,18 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if compute == "f16" and golden and options.range_scan:
             _check_ranges(directory, progress)
+
+
+def _read(checkpoint: Path, options: Options) -> tuple[PolicyConfig, Processing]:
+    """What the checkpoint's small files say, as the one or the other of its writers has them."""
+    if openpi.is_openpi(checkpoint):
+        return openpi.read_openpi(checkpoint, options)
+    for name in openpi.OPTIONS:
+        if getattr(options, name) is not None:
+            raise ExportError(f"--{name.replace('_', '-')}: is for openpi's checkpoints; {checkpoint} is not one, it has no assets "
+                              "and no config.json with an action_horizon and without a type")
+    config = read_config(checkpoint)
+    return config, read_processors(checkpoint, config)
 
 
 def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | None:

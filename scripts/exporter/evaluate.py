@@ -50,7 +50,7 @@ class Evaluator:
             operands = [array if dtype == "i64" else array.astype(np.float32, copy=False) for array, dtype in found]
             with np.errstate(over="ignore", invalid="ignore"):
                 results = operator(attributes, len(node.output), *operands)
-                dtype = NAMES[attributes["to"]] if node.op_type == "Cast" else found[0][1]
+                dtype = NAMES[attributes["to"]] if node.op_type == "Cast" else found[node.op_type == "Where"][1]
                 for name, result in zip(node.output, results):
                     if self._observe:
                         self._observe(self.graph, name, dtype, result)
@@ -129,6 +129,7 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "Gelu": _gelu,
     "Gemm": _gemm,
     "LayerNormalization": _layer_norm,
+    "Less": lambda _, __, a, b: [a < b],
     "MatMul": lambda _, __, a, b: [a @ b],
     "Mul": lambda _, __, a, b: [a * b],
     "Neg": lambda _, __, x: [-x],
@@ -142,4 +143,5 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "Sqrt": lambda _, __, x: [np.sqrt(x)],
     "Sub": lambda _, __, a, b: [a - b],
     "Transpose": lambda attributes, _, x: [x.transpose(attributes["perm"])],
+    "Where": lambda _, __, chosen, a, b: [np.where(chosen, a, b)],
 }

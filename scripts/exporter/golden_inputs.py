@@ -48,11 +48,14 @@ def view(frame: np.ndarray, manifest: dict) -> np.ndarray:
     if rule["resize"] != "bilinear" or rule["pad_side"] != "center":
         raise ExportError(f"images resized by the rule {rule} cannot be made here")
     target = (sizes["image_height"], sizes["image_width"])
+    ratio = max(size / wanted for size, wanted in zip(frame.shape, target))
+    fitted = [min(int(size / ratio), wanted) for size, wanted in zip(frame.shape, target)]
+    resize = frame.shape[:2] != target
+    if resize and rule["antialias"]:
+        frame = np.asarray(Image.fromarray(frame).resize(fitted[::-1], Image.Resampling.BILINEAR))
     image = frame.astype(np.float32) / np.float32(255)
-    if image.shape[:2] != target:
-        ratio = max(size / wanted for size, wanted in zip(image.shape, target))
-        fitted = [min(int(size / ratio), wanted) for size, wanted in zip(image.shape, target)]
-        rows, columns = (_bilinear(size, wanted, rule["antialias"]) for size, wanted in zip(image.shape, fitted))
+    if resize and not rule["antialias"]:
+        rows, columns = (_bilinear(size, wanted) for size, wanted in zip(image.shape, fitted))
         image = np.einsum("ri,ijc,sj->rsc", rows, image, columns, optimize=True).clip(0, 1)
     whole = np.full((*target, 3), rule["pad_value"], np.float32)
     top, left = ((wanted - size) // 2 for size, wanted in zip(image.shape, target))
@@ -60,15 +63,10 @@ def view(frame: np.ndarray, manifest: dict) -> np.ndarray:
     return whole.transpose(2, 0, 1)
 
 
-def _bilinear(size: int, wanted: int, antialias: bool) -> np.ndarray:
-    """The weights [wanted, size] of linear interpolation about pixel centres; with ``antialias``, of all pixels a wider one covers."""
-    scale = size / wanted
-    reach = max(scale, 1.0) if antialias else 1.0
-    centres = (np.arange(wanted) + 0.5) * scale - 0.5
-    if not antialias:
-        centres = centres.clip(0, size - 1)
-    weights = (1 - np.abs(np.arange(size)[None] - centres[:, None]) / reach).clip(0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+def _bilinear(size: int, wanted: int) -> np.ndarray:
+    """The weights [wanted, size] of linear interpolation about pixel centres."""
+    centres = ((np.arange(wanted) + 0.5) * (size / wanted) - 0.5).clip(0, size - 1)
+    return (1 - np.abs(np.arange(size)[None] - centres[:, None])).clip(0).astype(np.float32)
 
 
 def _frame(path: Path) -> np.ndarray:
@@ -82,8 +80,10 @@ def _frame(path: Path) -> np.ndarray:
 def _state(state: np.ndarray, feature: dict) -> np.ndarray:
     rule = {name: np.array(value, np.float32) for name, value in feature["normalization"].items() if name not in ("mode", "eps")}
     eps, mode = np.float32(feature["normalization"]["eps"]), feature["normalization"]["mode"]
-    if mode == "mean_std":
+    if mode in ("mean_std", "z_score"):
         state = (state - rule["mean"]) / (rule["std"] + eps)
+    elif mode == "quantile_range":
+        state = (state - rule["q01"]) / (rule["q99"] - rule["q01"] + eps) * 2 - 1
     elif mode != "identity":
         low, high = rule.values()
         span = high - low

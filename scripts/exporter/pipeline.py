@@ -56,16 +56,22 @@ class Pipeline:
     def schedule(self, steps: int, guidance: list[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows (time, dt, guidance) of every step and the table of time conditioning."""
         times = np.array([1.0 + k * (-1.0 / steps) for k in range(steps)]).astype(np.float32)
+        if self.manifest["flow"].get("times") == "accumulated":
+            for k in range(1, steps):
+                times[k] = times[k - 1] + np.float32(-1.0 / steps)
+        rows = np.stack([times, np.full(steps, -1.0 / steps), guidance or [0.0] * steps], 1).astype(np.float32)
+        return rows, self.time_table(times)
+
+    def time_table(self, times: np.ndarray) -> np.ndarray:
         flow, width = self.manifest["flow"], self.dimensions["expert_width"]
         period = flow["min_period"] * (flow["max_period"] / flow["min_period"]) ** np.linspace(0, 1, width // 2)
         angle = times.astype(np.float64)[:, None] * (2 * math.pi / period)
         embedding = np.concatenate([np.sin(angle), np.cos(angle)], 1).astype(np.float32)
-        table = self.run("time_conditioning", time_embedding=embedding)["time_table"]
-        rows = np.stack([times, np.full(steps, -1.0 / steps), guidance or [0.0] * steps], 1).astype(np.float32)
-        return rows, table
+        return self.run("time_conditioning", time_embedding=embedding)["time_table"]
 
-    def denoise(self, noise, state, cache, steps, previous=None, weights=None, guidance=None):
-        """The Euler loop from the cache of ``prefix``: the final x_t and every step's velocity."""
+    def denoise(self, noise, state, cache, steps, previous=None, weights=None, guidance=None, clean=0):
+        """The Euler loop from the cache of ``prefix``: the final x_t and every step's velocity. The first ``clean`` rows are the
+        previous ones, for a policy trained for that."""
         horizon, width = noise.shape
         rows, table = self.schedule(steps, guidance)
         length = cache["present.0.key"].shape[1]
@@ -77,6 +83,8 @@ class Pipeline:
             **self.rope(length, horizon + has_state),
             **{name.replace("present", "past_key_values"): value for name, value in cache.items()},
         }
+        if "rtc_training_max_delay" in self.manifest["flow"]:
+            fixed |= {"clean_rows": np.array([clean]), "clean_time": self.time_table(np.zeros(1, np.float32))}
         if has_state:
             fixed["state"] = state[None].astype(np.float32)
         x, velocities = noise[None].astype(np.float32), []

@@ -7,6 +7,7 @@
 mod deviation;
 mod features;
 mod files;
+mod flow;
 mod golden;
 mod graphs;
 mod integrity;
@@ -24,13 +25,13 @@ use std::path::{Path, PathBuf};
 
 pub use deviation::{Deviation, compare};
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
+pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
 pub use integrity::{Verify, verify};
 pub use manifest::{
-    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, Flow, FlowConvention, InvFreq,
-    MAX_MANIFEST_BYTES, Manifest, PolicyKind, Precision, PromptFormat, PromptRule, Rope, Source, Target,
-    TokenEmbedding,
+    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
+    PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,
 };
 pub use npy::read_npy;
 pub use prescan::{Rules, prescan};

@@ -9,13 +9,16 @@ mod bench;
 mod benches;
 mod check;
 mod control;
+mod device;
 mod doctor;
 mod environment;
+mod figures;
 mod inspect;
 mod observation;
 mod options;
 mod output;
 mod run;
+mod synthesize;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,8 @@ Examples:
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
   pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
+  pi0-edge bench device BUNDLE --minutes 5
+  pi0-edge bench device $(pi0-edge synthesize pi0)
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
 ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
@@ -52,12 +57,15 @@ enum Verb {
     Run(run::Args),
     /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
     Check(check::Args),
-    /// Measure latency by stage; `bench control`: what reading the action costs a control loop
+    /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
+    /// of it, with a report
     Bench(benches::Args),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
+    /// Make a full-size bundle with random weights, to measure with
+    Synthesize(synthesize::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +80,7 @@ fn main() -> ExitCode {
             Err(e) => Err(e),
         },
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
