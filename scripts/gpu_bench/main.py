@@ -15,7 +15,7 @@ import report
 import wheels
 from plan import ROOT, Choices, Command, Step, make_plan
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp16", "bf16", "fp32")
 
 
 def main() -> int:

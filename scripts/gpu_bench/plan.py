@@ -188,7 +188,7 @@ def _profile(c: Choices, precision: str, cameras: int) -> Step:
         [
             Command(["rm", "-rf", str(profiles)]),
             Command(bench, c.result("profile-bench"), blocking),
-            Command(["python3", f"{HERE}/profile.py", str(profiles)], c.result("profile")),
+            Command(["python3", f"{HERE}/hot_spots.py", str(profiles)], c.result("profile")),
         ],
         (f"bundle-{precision}",),
     )

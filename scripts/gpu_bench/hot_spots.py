@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sums up ONNX Runtime's profiles: which operators take how much of which graph's time, per run.
 
-usage: profile.py DIR; DIR has one profile for each graph, GRAPH_DATE_TIME_MS.json
+usage: hot_spots.py DIR; DIR has one profile for each graph, GRAPH_DATE_TIME_MS.json
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def summarise(profile: Path) -> dict:
 def main(directory: Path) -> dict:
     profiles = sorted(directory.glob("*.json"))
     if not profiles:
-        sys.exit(f"profile: {directory} has no profiles")
+        sys.exit(f"hot_spots: {directory} has no profiles")
     # ONNX Runtime puts date, time and milliseconds after the name it is given.
     return {path.stem.rsplit("_", 3)[0]: summarise(path) for path in profiles}
 
