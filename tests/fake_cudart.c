@@ -22,6 +22,7 @@ struct work {
 };
 
 static struct work queue[MAX_QUEUE];
+static int copied[4];
 static int queued, synchronized, live_blocks, live_streams, live_events, capturing, device_set = -1, devices = 2;
 static char failing[64];
 static int failures_left, last_error;
@@ -35,6 +36,10 @@ void fake_fail(const char *function, int skip) {
 }
 int fake_queued(void) { return queued; }
 int fake_synchronized(void) { return synchronized; }
+/* Copies so far, of all kinds and of those from the device to the host. */
+int fake_copied(void) { return copied[1] + copied[2] + copied[3]; }
+int fake_copied_back(void) { return copied[2]; }
+void fake_count_copy(int kind) { copied[kind & 3]++; }
 int fake_live(void) { return live_blocks + live_streams + live_events; }
 int fake_device(void) { return device_set; }
 int fake_last_error(void) { return last_error; }
@@ -142,6 +147,7 @@ static int enqueue(struct work work) {
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream) {
     BEGIN("cudaMemcpyAsync");
     if (kind < 1 || kind > 3 || stream == NULL) abort();
+    fake_count_copy(kind);
     return enqueue((struct work){.to = to, .from = from, .bytes = bytes});
 }
 int cudaMemsetAsync(void *to, int value, size_t bytes, void *stream) {

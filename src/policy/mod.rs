@@ -180,7 +180,11 @@ impl Policy {
     /// # Errors
     /// [`ErrorKind::Graph`] or [`ErrorKind::Provider`], saying which graph failed and how.
     pub fn smoke(&mut self) -> Result<()> {
-        self.pipeline.smoke(self.num_steps).map_err(|e| e.context("smoke run"))
+        self.pipeline.smoke(self.num_steps).map_err(|e| {
+            let provider = self.provider;
+            let text = format!("smoke run on {provider} failed; pi0-edge doctor --provider {provider} says what may be missing");
+            Error::with_source(e.kind(), text, e)
+        })
     }
 
     /// Captures CUDA graphs of what the last inference ran, so that further ones of its shape (the same number of

@@ -207,7 +207,7 @@ impl Tensors {
     /// # Errors
     /// [`ErrorKind::Provider`] when the device refuses.
     pub fn upload(&mut self, id: TensorId, range: Range<usize>) -> Result<()> {
-        let moved = self.transfer(id, range, Route::ToDevice)?;
+        let moved = self.transfer(id, range, Route::Upload)?;
         self.transfers.to_device += moved;
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Tensors {
     /// # Errors
     /// [`ErrorKind::Provider`] when the device refuses.
     pub fn download(&mut self, id: TensorId, range: Range<usize>) -> Result<()> {
-        let moved = self.transfer(id, range, Route::FromDevice)?;
+        let moved = self.transfer(id, range, Route::Download)?;
         self.transfers.from_device += moved;
         Ok(())
     }
@@ -234,12 +234,12 @@ impl Tensors {
         let host = block.host.unwrap_or_else(|| panic!("tensor {} is the graphs' alone", t.name));
         // SAFETY: `start..start + bytes` lies inside both sides, checked above.
         let (host, device) = unsafe { (host.add(start), block.device.add(start)) };
-        let (from, to) = if route == Route::ToDevice { (host, device) } else { (device, host) };
+        let (from, to) = if route == Route::Upload { (host, device) } else { (device, host) };
         // SAFETY: both ends lie in blocks of `bytes` bytes at least, apart from each other, that live as long as
         // `self`. `pending` keeps the host from its side until the copy is done; the device's order is the queue's.
         unsafe { self.memory.copy(from, to, bytes, route) }.map_err(|e| e.context(t.name))?;
         if queued {
-            t.pending = if route == Route::ToDevice { Pending::Upload } else { Pending::Download };
+            t.pending = if route == Route::Upload { Pending::Upload } else { Pending::Download };
         }
         Ok(bytes as u64)
     }
@@ -259,7 +259,7 @@ impl Tensors {
         let end = target.storage.block().device;
         // SAFETY: both ends lie inside blocks that live as long as `self` and are not the same (checked above).
         // `&mut self` keeps the host away while this is called, `running` until it is done.
-        unsafe { self.memory.copy(start, end, elements * size, Route::OnDevice) }?;
+        unsafe { self.memory.copy(start, end, elements * size, Route::Within) }?;
         self.running = self.memory.is_queued();
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Tensors {
         );
         let (from, to) = (NonNull::from(values).cast(), t.storage.block().device);
         // SAFETY: both ends are that long, and `synchronize` waits until `values` has been read.
-        unsafe { self.memory.copy(from, to, size_of_val(values), Route::ToDevice) }?;
+        unsafe { self.memory.copy(from, to, size_of_val(values), Route::Upload) }?;
         self.transfers.to_device += if t.storage.block().shared { 0 } else { size_of_val(values) as u64 };
         self.synchronize()
     }
@@ -378,7 +378,7 @@ impl Tensors {
         let from = unsafe { t.storage.block().device.add(range.start * size) };
         // SAFETY: both ends are that long; nobody else has `bytes`, and it lives until `synchronize` has waited.
         unsafe {
-            self.memory.copy(from, NonNull::from(bytes.as_mut_slice()).cast(), bytes.len(), Route::FromDevice)
+            self.memory.copy(from, NonNull::from(bytes.as_mut_slice()).cast(), bytes.len(), Route::Download)
         }?;
         self.memory.synchronize()?;
         Ok(match t.dtype {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::bundle::Verify;
+use crate::policy::{Policy, PolicyOptions};
 use crate::provider::Provider;
 use crate::session::fake::{self, Fake};
 use crate::session::{DeviceMemory, DeviceOptions};
@@ -17,10 +18,23 @@ fn the_cuda_provider_takes_every_node_waits_for_nothing_and_replays() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn in_a_child() {
+    a_kernel_that_cannot_run_is_found_at_load();
     for bundle in ["models/pi0-tiny", "models/pi05-tiny"] {
         for memory in [DeviceMemory::Separate, DeviceMemory::Unified] {
             run(Path::new(env!("CARGO_MANIFEST_DIR")).join(bundle).as_path(), memory);
         }
+    }
+}
+
+/// Every node is placed and only a run shows what is missing: here cuDNN, which the provider opens when it needs it.
+fn a_kernel_that_cannot_run_is_found_at_load() {
+    let library = fake::environment_of_child().library().to_path_buf();
+    let options =
+        PolicyOptions { provider: Provider::Cuda, ort_library: Some(library), ..PolicyOptions::default() };
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi0-tiny");
+    let error = Policy::load(bundle, &options).unwrap_err().to_string();
+    for word in ["smoke run", "vision_encoder", "cuDNN is unavailable", "libcudnn.so", "pi0-edge doctor"] {
+        assert!(error.contains(word), "{word:?} is not in {error:?}");
     }
 }
 
@@ -56,10 +70,13 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     pipeline.restart();
     pipeline.x_t_mut().unwrap().fill(1.0);
     pipeline.send(Filled::Noise).unwrap();
-    let before = synchronized();
+    let copied = || fake.number(c"fake_copied");
+    let copied_back = || fake.number(c"fake_copied_back");
+    let (before, back) = (synchronized(), copied_back());
     pipeline.prefill().unwrap();
     (0..STEPS).for_each(|step| pipeline.denoise_step(step).unwrap());
     assert_eq!(synchronized(), before, "from the noise to the last step nothing waits");
+    assert_eq!(copied_back(), back, "and nothing comes back to the host");
     pipeline.fetch_actions().unwrap();
     assert_eq!(synchronized(), before + 1, "the actions are what is waited for");
     assert!(pipeline.x_t().iter().all(|v| *v == 1.0), "what was sent comes back, as no kernel changes it");
@@ -76,11 +93,12 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     let kernels = || fake.number(c"fake_kernel_launches");
     let (graphs, before) = (launched(), kernels());
     assert_eq!(graphs, 2, "capturing ends with running what was captured");
-    let waits = synchronized();
+    let (waits, copies) = (synchronized(), copied());
     pipeline.prefill().unwrap();
     (0..STEPS).for_each(|step| pipeline.denoise_step(step).unwrap());
     assert_eq!((launched(), kernels()), (graphs + 1 + STEPS as i32, before));
     assert_eq!(synchronized(), waits, "replaying does not wait either");
+    assert_eq!(copied() - copies, STEPS as i32, "what is left to copy is each step's number, on the device");
 
     // Captured for this length and this thread alone.
     pipeline.prepare(2, 41).unwrap();

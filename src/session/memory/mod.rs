@@ -33,9 +33,10 @@ pub enum Access {
 /// Which way a copy goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
-    ToDevice,
-    FromDevice,
-    OnDevice,
+    Upload,
+    Download,
+    /// From device to device.
+    Within,
 }
 
 /// Memory of one tensor.
