@@ -39,7 +39,8 @@ pub struct PolicyEngine {
 }
 
 impl PolicyEngine {
-    /// Takes a policy over.
+    /// Takes a policy over. Load it with [`PolicyOptions::no_spin`](crate::PolicyOptions::no_spin): threads that spin
+    /// while they wait for their share of the work would take CPUs from the control loop.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for more than 16 cameras, frames of no or too large a size, or when neither
