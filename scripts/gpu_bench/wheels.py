@@ -19,7 +19,8 @@ PIP = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-versio
 
 def _for_python(version: str) -> list[str]:
     tag = "cp" + version.replace(".", "")
-    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (34, 28, 27, 17)] + ["--platform=manylinux2014_x86_64"]
+    # pip takes a wheel only of a platform that is named: of every glibc up to the one that most systems have.
+    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(34, 4, -1)] + ["--platform=manylinux2014_x86_64"]
     return ["--implementation=cp", f"--python-version={version}", f"--abi={tag}", "--abi=abi3", "--abi=none", *platforms]
 
 
