@@ -53,6 +53,8 @@ pub mod observation;
 
 mod action;
 
+pub mod engines;
+
 #[allow(unsafe_code)]
 mod session;
 

@@ -15,7 +15,7 @@ mod prescan;
 mod tensor_rules;
 mod token_table;
 mod validate;
-mod wire;
+pub(crate) mod wire;
 
 use std::fs::File;
 use std::io::Read;
@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
 pub use golden::{Case, Deviation, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance, compare};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
+pub(crate) use files::open_regular;
+pub(crate) use integrity::{hash_all, hash_file, hex};
 pub use integrity::{Verify, verify};
 pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, Flow, FlowConvention, InvFreq,
