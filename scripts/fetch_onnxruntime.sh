@@ -1,20 +1,38 @@
 #!/usr/bin/env bash
-# Fetches ONNX Runtime's CPU library by package name, checks its sha256, and puts it where pi0-edge looks for it.
+# Fetches ONNX Runtime by package name, checks its sha256, and puts its libraries where pi0-edge looks for them.
 #
-#   scripts/fetch_onnxruntime.sh [DIR]      DIR defaults to .cache/onnxruntime in the project
+#   scripts/fetch_onnxruntime.sh [DIR]            for the CPU, to .cache/onnxruntime in the project
+#   scripts/fetch_onnxruntime.sh --gpu [DIR]      with the CUDA 13 and TensorRT 10 providers (x86_64; 256 MB), to
+#                                                 .cache/onnxruntime-gpu; name its libonnxruntime.so.1 by --ort-library
 #
 # Runs in milliseconds when the library is already there. Needs python3 with pip; nothing is installed.
 set -euo pipefail
 
 version=1.31.1
-case "${PI0_EDGE_ARCH:-$(uname -m)}" in
-x86_64)
+package=onnxruntime
+cache=onnxruntime
+if [ "${1:-}" = --gpu ]; then
+    package=onnxruntime-gpu
+    cache=onnxruntime-gpu
+    shift
+fi
+case "$package ${PI0_EDGE_ARCH:-$(uname -m)}" in
+"onnxruntime x86_64")
     platform=manylinux_2_28_x86_64
     sha256=5752bd508126ae7c49894d3b9d2e83f0c3d487319246d04c444b393308d7ad7f
     ;;
-aarch64)
+"onnxruntime aarch64")
     platform=manylinux_2_28_aarch64
     sha256=da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3
+    ;;
+"onnxruntime-gpu x86_64")
+    platform=manylinux_2_28_x86_64
+    sha256=e26c475fe361b2015f45b4b824bd13f0bb20204e59b62814e6f0acd5f3d491a6
+    ;;
+"onnxruntime-gpu aarch64")
+    echo "fetch_onnxruntime: the published arm64 build has no code for a Jetson's GPU and no TensorRT; build" \
+        "ONNX Runtime on or for the Jetson (docs/jetson.md) and set ORT_DYLIB_PATH to it" >&2
+    exit 1
     ;;
 *)
     echo "fetch_onnxruntime: no known library for $(uname -m); set ORT_DYLIB_PATH to one you built" >&2
@@ -23,32 +41,42 @@ aarch64)
 esac
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-target=${1:-$here/.cache/onnxruntime}
+target=${1:-$here/.cache/$cache}
 stamp="$version $platform"
 if [ -f "$target/libonnxruntime.so.1" ] && [ "$(cat "$target/VERSION" 2>/dev/null)" = "$stamp" ]; then
     exit 0
 fi
 
-echo "fetching ONNX Runtime $version for $platform" >&2
+echo "fetching $package $version for $platform" >&2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# The wheel is a zip archive with the library inside; the Python version named here only picks the file.
+# The wheel is a zip archive with the libraries inside; the Python version named here only picks the file.
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
     --implementation cp --python-version 3.11 --abi cp311 --platform "$platform" \
-    --dest "$work" "onnxruntime==$version"
-wheel=$(echo "$work"/onnxruntime-*.whl)
+    --dest "$work" "$package==$version"
+wheel=$(echo "$work"/*.whl)
 echo "$sha256  $wheel" | sha256sum --check --status || {
     echo "fetch_onnxruntime: $(basename "$wheel") has sha256 $(sha256sum <"$wheel" | cut -d' ' -f1)," \
         "expected $sha256; not using it" >&2
     exit 1
 }
 mkdir -p "$target"
-python3 - "$wheel" "onnxruntime/capi/libonnxruntime.so.$version" "$work/library" <<'PYTHON'
-import shutil, sys, zipfile
-wheel, member, out = sys.argv[1:]
-with zipfile.ZipFile(wheel).open(member) as source, open(out, "wb") as target:
-    shutil.copyfileobj(source, target)
+# Into the target's own file system, so that the library can be moved into place at once.
+python3 - "$wheel" "$target" "$package" <<'PYTHON'
+import os, shutil, sys, zipfile
+wheel, target, package = sys.argv[1:]
+with zipfile.ZipFile(wheel) as archive:
+    libraries = [n for n in archive.namelist() if n.startswith("onnxruntime/capi/libonnxruntime") and ".so" in n]
+    if package == "onnxruntime":  # the CPU's provider is part of the library itself
+        libraries = [n for n in libraries if "_providers_" not in n]
+    # ONNX Runtime's own last: where it is, its providers are.
+    for member in sorted(libraries, key=lambda n: ".so." in n):
+        name = os.path.basename(member)
+        name = "libonnxruntime.so.1" if ".so." in name else name
+        part = os.path.join(target, f".{name}.part")
+        with archive.open(member) as source, open(part, "wb") as out:
+            shutil.copyfileobj(source, out)
+        os.chmod(part, 0o755)
+        os.replace(part, os.path.join(target, name))
 PYTHON
-chmod 755 "$work/library"
-mv "$work/library" "$target/libonnxruntime.so.1"
 echo "$stamp" >"$target/VERSION"

@@ -9,6 +9,9 @@ step() { printf '\n== %s\n' "$*" >&2; }
 
 step "set-up"
 scripts/fetch_onnxruntime.sh
+if [ "$(uname -m)" = x86_64 ]; then
+    scripts/fetch_onnxruntime.sh --gpu
+fi
 scripts/python_env.sh --test
 
 step "formatting"

@@ -47,6 +47,7 @@
 
 mod error;
 mod lookup;
+mod provider;
 
 pub mod bundle;
 pub mod observation;
@@ -77,4 +78,5 @@ pub use observation::{Frame, Observation};
 pub use policy::{
     InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
+pub use provider::Provider;
 pub use session::Environment;

@@ -39,7 +39,7 @@ fn the_target_says_what_is_needed() {
     let machine = robot();
     machine.remove("/usr/lib/aarch64-linux-gnu/libnvinfer.so.10");
     let of = |target| trouble(&machine.examine_with(&bundle(7, "fp16", target)));
-    assert_eq!(of(Provider::Tensorrt)[0], "error PROVIDER_DEPENDENCY_MISSING");
+    assert_eq!(of(Provider::TensorRt)[0], "error PROVIDER_DEPENDENCY_MISSING");
     assert_eq!(of(Provider::Cuda), ["info PROVIDER_DEPENDENCY_MISSING", "info TENSORRT"]);
 }
 
@@ -106,19 +106,19 @@ fn engines_are_trusted_only_in_a_directory_of_ones_own() {
             report.findings.iter().filter(|f| f.code.as_str().starts_with("ENGINE")).cloned().collect();
         found
     };
-    assert_eq!(of(Provider::Tensorrt)[0].message, format!("{ENGINES}: mode 0700, 1 file"));
+    assert_eq!(of(Provider::TensorRt)[0].message, format!("{ENGINES}: mode 0700, 1 file"));
     machine.mode(ENGINES, 0o770);
-    let found = of(Provider::Tensorrt);
+    let found = of(Provider::TensorRt);
     assert_eq!((found[0].code, found[0].severity), (Code::EngineCacheUnsafe, Severity::Error));
     assert_eq!(found[0].remedy.as_deref(), Some("chmod 700 /var/cache/pi0-edge/engines"));
     assert_eq!(of(Provider::Cuda)[0].severity, Severity::Warning, "not what was asked for");
     machine.mode(ENGINES, 0o700).mode(&format!("{ENGINES}/a.engine"), 0o666);
-    assert!(of(Provider::Tensorrt)[0].message.starts_with("others own or may write a.engine"));
+    assert!(of(Provider::TensorRt)[0].message.starts_with("others own or may write a.engine"));
     machine.private(ENGINES).file("/proc/self/status", b"Uid:\t4242\t4242\t4242\t4242\n");
-    assert!(of(Provider::Tensorrt)[0].message.contains("who may put code into it"));
+    assert!(of(Provider::TensorRt)[0].message.contains("who may put code into it"));
     machine.remove(ENGINES);
     assert_eq!(
-        (of(Provider::Tensorrt)[0].code, of(Provider::Tensorrt)[0].severity),
+        (of(Provider::TensorRt)[0].code, of(Provider::TensorRt)[0].severity),
         (Code::EngineCacheMissing, Severity::Error)
     );
 }

@@ -44,7 +44,7 @@ fn libraries_of_libraries_are_looked_for() {
     let machine = pc();
     let cudnn = Library::new(X86_64).soname("libcudnn.so.9").needs(&["libnvrtc.so.12"]);
     machine.library(&format!("{LIB}/libcudnn.so.9.3.0"), &cudnn);
-    let report = machine.examine_for(Provider::Tensorrt);
+    let report = machine.examine_for(Provider::TensorRt);
     let finding = the(&report, Code::ProviderDependencyMissing);
     assert_eq!(
         finding.message,
@@ -259,7 +259,7 @@ fn usage_data_is_off_or_said_to_be_on() {
 fn tensorrt_without_builder_files_for_the_gpu() {
     let machine = pc();
     machine.library(&format!("{LIB}/libnvinfer_builder_resource_sm86.so.10.3.0"), &Library::new(X86_64));
-    let report = machine.examine_for(Provider::Tensorrt);
+    let report = machine.examine_for(Provider::TensorRt);
     assert_eq!(
         the(&report, Code::TensorRtBuilderMissing).message,
         "TensorRT's builder files are for sm_86; this GPU is sm_89"

@@ -81,7 +81,7 @@ fn agx_orin_set_up_for_a_robot() {
     machine.own_files().file("/home/robot/.cache/pi0-edge/engines/denoise_step.engine", b"engine");
     machine.private("/home/robot/.cache/pi0-edge/engines");
     machine.env("HOME", "/home/robot");
-    let report = machine.examine_for(Provider::Tensorrt);
+    let report = machine.examine_for(Provider::TensorRt);
     assert_eq!(trouble(&report), Vec::<String>::new());
     assert_eq!(
         in_order(&report),
@@ -216,7 +216,7 @@ fn pc_without_a_gpu() {
         "ONNX Runtime 1.31.1 at /usr/bin/libonnxruntime.so.1 (beside the executable), built with cpu \
          (git-branch=main, git-commit-id=0123abc, build type=Release)"
     );
-    let report = machine.examine_for(Provider::Tensorrt);
+    let report = machine.examine_for(Provider::TensorRt);
     assert_eq!(the(&report, Code::GpuNotFound).severity.as_str(), "error");
     assert_eq!(
         trouble(&report)[..3],
@@ -273,7 +273,7 @@ fn every_problem_has_a_remedy() {
     for name in ["orin-nx", "agx-orin", "thor", "pc"] {
         let machine = Machine::tree(name);
         for report in
-            [machine.examine(), machine.examine_for(Provider::Cuda), machine.examine_for(Provider::Tensorrt)]
+            [machine.examine(), machine.examine_for(Provider::Cuda), machine.examine_for(Provider::TensorRt)]
         {
             for finding in report.findings.iter().filter(|f| f.severity.as_str() != "ok") {
                 let told = finding.remedy.is_some() || finding.severity.as_str() == "info";

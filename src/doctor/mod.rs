@@ -35,7 +35,9 @@ pub use facts::power::{Clock, Power, PowerMode};
 pub use facts::realtime::{Limit, Limits, Realtime};
 pub use facts::software::{Component, Software};
 pub use facts::system::{L4t, System};
-pub use facts::{Facts, Options, Provider};
+pub use facts::{Facts, Options};
 pub use fatbin::Kernels;
 pub use finding::{Code, Finding, Group, Report, Severity};
 pub use loader::{Missing, TooOld};
+
+pub use crate::provider::Provider;

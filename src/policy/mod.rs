@@ -21,6 +21,7 @@ use crate::action::{ActionChunk, Postprocessor};
 use crate::bundle::{Bundle, GraphName, Manifest, TokenTable, Verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
+use crate::provider::Provider;
 use crate::session::{Environment, GraphOptions, map_file};
 use pipeline::{Intermediate, Pipeline};
 use rtc::Guidance;
@@ -41,6 +42,8 @@ pub enum Weights {
 /// How to load a policy.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyOptions {
+    /// What computes the graphs. If it cannot, loading fails and says why.
+    pub provider: Provider,
     /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
     pub ort_library: Option<PathBuf>,
     /// Threads of one operator, the calling thread included; 0 means one per available core.
@@ -122,6 +125,7 @@ pub struct Policy {
     prefix_len: usize,
     num_steps: usize,
     library: &'static Environment,
+    provider: Provider,
 }
 
 impl Policy {
@@ -131,7 +135,8 @@ impl Policy {
     ///
     /// # Errors
     /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
-    /// Runtime cannot be loaded, [`ErrorKind::Graph`] when it refuses a graph.
+    /// Runtime cannot be loaded, [`ErrorKind::Provider`] when the provider asked for cannot be used or does not take
+    /// every node, [`ErrorKind::Graph`] when ONNX Runtime refuses a graph.
     pub fn load(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
         Self::load_with_progress(path, options, &mut |_, _| {})
     }
@@ -157,6 +162,7 @@ impl Policy {
             n => n,
         };
         let pipeline = Pipeline::load(library, &bundle, |graph| GraphOptions {
+            provider: options.provider,
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {
                 Weights::Auto => graph == GraphName::DenoiseStep,
@@ -185,6 +191,7 @@ impl Policy {
             prefix_len: 0,
             num_steps,
             library,
+            provider: options.provider,
             bundle,
         })
     }
@@ -202,6 +209,11 @@ impl Policy {
     /// The ONNX Runtime in use.
     pub fn environment(&self) -> &'static Environment {
         self.library
+    }
+
+    /// What computes the graphs.
+    pub fn provider(&self) -> Provider {
+        self.provider
     }
 
     /// Where the time of the last chunk went.

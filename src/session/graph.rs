@@ -6,18 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::binding::{Binding, Side};
 use super::environment::Environment;
 use super::graph_error;
+use super::placement::{self, Placement};
+use super::provider;
 use super::tensors::{Storage, TensorId, Tensors};
 use crate::bundle::{Dtype, GraphSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::provider::Provider;
 
 /// How one graph is loaded.
 #[derive(Debug, Clone)]
 pub struct GraphOptions {
+    /// What runs the graph: all of it.
+    pub provider: Provider,
     /// Threads that share one operator's work, the calling thread included.
     pub threads: usize,
     /// Copy weights once into the layout the matrix kernels read fastest (costs load time and anonymous memory
@@ -63,7 +68,8 @@ impl Graph {
     /// Loads `path` as graph `name` and checks that its ports are the manifest's.
     ///
     /// # Errors
-    /// [`ErrorKind::Graph`] when ONNX Runtime refuses the file or a port differs from `spec`.
+    /// [`ErrorKind::Provider`] when the provider cannot be used or does not take every node, [`ErrorKind::Graph`]
+    /// when ONNX Runtime refuses the file or a port differs from `spec`.
     pub fn load(
         environment: &Environment,
         name: &'static str,
@@ -72,23 +78,25 @@ impl Graph {
         options: &GraphOptions,
     ) -> Result<Self> {
         let fail = |e: ort::Error| graph_error(format_args!("cannot load {}", path.display()), e);
+        let builder = || -> ort::Result<SessionBuilder> {
+            Ok(Session::builder(environment.inner())?.with_no_environment_execution_providers()?)
+        };
+        let builder = provider::register(builder().map_err(fail)?, options)
+            .map_err(|e| provider::unusable(options.provider, environment.library(), e.message()))?;
         let build = || -> ort::Result<Session> {
-            Session::builder(environment.inner())?
-                .with_no_environment_execution_providers()?
-                .with_execution_providers([ort::ep::CPU::default()
-                    .with_arena_allocator(true)
-                    .build()
-                    .error_on_failure()])?
+            builder
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads.max(1))?
                 .with_parallel_execution(false)?
                 .with_intra_op_spinning(options.spin)?
                 // Workers may spin inside a run, never between runs: a control loop shares these cores.
                 .with_config_entry("session.force_spinning_stop", "1")?
+                .with_config_entry(placement::RECORD, "1")?
                 .with_prepacking(options.prepack)?
                 .commit_from_file(path)
         };
         let session = build().map_err(fail)?;
+        Placement::read(&session).map_err(fail)?.expect(name, options.provider)?;
         let check = |found: Vec<&str>, wanted: &[crate::bundle::TensorSpec], side: &str| -> Result<()> {
             for t in wanted {
                 if !found.contains(&t.name.as_str()) {

@@ -9,6 +9,8 @@ mod binding;
 mod environment;
 mod graph;
 mod mapped;
+mod placement;
+mod provider;
 mod tensors;
 
 pub use environment::Environment;

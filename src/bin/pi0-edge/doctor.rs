@@ -15,8 +15,8 @@ pub struct Args {
     /// The bundle that is to run here
     bundle: Option<PathBuf>,
     /// Provider it is to run with (default: the one the bundle was made for)
-    #[arg(long, value_enum)]
-    provider: Option<ProviderOption>,
+    #[arg(long, value_name = "cpu|cuda|tensorrt")]
+    provider: Option<Provider>,
     /// ONNX Runtime's shared library
     #[arg(long, value_name = "FILE")]
     ort_library: Option<PathBuf>,
@@ -31,27 +31,6 @@ pub struct Args {
     format: Format,
 }
 
-/// Command-line form of [`Provider`].
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum ProviderOption {
-    /// The CPU
-    Cpu,
-    /// ONNX Runtime's CUDA kernels
-    Cuda,
-    /// TensorRT engines
-    Tensorrt,
-}
-
-impl From<ProviderOption> for Provider {
-    fn from(option: ProviderOption) -> Self {
-        match option {
-            ProviderOption::Cpu => Provider::Cpu,
-            ProviderOption::Cuda => Provider::Cuda,
-            ProviderOption::Tensorrt => Provider::Tensorrt,
-        }
-    }
-}
-
 /// Runs the verb. The exit code says whether anything stands in the way.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let options = Options { ort_library: args.ort_library.clone(), engine_cache: args.engine_cache.clone() };
@@ -60,7 +39,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let env = |name: &str| std::env::var(name).ok().filter(|_| here);
     let facts = Facts::gather(&args.root, &env, &options);
     let bundle = args.bundle.as_deref().map(BundleFacts::read);
-    let report = diagnose(&facts, bundle.as_ref(), args.provider.map(Provider::from));
+    let report = diagnose(&facts, bundle.as_ref(), args.provider);
     match args.format {
         Format::Text => output::print(&report.text(colour()))?,
         Format::Json => output::print_json(&report.json())?,

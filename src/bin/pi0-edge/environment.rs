@@ -28,7 +28,7 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
         "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
         "onnxruntime": policy.environment().build_info(),
         "onnxruntime_library": policy.environment().library().file_name().map(|f| f.to_string_lossy()),
-        "execution_provider": "cpu",
+        "execution_provider": policy.provider(),
         "architecture": std::env::consts::ARCH,
         "processor": processor(),
         "cores": cores,

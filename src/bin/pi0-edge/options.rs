@@ -4,13 +4,16 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pi0_edge::{Policy, PolicyOptions, Result, Verify, Weights};
+use pi0_edge::{Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.
 #[derive(Args, Debug)]
 pub struct LoadOptions {
     /// The bundle's directory
     pub bundle: PathBuf,
+    /// What computes: nothing else does, or it is an error
+    #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
+    pub provider: Provider,
     /// Threads of one operator (default: one per available core)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
@@ -52,6 +55,7 @@ impl LoadOptions {
     /// The library's options.
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
+            provider: self.provider,
             ort_library: self.ort_library.clone(),
             threads: self.threads,
             verify: match self.verify {

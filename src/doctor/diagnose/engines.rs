@@ -8,8 +8,8 @@ use crate::doctor::finding::{Code, Finding, Severity};
 pub(super) fn judge(rules: &mut Rules<'_>) {
     let facts = rules.facts;
     let cache = &facts.engine_cache;
-    let wanted = rules.wanted == Some(Provider::Tensorrt);
-    let built_with = facts.onnxruntime.provider(Provider::Tensorrt).is_some();
+    let wanted = rules.wanted == Some(Provider::TensorRt);
+    let built_with = facts.onnxruntime.provider(Provider::TensorRt).is_some();
     let Some(path) = cache.path.as_deref().filter(|_| wanted || built_with || cache.exists) else { return };
     if !cache.exists {
         let severity = if wanted { Severity::Error } else { Severity::Info };

@@ -9,7 +9,7 @@ use crate::doctor::{Component, Gpu, Kernels, Provider, ProviderLibrary};
 
 pub(super) fn judge(rules: &mut Rules<'_>) {
     hardware(rules);
-    for provider in [Provider::Cuda, Provider::Tensorrt] {
+    for provider in [Provider::Cuda, Provider::TensorRt] {
         judge_provider(rules, provider);
     }
     software(rules);
@@ -52,7 +52,7 @@ fn hardware(rules: &mut Rules<'_>) {
     if !facts.system.running {
         return;
     }
-    let severity = rules.need(Provider::Cuda).min(rules.need(Provider::Tensorrt));
+    let severity = rules.need(Provider::Cuda).min(rules.need(Provider::TensorRt));
     if !facts.driver.loaded {
         let finding = Finding::new(Code::DriverNotLoaded, severity, "no NVIDIA driver is loaded for the GPU");
         return rules.add(finding.remedy(remedy::driver(facts)));
@@ -253,7 +253,7 @@ fn software(rules: &mut Rules<'_>) {
     if rules.facts.gpu().is_none() && cuda.is_none() {
         return;
     }
-    let tensorrt = rules.need(Provider::Tensorrt).max(Severity::Warning);
+    let tensorrt = rules.need(Provider::TensorRt).max(Severity::Warning);
     let either = rules.need(Provider::Cuda).min(tensorrt).max(Severity::Warning);
     component(rules, Code::Cuda, either, "CUDA runtime", software.cuda.as_ref());
     component(rules, Code::TensorRt, tensorrt, "TensorRT", software.tensorrt.as_ref());
@@ -277,7 +277,7 @@ fn software(rules: &mut Rules<'_>) {
     if !builders.is_empty() && !served {
         let names: Vec<String> = builders.iter().map(|b| format!("sm_{b}")).collect();
         let message = format!("TensorRT's builder files are for {}; this GPU is sm_{gpu}", list(&names));
-        let finding = Finding::new(Code::TensorRtBuilderMissing, rules.need(Provider::Tensorrt), message);
+        let finding = Finding::new(Code::TensorRtBuilderMissing, rules.need(Provider::TensorRt), message);
         rules
             .add(finding.remedy(
                 "sudo apt install --reinstall tensorrt   # of the JetPack or CUDA this machine runs",

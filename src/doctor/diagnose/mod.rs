@@ -63,7 +63,7 @@ impl Rules<'_> {
 
     /// Whether a GPU is what the run will use.
     fn wants_gpu(&self) -> bool {
-        matches!(self.wanted, Some(Provider::Cuda | Provider::Tensorrt))
+        matches!(self.wanted, Some(Provider::Cuda | Provider::TensorRt))
     }
 }
 

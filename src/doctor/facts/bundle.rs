@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Provider;
+use crate::provider::Provider;
 
 /// More than any manifest has.
 const MAX_MANIFEST: u64 = 4 << 20;

@@ -10,59 +10,12 @@ pub(super) mod realtime;
 pub(super) mod software;
 pub(super) mod system;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::Serialize;
 
 use super::loader::Loader;
 use super::tree::Tree;
-use crate::error::{Error, ErrorKind};
-
-/// An execution provider of ONNX Runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// The CPU; part of every build.
-    Cpu,
-    /// CUDA kernels of ONNX Runtime.
-    Cuda,
-    /// Engines built by TensorRT.
-    Tensorrt,
-}
-
-impl Provider {
-    /// The name used on the command line and in manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Provider::Cpu => "cpu",
-            Provider::Cuda => "cuda",
-            Provider::Tensorrt => "tensorrt",
-        }
-    }
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Provider {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self, Error> {
-        [Provider::Cpu, Provider::Cuda, Provider::Tensorrt].into_iter().find(|p| p.as_str() == s).ok_or_else(
-            || {
-                Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("{s:?} is no provider; there are cpu, cuda and tensorrt"),
-                )
-            },
-        )
-    }
-}
 
 /// What to look at beyond the tree's own conventions. Paths are as seen from inside the tree.
 #[derive(Debug, Clone, Default)]

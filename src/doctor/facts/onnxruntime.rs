@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use object::elf::{EM_AARCH64, EM_X86_64};
 use serde::Serialize;
 
-use super::Provider;
 use super::system::System;
 use crate::doctor::elf::{Elf, architecture};
 use crate::doctor::fatbin::{self, Kernels};
 use crate::doctor::loader::{Loader, Missing, TooOld, file_name, numbers};
 use crate::doctor::tree::Tree;
 use crate::lookup::{self, OLDEST_RUNTIME, RUNTIME_LIBRARY};
+use crate::provider::Provider;
 
 /// ONNX Runtime as it would be found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -182,7 +182,7 @@ fn library(tree: &Tree, loader: &Loader<'_>, candidate: &Candidate, elf: &Elf) -
         |symbol: &str| elf.exports.iter().any(|e| e.ends_with(&format!("ExecutionProvider_{symbol}")));
     let mut compiled_in = vec![Provider::Cpu];
     compiled_in.extend(built_with("CUDA").then_some(Provider::Cuda));
-    compiled_in.extend(built_with("Tensorrt").then_some(Provider::Tensorrt));
+    compiled_in.extend(built_with("Tensorrt").then_some(Provider::TensorRt));
     // Looked for beside the path that was opened, even if that is a link and they lie beside the file it leads to.
     let beside = |provider, name: &str| {
         let mut found = provider_library(tree, loader, provider, &candidate.path.with_file_name(name));

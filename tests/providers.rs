@@ -1,0 +1,86 @@
+//! A provider that was asked for and cannot be used: exit codes and words, against real builds of ONNX Runtime.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{observation_dir, tiny};
+
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
+    command.args(["run"]).arg(tiny()).arg("--observation").arg(observation_dir()).args(arguments);
+    command.env("RUST_LOG", "warn").output().expect("the program starts")
+}
+
+fn assert_fails(output: &Output, code: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(output.stdout.is_empty(), "something was printed all the same");
+    for word in words {
+        assert!(stderr.contains(word), "stderr does not say {word:?}: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn the_cpu_build_has_no_gpu_providers() {
+    for provider in ["cuda", "tensorrt"] {
+        let output = run(&["--provider", provider]);
+        let cannot = format!("the {provider} provider cannot be used");
+        let built = format!("is built without the {provider} provider");
+        assert_fails(&output, 1, &[&cannot, &built, "to do:", "--ort-library"]);
+    }
+}
+
+#[test]
+fn an_unknown_provider_is_wrong_usage() {
+    assert_fails(&run(&["--provider", "gpu"]), 2, &["cpu, cuda and tensorrt"]);
+}
+
+#[test]
+fn the_cpu_may_be_asked_for_by_name() {
+    let output = run(&["--provider", "cpu", "--threads", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The GPU build of ONNX Runtime, for machines it is published for.
+fn gpu_build() -> Option<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return None;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
+    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
+    Some(path)
+}
+
+#[test]
+fn the_gpu_build_without_cuda_names_what_is_missing() {
+    let Some(library) = gpu_build() else { return };
+    if Path::new("/dev/nvidia0").exists() {
+        return; // what is missing on a machine with a GPU is its own affair
+    }
+    let library = library.to_str().unwrap();
+    let output = run(&["--provider", "cuda", "--ort-library", library]);
+    let missing =
+        ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudart.so.13", "libcuda.so.1"];
+    let mut words =
+        vec!["the cuda provider cannot be used", "libonnxruntime_providers_cuda.so needs", "no NVIDIA GPU"];
+    words.extend(["apt install", "ONNX Runtime says"].iter().chain(&missing));
+    assert_fails(&output, 1, &words);
+    let output = run(&["--provider", "tensorrt", "--ort-library", library]);
+    let words = [
+        "the tensorrt provider cannot be used",
+        "libnvinfer.so.10",
+        "libnvonnxparser.so.10",
+        "libcudnn.so.9",
+    ];
+    assert_fails(&output, 1, &words);
+}
+
+#[test]
+fn the_gpu_build_runs_on_the_cpu_when_that_is_asked_for() {
+    let Some(library) = gpu_build() else { return };
+    let output = run(&["--ort-library", library.to_str().unwrap(), "--threads", "1", "--num-steps", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
