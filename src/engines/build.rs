@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::context::check_stand_in;
-use super::directory::{faults_of_directory, faults_of_file};
+use super::directory::{faults_of_directory, faults_of_file, modes};
 use super::pins::Pins;
 use super::record::{BuildOptions, RECORD_FILE, RECORD_VERSION, Record};
 use super::store::EngineCache;
@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 const LOCK_FILE: &str = ".lock";
 const BUILDING: &str = ".building-";
 const REMOVING: &str = ".removing-";
+/// The directory of what the builder learned.
+pub(super) const TIMING: &str = "timing";
 
 /// The right to build and to remove sets of one directory. Given back when it is dropped, or by the kernel when the
 /// process ends in whatever way.
@@ -92,11 +94,9 @@ impl<'a> Building<'a> {
         options: BuildOptions,
         bundle_path: &Path,
     ) -> Result<Self> {
-        for name in cache.names()?.iter().filter(|name| is_leftover(name)) {
-            remove(&cache.path().join(name))?;
-        }
+        cache.remove_leftovers()?;
         let directory = cache.path().join(format!("{BUILDING}{}", pins.key()));
-        make_private(&directory)?;
+        make_directory(&directory, cache.uid())?;
         Ok(Building {
             cache,
             _lock: lock,
@@ -133,8 +133,8 @@ impl<'a> Building<'a> {
     /// # Errors
     /// [`ErrorKind::Io`] if it cannot be made.
     pub fn timing_directory(&self) -> Result<PathBuf> {
-        let uid = super::effective_uid().unwrap_or(u32::MAX);
-        let parent = self.cache.path().join("timing");
+        let uid = self.cache.uid();
+        let parent = self.cache.path().join(TIMING);
         let path = parent.join(self.pins.timing_key());
         for directory in [&parent, &path] {
             if let Ok(found) = fs::symlink_metadata(directory)
@@ -143,7 +143,7 @@ impl<'a> Building<'a> {
                 remove(directory)?;
             }
             if !directory.exists() {
-                make_private(directory)?;
+                make_directory(directory, uid)?;
             }
         }
         let listing = || format!("cannot list {}", path.display());
@@ -194,7 +194,7 @@ impl<'a> Building<'a> {
         let mut file = File::options()
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(modes(self.cache.uid()).1)
             .open(self.directory.join(RECORD_FILE))
             .or_kind(ErrorKind::Io, written)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).or_kind(ErrorKind::Io, written)?;
@@ -212,12 +212,13 @@ impl<'a> Building<'a> {
             sizes.insert(entry.file_name().to_string_lossy().into_owned(), size);
         }
         let total = sizes.values().sum();
+        let mode = modes(self.cache.uid()).1;
         let mut done = 0;
         let mut files = BTreeMap::new();
         for (name, size) in sizes {
             let path = self.directory.join(&name);
             let reading = || format!("cannot read {}", path.display());
-            fs::set_permissions(&path, Permissions::from_mode(0o600)).or_kind(ErrorKind::Io, reading)?;
+            fs::set_permissions(&path, Permissions::from_mode(mode)).or_kind(ErrorKind::Io, reading)?;
             let file = open_regular(&path, ErrorKind::Engine)?;
             file.sync_all().or_kind(ErrorKind::Io, reading)?;
             let sha256 = hash_file(file, |n| {
@@ -252,6 +253,16 @@ impl Drop for Building<'_> {
     }
 }
 
+impl EngineCache {
+    /// Removes what a build left behind, for a process that has the [`Lock`] and is about to end in the middle of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if something cannot be removed.
+    pub fn remove_leftovers(&self) -> Result<()> {
+        self.names()?.iter().filter(|name| is_leftover(name)).try_for_each(|name| remove(&self.path().join(name)))
+    }
+}
+
 /// Whether a name is that of something a stopped build or removal left.
 pub(super) fn is_leftover(name: &str) -> bool {
     name.starts_with(BUILDING) || name.starts_with(REMOVING)
@@ -263,7 +274,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     removed.or_kind(ErrorKind::Io, || format!("cannot remove {}", path.display()))
 }
 
-fn make_private(path: &Path) -> Result<()> {
-    let made = DirBuilder::new().mode(0o700).create(path);
+fn make_directory(path: &Path, uid: u32) -> Result<()> {
+    let made = DirBuilder::new().mode(modes(uid).0).create(path);
     made.or_kind(ErrorKind::Io, || format!("cannot make the directory {}", path.display()))
 }

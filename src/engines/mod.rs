@@ -1,15 +1,15 @@
 //! TensorRT engines, built ahead of time and kept in a directory of the user's own.
 //!
 //! An engine is code: whoever can write one can run what he likes in the process that loads it, and TensorRT's own
-//! checks are none against tampering. So engines are used only from a directory that nobody but the user can write
-//! ([`directory`](EngineCache::open)), each set of them pinned to the bundle, the GPU, TensorRT and ONNX Runtime it
+//! checks are none against tampering. So engines are used only from a directory that nobody but the user and root can
+//! write ([`EngineCache::open`]), each set of them pinned to the bundle, the GPU, TensorRT and ONNX Runtime it
 //! was made with and for ([`Pins`]), and every file by its hash ([`Record`]).
 //!
 //! Nothing is built at run time. A set holds, for every graph, a small ONNX file with a single node that stands for
 //! a finished engine: it does not contain the graph, so a session made from it has nothing it could build.
 //!
 //! ```text
-//! CACHE/            0700, the user's
+//! CACHE/            the user's own or root's
 //!   .lock           held while a set is built or removed
 //!   timing/KEY/     what the builder learned about this GPU, by TensorRT version
 //!   KEY/            one set; KEY is a hash over its pins

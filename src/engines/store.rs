@@ -5,9 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::build::Lock;
+use super::build::{Lock, TIMING, is_leftover, remove};
 use super::context::check_stand_in;
-use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file};
+use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file, modes};
 use super::pins::{Pins, short};
 use super::record::{MAX_RECORD, RECORD_FILE, Record};
 use crate::bundle::{FileEntry, Verify, hash_all, open_regular};
@@ -63,8 +63,7 @@ impl EngineCache {
     /// [`ErrorKind::Engine`] if it is missing, a link, somebody else's, writable by others, or in a directory where
     /// others could put their own in its place.
     pub fn open(path: &Path) -> Result<Self> {
-        let uid = effective_uid()
-            .ok_or_else(|| Error::new(ErrorKind::Io, "cannot tell the user from /proc/self/status"))?;
+        let uid = user()?;
         let found = match fs::symlink_metadata(path) {
             Ok(found) => found,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -82,17 +81,22 @@ impl EngineCache {
         Ok(EngineCache { path, uid })
     }
 
-    /// As [`open`](Self::open), making the directory, for its user alone, if it does not exist.
+    /// As [`open`](Self::open), making the directory if it does not exist.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`ErrorKind::Io`] if it cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(modes(user()?).0)
             .create(path)
             .or_kind(ErrorKind::Io, || format!("cannot make the directory {}", path.display()))?;
         Self::open(path)
+    }
+
+    /// The user whose engines these are.
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// Where it is, without links.
@@ -154,26 +158,26 @@ impl EngineCache {
         Err(engine_error(format!("no TensorRT engines for this bundle here: {why}. To build them: {BUILD}")))
     }
 
-    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks at each stand-in.
+    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each stand-in.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] with the first difference.
     pub fn verify(&self, entry: &Entry, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         // What was read a while ago may have changed.
         let record = self.record(&entry.key)?;
-        if level == Verify::Size {
-            return Ok(());
-        }
         let directory = self.directory(&entry.key);
         let open = |name: &str| open_regular(&directory.join(name), ErrorKind::Engine);
-        hash_all(&record.files, &open, progress, &|name: &str, found: &str, entry: &FileEntry| {
+        let differs = |name: &str, found: &str, entry: &FileEntry| {
             engine_error(format!(
                 "{} has SHA-256 {found}, {} when it was built: it is damaged or was tampered with and is not \
                  loaded. To build it again: {BUILD} --force",
                 directory.join(name).display(),
                 entry.sha256
             ))
-        })?;
+        };
+        if level == Verify::Full {
+            hash_all(&record.files, &open, progress, &differs)?;
+        }
         for (graph, name) in &record.graphs {
             let bytes = read_small(&open(name)?, name)?;
             check_stand_in(&bytes, &record.files)
@@ -228,32 +232,53 @@ impl EngineCache {
     /// [`ErrorKind::Io`] if something cannot be removed.
     pub fn clean(
         &self,
-        _lock: &Lock,
+        lock: &Lock,
         pretend: bool,
         unwanted: &dyn Fn(&Record) -> Option<String>,
     ) -> Result<Outcome> {
+        self.remove(lock, pretend, &|name| {
+            if is_leftover(name) {
+                return Some("left by a build that was stopped".to_owned());
+            }
+            if !is_key(name) {
+                return None;
+            }
+            self.record(name).map_or_else(|e| Some(e.to_string()), |record| unwanted(&record))
+        })
+    }
+
+    /// Removes every set and what the builder learned. With `pretend`, only says what it would remove.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if something cannot be removed.
+    pub fn remove_all(&self, lock: &Lock, pretend: bool) -> Result<Outcome> {
+        self.remove(lock, pretend, &|name| {
+            (is_leftover(name) || is_key(name) || name == TIMING).then(|| "asked for".to_owned())
+        })
+    }
+
+    fn remove(
+        &self,
+        _lock: &Lock,
+        pretend: bool,
+        reason: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for name in self.names()? {
-            let reason = if super::build::is_leftover(&name) {
-                Some("left by a build that was stopped".to_owned())
-            } else if is_key(&name) {
-                match self.record(&name) {
-                    Ok(record) => unwanted(&record),
-                    Err(e) => Some(e.to_string()),
-                }
-            } else {
-                None
-            };
-            let Some(reason) = reason else { continue };
+            let Some(reason) = reason(&name) else { continue };
             let path = self.path.join(&name);
             outcome.bytes += size_below(&path);
             if !pretend {
-                super::build::remove(&path)?;
+                remove(&path)?;
             }
             outcome.removed.push((name, reason));
         }
         Ok(outcome)
     }
+}
+
+fn user() -> Result<u32> {
+    effective_uid().ok_or_else(|| Error::new(ErrorKind::Io, "cannot tell the user from /proc/self/status"))
 }
 
 /// Whether a name is that of a set.
@@ -272,9 +297,11 @@ fn read_small(file: &File, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Bytes of the files directly in a directory, or of a file.
+/// Bytes of all files below a directory, or of a file. Links are not followed.
 fn size_below(path: &Path) -> u64 {
-    let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
-    let inside = path.read_dir().into_iter().flatten().flatten();
-    size(path) + inside.map(|entry| size(&entry.path())).sum::<u64>()
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    if !found.is_dir() {
+        return found.len();
+    }
+    path.read_dir().into_iter().flatten().flatten().map(|entry| size_below(&entry.path())).sum()
 }

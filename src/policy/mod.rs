@@ -1,5 +1,6 @@
 //! The policy: one observation in, one action chunk out.
 
+mod engines;
 mod flow;
 mod layout;
 mod noise;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
+pub use engines::{BuildProgress, EngineOptions, EngineSet, build_engines, engine_directory};
 pub use noise::Noise;
 pub use pipeline::MAX_NUM_STEPS;
 pub use timing::Timing;
@@ -23,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
 use crate::session::{Environment, GraphOptions, map_file};
+use engines::Engines;
 use pipeline::{Intermediate, Pipeline};
 use rtc::Guidance;
 
@@ -44,6 +47,8 @@ pub enum Weights {
 pub struct PolicyOptions {
     /// What computes the graphs. If it cannot, loading fails and says why.
     pub provider: Provider,
+    /// The directory of TensorRT engines, for that provider; [`engine_directory`] when absent.
+    pub engine_cache: Option<PathBuf>,
     /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
     pub ort_library: Option<PathBuf>,
     /// Threads of one operator, the calling thread included; 0 means one per available core.
@@ -136,7 +141,8 @@ impl Policy {
     /// # Errors
     /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
     /// Runtime cannot be loaded, [`ErrorKind::Provider`] when the provider asked for cannot be used or does not take
-    /// every node, [`ErrorKind::Graph`] when ONNX Runtime refuses a graph.
+    /// every node, [`ErrorKind::Engine`] when TensorRT was asked for and engines for exactly this bundle, GPU and
+    /// software are not there or not to be trusted, [`ErrorKind::Graph`] when ONNX Runtime refuses a graph.
     pub fn load(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
         Self::load_with_progress(path, options, &mut |_, _| {})
     }
@@ -152,7 +158,16 @@ impl Policy {
     ) -> Result<Self> {
         // The library first: it fails in milliseconds, verifying a large bundle takes seconds.
         let library = Environment::get(options.ort_library.as_deref())?;
+        let engines = match options.provider {
+            Provider::Cpu | Provider::Cuda => None,
+            Provider::TensorRt => {
+                Some(Engines::find(library, path.as_ref(), options.engine_cache.as_deref())?)
+            }
+        };
         let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
+        if let Some(engines) = &engines {
+            engines.verify(options.verify, progress)?;
+        }
         let manifest = bundle.manifest();
         let table = &manifest.token_embedding;
         let map = map_file(&bundle.open_file(&table.file)?, &table.file)?;
@@ -161,7 +176,7 @@ impl Policy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let pipeline = Pipeline::load(library, &bundle, |graph| GraphOptions {
+        let pipeline = Pipeline::load(library, &bundle, engines.as_ref(), |graph| GraphOptions {
             provider: options.provider,
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {

@@ -6,16 +6,20 @@
 //! alive while ONNX Runtime reads or writes it.
 
 mod binding;
+mod engine;
 mod environment;
 mod graph;
 mod mapped;
 mod placement;
 mod provider;
+mod shared_library;
 mod tensors;
 
+pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};
 pub use mapped::map_file;
+pub use provider::tensorrt::{EngineBuild, RunSizes};
 pub use tensors::{TensorId, Tensors};
 
 use crate::error::{Error, ErrorKind};

@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod doctor;
+mod engines;
 mod environment;
 mod inspect;
 mod observation;
@@ -29,6 +30,7 @@ Examples:
   pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
+  pi0-edge engines build BUNDLE && pi0-edge check BUNDLE --provider tensorrt
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
 ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
@@ -52,6 +54,8 @@ enum Verb {
     Bench(bench::Args),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
+    /// Build TensorRT engines ahead of time; list, verify and remove them
+    Engines(engines::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(e) => Err(e),
         },
+        Verb::Engines(args) => engines::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
     };
     match result {

@@ -14,6 +14,9 @@ pub struct LoadOptions {
     /// What computes: nothing else does, or it is an error
     #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
     pub provider: Provider,
+    /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
+    #[arg(long, value_name = "DIR")]
+    pub engine_cache: Option<PathBuf>,
     /// Threads of one operator (default: one per available core)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
@@ -56,6 +59,7 @@ impl LoadOptions {
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
             provider: self.provider,
+            engine_cache: self.engine_cache.clone(),
             ort_library: self.ort_library.clone(),
             threads: self.threads,
             verify: match self.verify {
@@ -98,13 +102,18 @@ impl Progress {
 
     /// Shows `done` of `total` bytes verified.
     pub fn show(&mut self, done: u64, total: u64) {
+        self.show_as("verifying", done, total);
+    }
+
+    /// Shows that `done` of `total` bytes are through what is being done to them.
+    pub fn show_as(&mut self, doing: &str, done: u64, total: u64) {
         if !self.enabled || total < Self::WORTH_SHOWING {
             return;
         }
         let percent = done * 100 / total;
         if self.shown != Some(percent) {
             self.shown = Some(percent);
-            eprint!("\rverifying {percent:3} % of {:.1} GB", total as f64 / 1e9);
+            eprint!("\r{doing} {percent:3} % of {:.1} GB", total as f64 / 1e9);
         }
     }
 

@@ -1,0 +1,160 @@
+//! Whether the TensorRT provider's own library accepts the options that are passed to it.
+//!
+//! The library needs TensorRT, cuDNN and CUDA to load, which are not here. It is given libraries of their names whose
+//! functions all abort: enough for the loader, and nothing in them is called to parse options. So what is tested is
+//! the published provider's parser; that its options do what they say, only a machine with TensorRT can tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use object::{Object, ObjectSymbol};
+
+use super::tensorrt::{EngineBuild, RunSizes, accept, build_settings, load_settings};
+use crate::bundle::{GraphName, Manifest};
+use crate::engines::{BuildOptions, EnginePrecision};
+use crate::provider::Provider;
+use crate::session::{Environment, GraphOptions};
+
+/// Set in the process that runs with the libraries of aborting functions: the path of ONNX Runtime's GPU build.
+const CHILD: &str = "PI0_EDGE_TEST_OPTIONS_OF";
+const PROVIDER: &str = "libonnxruntime_providers_tensorrt.so";
+
+fn gpu_build() -> Option<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return None; // it is published for this one alone
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
+    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
+    Some(path)
+}
+
+/// Every set of options that any build or run passes.
+fn all_settings() -> Vec<Vec<(&'static str, String)>> {
+    let mut all = vec![load_settings(&GraphOptions {
+        provider: Provider::TensorRt,
+        threads: 1,
+        prepack: false,
+        spin: false,
+    })];
+    let sizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
+    for bundle in ["pi0-tiny", "pi05-tiny"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(bundle).join("manifest.json");
+        let manifest = Manifest::read(&path).unwrap();
+        for graph in GraphName::ALL {
+            use EnginePrecision::{Bf16, Fp16, Fp32, Int8};
+            for precision in [Fp32, Fp16, Bf16, Int8] {
+                let options = BuildOptions {
+                    precision,
+                    workspace: Some(2 << 30),
+                    optimization_level: 5,
+                    auxiliary_streams: Some(0),
+                };
+                let build = EngineBuild {
+                    graph: graph.as_str(),
+                    stand_in: Path::new("/tmp/nowhere/x_ctx.onnx"),
+                    timing: Path::new("/tmp/nowhere/timing"),
+                    options: &options,
+                    sizes: &sizes,
+                };
+                all.push(build_settings(&build, &manifest.graph(graph).inputs).unwrap());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_option_is_a_word_of_the_library() {
+    let Some(library) = gpu_build() else { return };
+    let bytes = std::fs::read(library.with_file_name(PROVIDER)).unwrap();
+    let words: BTreeSet<&[u8]> = bytes.split(|b| *b == 0).collect();
+    let keys: BTreeSet<&str> = all_settings().iter().flatten().map(|(key, _)| *key).collect();
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in keys {
+        assert!(words.contains(key.as_bytes()), "{PROVIDER} does not know {key}");
+    }
+    assert!(!words.contains(b"trt_no_such_option".as_slice()));
+}
+
+#[test]
+fn the_library_parses_every_option() {
+    if let Some(library) = std::env::var_os(CHILD) {
+        return parse_all(Path::new(&library));
+    }
+    let Some(library) = gpu_build() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    if !make_libraries(&library.with_file_name(PROVIDER), dir.path()) {
+        eprintln!("skipped: no C compiler");
+        return;
+    }
+    let test = "session::provider::tensorrt_options::the_library_parses_every_option";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("LD_LIBRARY_PATH", dir.path())
+        .env(CHILD, &library)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("parsed 33 sets of options"), "{said}");
+}
+
+fn parse_all(library: &Path) {
+    Environment::get(Some(library)).unwrap();
+    let all = all_settings();
+    for settings in &all {
+        accept(settings).unwrap_or_else(|e| panic!("{settings:?}: {}", e.message()));
+    }
+    // The parser does look: a wrong name, a wrong kind and a wrong number are refused by name.
+    for (key, value) in [
+        ("trt_no_such_option", "1"),
+        ("trt_fp16_enable", "maybe"),
+        ("trt_builder_optimization_level", "high"),
+        ("trt_max_workspace_size", "2GiB"),
+    ] {
+        let error = accept(&[(key, value.to_owned())]).expect_err(key);
+        assert!(error.message().contains(key), "{key}: {}", error.message());
+    }
+    println!("parsed {} sets of options", all.len());
+}
+
+/// Makes, in `dir`, a library for every one that `provider` asks of NVIDIA, with the functions it asks for.
+fn make_libraries(provider: &Path, dir: &Path) -> bool {
+    let bytes = std::fs::read(provider).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let of = |name: &str| match name {
+        n if n.starts_with("cublas") => Some("libcublas.so.13"),
+        n if n.starts_with("cudnn") => Some("libcudnn.so.9"),
+        n if n.starts_with("cuda") => Some("libcudart.so.13"),
+        n if n.starts_with("createNvOnnx") => Some("libnvonnxparser.so.10"),
+        n if n.starts_with("createInfer") || n.starts_with("getInfer") || n == "getPluginRegistry" => {
+            Some("libnvinfer.so.10")
+        }
+        _ => None,
+    };
+    let mut functions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for symbol in file.dynamic_symbols().filter(|s| s.is_undefined()) {
+        let name = symbol.name().unwrap();
+        if let Some(library) = of(name) {
+            functions.entry(library).or_default().insert(name);
+        }
+    }
+    assert_eq!(functions.len(), 5, "{functions:?}");
+    functions.iter().all(|(library, functions)| {
+        let source = dir.join(format!("{library}.c"));
+        let version = dir.join(format!("{library}.map"));
+        let bodies: String = functions.iter().map(|f| format!("void {f}(void) {{ abort(); }}\n")).collect();
+        std::fs::write(&source, format!("void abort(void);\n{bodies}")).unwrap();
+        // CUDA's libraries version their symbols by their own name, and the loader insists.
+        std::fs::write(&version, format!("{library} {{ global: *; }};\n")).unwrap();
+        Command::new("cc")
+            .args(["-shared", "-fPIC", "-fno-builtin", "-o"])
+            .arg(dir.join(library))
+            .arg(&source)
+            .arg(format!("-Wl,-soname,{library}"))
+            .arg(format!("-Wl,--version-script={}", version.display()))
+            .status()
+            .is_ok_and(|s| s.success())
+    })
+}
