@@ -76,7 +76,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
-    BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
+    BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy,
+    PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
 pub use session::Environment;

@@ -67,7 +67,8 @@ fn a_set_that_was_just_built_is_used() {
 fn one_flipped_byte_is_refused() {
     let dir = cache();
     build(dir.path(), &pins(), b"engine");
-    let names: Vec<_> = fs::read_dir(dir.path().join(pins().key())).unwrap().map(|e| e.unwrap().path()).collect();
+    let names: Vec<_> =
+        fs::read_dir(dir.path().join(pins().key())).unwrap().map(|e| e.unwrap().path()).collect();
     for path in names.iter().filter(|p| !p.ends_with(RECORD_FILE)) {
         let bytes = fs::read(path).unwrap();
         let mut flipped = bytes.clone();
@@ -89,7 +90,10 @@ fn a_damaged_or_edited_record_is_refused() {
         (text.replace("10.3.0", "10.4.0"), "other pins than its name says"),
         (text.replace("\"format_version\": 1", "\"format_version\": 2"), "format_version 2"),
         (text.replace("\"builder\"", "\"bilder\""), "cannot be read"),
-        (text.replace("denoise_step_1_sm87.engine", "../denoise_step_1_sm87.engine"), "no name of an engine's file"),
+        (
+            text.replace("denoise_step_1_sm87.engine", "../denoise_step_1_sm87.engine"),
+            "no name of an engine's file",
+        ),
         (text[..text.len() / 2].to_owned(), "cannot be read"),
         (String::new(), "cannot be read"),
     ];
@@ -114,7 +118,10 @@ fn other_versions_and_other_gpus_are_refused_by_name() {
         (with(|p| p.onnxruntime = "1.28.0 (fedcba)".into()), ["ONNX Runtime 1.24.4", "here it is 1.28.0"]),
         (with(|p| p.gpu.name = "Thor".into()), ["the GPU Orin", "here it is Thor"]),
         (with(|p| p.gpu.multiprocessors = 8), ["16 multiprocessors", "8 multiprocessors"]),
-        (with(|p| p.bundle = "cd".repeat(32)), ["has none for the manifest cdcd", "sets for other bundles: 1"]),
+        (
+            with(|p| p.bundle = "cd".repeat(32)),
+            ["has none for the manifest cdcd", "sets for other bundles: 1"],
+        ),
     ] {
         refused(dir.path(), &here, &[words[0], words[1], "pi0-edge engines build BUNDLE"]);
     }
@@ -199,9 +206,8 @@ fn a_build_that_stops_leaves_nothing_and_one_that_is_killed_nothing_that_counts(
     let dir = cache();
     let cache = EngineCache::open(dir.path()).unwrap();
     let lock = Lock::take(&cache).unwrap();
-    let start = || {
-        Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap()
-    };
+    let start =
+        || Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap();
     let mut building = start();
     let stand_in_file = building.stand_in("denoise_step");
     fs::write(&stand_in_file, stand_in("half.engine")).unwrap();

@@ -129,8 +129,7 @@ pub(crate) fn hash_all(
                     // Relaxed: the counter only deals out indices, the flag only saves work; joining orders the rest.
                     while let Some(&(path, entry)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let hashed = open(path).and_then(|file| {
-                            let go_on =
-                                |n| report.send(n).is_ok() && !failed.load(Ordering::Relaxed);
+                            let go_on = |n| report.send(n).is_ok() && !failed.load(Ordering::Relaxed);
                             match hash_file(file, go_on) {
                                 Ok(Some(found)) if found != entry.sha256 => Err(differs(path, &found, entry)),
                                 Ok(_) => Ok(()),

@@ -22,11 +22,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
+pub(crate) use files::open_regular;
 pub use golden::{Case, Deviation, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance, compare};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
-pub(crate) use files::open_regular;
-pub(crate) use integrity::{hash_all, hash_file, hex};
 pub use integrity::{Verify, verify};
+pub(crate) use integrity::{hash_all, hash_file, hex};
 pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, Flow, FlowConvention, InvFreq,
     MAX_MANIFEST_BYTES, Manifest, PolicyKind, Precision, PromptFormat, PromptRule, Rope, Source, Target,

@@ -172,8 +172,9 @@ impl<'a> Building<'a> {
             }
             let bytes = fs::read(self.directory.join(name))
                 .or_kind(ErrorKind::Io, || format!("cannot read {name}"))?;
-            check_stand_in(&bytes, &files)
-                .map_err(|what| Error::new(ErrorKind::Engine, format!("{graph}: TensorRT did not take it: {what}")))?;
+            check_stand_in(&bytes, &files).map_err(|what| {
+                Error::new(ErrorKind::Engine, format!("{graph}: TensorRT did not take it: {what}"))
+            })?;
         }
         let record = Record {
             format_version: RECORD_VERSION,
@@ -259,7 +260,10 @@ impl EngineCache {
     /// # Errors
     /// [`ErrorKind::Io`] if something cannot be removed.
     pub fn remove_leftovers(&self) -> Result<()> {
-        self.names()?.iter().filter(|name| is_leftover(name)).try_for_each(|name| remove(&self.path().join(name)))
+        self.names()?
+            .iter()
+            .filter(|name| is_leftover(name))
+            .try_for_each(|name| remove(&self.path().join(name)))
     }
 }
 

@@ -31,7 +31,10 @@ pub fn check_stand_in(model: &[u8], files: &BTreeMap<String, FileEntry>) -> Resu
         }
     }
     let [node] = nodes[..] else {
-        return Err(format!("it has {} nodes where one engine should stand for the whole graph", nodes.len()));
+        return Err(format!(
+            "it has {} nodes where one engine should stand for the whole graph",
+            nodes.len()
+        ));
     };
     let engine = engine_of(node)?;
     match files.get(&engine) {

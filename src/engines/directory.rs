@@ -102,10 +102,10 @@ fn ownership(found: &Metadata, uid: u32) -> Vec<Fault> {
 }
 
 /// The first directory above `path` (absolute, without links) in which others could rename it and put their own in
-/// its place.
-pub(super) fn fault_above(path: &Path, uid: u32) -> Option<Fault> {
+/// its place. `look` says what a directory is.
+pub(crate) fn fault_above(path: &Path, uid: u32, look: &dyn Fn(&Path) -> Option<Metadata>) -> Option<Fault> {
     path.ancestors().skip(1).find_map(|above| {
-        let found = fs::symlink_metadata(above).ok()?;
+        let found = look(above)?;
         let trusted = found.uid() == uid || found.uid() == ROOT;
         let guarded = found.mode() & FOREIGN_WRITE == 0 || found.mode() & STICKY != 0;
         (!trusted || !guarded).then(|| Fault::Above(above.to_path_buf()))

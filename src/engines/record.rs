@@ -58,7 +58,12 @@ pub struct BuildOptions {
 impl Default for BuildOptions {
     fn default() -> Self {
         // Level 3 is TensorRT's own default.
-        BuildOptions { precision: EnginePrecision::Fp32, workspace: None, optimization_level: 3, auxiliary_streams: None }
+        BuildOptions {
+            precision: EnginePrecision::Fp32,
+            workspace: None,
+            optimization_level: 3,
+            auxiliary_streams: None,
+        }
     }
 }
 

@@ -67,18 +67,29 @@ impl EngineCache {
         let found = match fs::symlink_metadata(path) {
             Ok(found) => found,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let text = format!("no engines in {}: it does not exist. To build them: {BUILD}", path.display());
+                let text =
+                    format!("no engines in {}: it does not exist. To build them: {BUILD}", path.display());
                 return Err(engine_error(text));
             }
             Err(e) => {
-                return Err(Error::with_source(ErrorKind::Io, format!("cannot inspect {}", path.display()), e));
+                return Err(Error::with_source(
+                    ErrorKind::Io,
+                    format!("cannot inspect {}", path.display()),
+                    e,
+                ));
             }
         };
         refuse(path, &faults_of_directory(&found, uid))?;
         // Without links from here on, so that what was looked at is what is used.
-        let path = path.canonicalize().or_kind(ErrorKind::Io, || format!("cannot resolve {}", path.display()))?;
-        refuse(&path, fault_above(&path, uid).as_slice())?;
+        let path =
+            path.canonicalize().or_kind(ErrorKind::Io, || format!("cannot resolve {}", path.display()))?;
+        refuse(&path, fault_above(&path, uid, &|above| fs::symlink_metadata(above).ok()).as_slice())?;
         Ok(EngineCache { path, uid })
+    }
+
+    /// The directory at `path` as `uid` would find it, whatever is wrong with it: to look, not to use.
+    pub(crate) fn unchecked(path: PathBuf, uid: u32) -> Self {
+        EngineCache { path, uid }
     }
 
     /// As [`open`](Self::open), making the directory if it does not exist.
@@ -147,7 +158,9 @@ impl EngineCache {
             .map(|r| r.pins.differences(pins))
             .min_by_key(Vec::len);
         let why = match nearest {
-            Some(differences) => format!("those in {} are for {}", self.path.display(), differences.join("; for ")),
+            Some(differences) => {
+                format!("those in {} are for {}", self.path.display(), differences.join("; for "))
+            }
             None => format!(
                 "{} has none for the manifest {} (sets for other bundles: {})",
                 self.path.display(),
@@ -180,8 +193,9 @@ impl EngineCache {
         }
         for (graph, name) in &record.graphs {
             let bytes = read_small(&open(name)?, name)?;
-            check_stand_in(&bytes, &record.files)
-                .map_err(|what| engine_error(format!("{} for {graph}: {what}", directory.join(name).display())))?;
+            check_stand_in(&bytes, &record.files).map_err(|what| {
+                engine_error(format!("{} for {graph}: {what}", directory.join(name).display()))
+            })?;
         }
         Ok(())
     }
@@ -189,10 +203,15 @@ impl EngineCache {
     /// Reads the record of a set and checks everything about the set but its files' bytes.
     fn record(&self, key: &str) -> Result<Record> {
         let directory = self.directory(key);
-        let look = |path: &Path| fs::symlink_metadata(path).map_err(|e| {
-            let text = format!("{} is not there or cannot be looked at. To build it again: {BUILD} --force", path.display());
-            Error::with_source(ErrorKind::Engine, text, e)
-        });
+        let look = |path: &Path| {
+            fs::symlink_metadata(path).map_err(|e| {
+                let text = format!(
+                    "{} is not there or cannot be looked at. To build it again: {BUILD} --force",
+                    path.display()
+                );
+                Error::with_source(ErrorKind::Engine, text, e)
+            })
+        };
         refuse(&directory, &faults_of_directory(&look(&directory)?, self.uid))?;
         let path = directory.join(RECORD_FILE);
         refuse(&path, &faults_of_file(&look(&path)?, self.uid))?;
@@ -219,7 +238,10 @@ impl EngineCache {
         for entry in directory.read_dir().or_kind(ErrorKind::Io, listing)? {
             let name = entry.or_kind(ErrorKind::Io, listing)?.file_name().to_string_lossy().into_owned();
             if name != RECORD_FILE && !record.files.contains_key(&name) {
-                return Err(engine_error(format!("{} is not in the set's record", directory.join(name).display())));
+                return Err(engine_error(format!(
+                    "{} is not in the set's record",
+                    directory.join(name).display()
+                )));
             }
         }
         Ok(record)

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, hash_file, open_regular};
-use crate::engines::{BuildOptions, Building, EngineCache, EnginePrecision, Entry, Lock, Record, default_path};
+use crate::engines::{
+    BuildOptions, Building, EngineCache, EnginePrecision, Entry, Lock, Record, default_path,
+};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::policy::MAX_NUM_STEPS;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
@@ -56,7 +58,8 @@ pub struct EngineSet {
 pub fn engine_directory(explicit: Option<&Path>) -> Result<PathBuf> {
     let found = explicit.map(Path::to_path_buf).or_else(|| default_path(&|name| std::env::var(name).ok()));
     found.ok_or_else(|| {
-        let text = "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache";
+        let text =
+            "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache";
         Error::new(ErrorKind::Engine, text)
     })
 }
@@ -79,14 +82,15 @@ pub fn build_engines(
     let pins = pins_here(environment, &manifest_hash(bundle)?)?;
     let cache = EngineCache::create(&engine_directory(options.directory.as_deref())?)?;
     let lock = Lock::take(&cache)?;
-    let bundle = Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
+    let bundle =
+        Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
     let manifest = bundle.manifest();
     let precision = options.precision.unwrap_or(precision_of(manifest));
     let build = BuildOptions { precision, ..options.build.clone() };
     if !options.force
         && let Ok(entry) = cache.find(&pins)
-        && let verified = cache
-            .verify(&entry, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))
+        && let verified =
+            cache.verify(&entry, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))
         && let (Ok(()), Ok(record)) = (verified, entry.record)
         && record.options == build
     {
@@ -161,7 +165,8 @@ impl Engines {
 fn manifest_hash(bundle: &Path) -> Result<String> {
     let path = bundle.join("manifest.json");
     let file = open_regular(&path, ErrorKind::Manifest)?;
-    let hash = hash_file(file, |_| true).or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
+    let hash =
+        hash_file(file, |_| true).or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
     Ok(hash.unwrap_or_default())
 }
 

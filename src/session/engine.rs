@@ -88,7 +88,8 @@ fn tensorrt_version(path: &str) -> Result<String, String> {
 
 /// TensorRT 10 counts a major version as 10000, TensorRT 8 as 1000.
 fn version_text(number: i32) -> String {
-    let (major, rest) = if number >= 100_000 { (number / 10_000, number % 10_000) } else { (number / 1000, number % 1000) };
+    let (major, rest) =
+        if number >= 100_000 { (number / 10_000, number % 10_000) } else { (number / 1000, number % 1000) };
     format!("{major}.{}.{}", rest / 100, rest % 100)
 }
 
@@ -144,7 +145,8 @@ mod tests {
 
     #[test]
     fn the_loaded_library_is_told_from_its_neighbours() {
-        let line = |file: &str| format!("7f00-7f01 r-xp 00000000 fd:00 12   /usr/lib/aarch64-linux-gnu/{file}");
+        let line =
+            |file: &str| format!("7f00-7f01 r-xp 00000000 fd:00 12   /usr/lib/aarch64-linux-gnu/{file}");
         let of = |file: &str| loaded_from(&line(file), "libnvinfer.so").map(str::to_owned);
         assert!(of("libnvinfer.so.10.3.0").unwrap().ends_with("/libnvinfer.so.10.3.0"));
         assert!(of("libnvinfer.so").is_some());
@@ -154,6 +156,8 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_said() {
-        assert!(tensorrt_version("/nowhere/libnvinfer.so.10").unwrap_err().contains("/nowhere/libnvinfer.so.10"));
+        assert!(
+            tensorrt_version("/nowhere/libnvinfer.so.10").unwrap_err().contains("/nowhere/libnvinfer.so.10")
+        );
     }
 }

@@ -81,7 +81,8 @@ impl Environment {
         let base = unsafe { library.function::<GetBase>(c"OrtGetApiBase") }.map_err(fail)?;
         // SAFETY: the library is loaded and started; the base and its version string are constants of it.
         let version = unsafe { CStr::from_ptr(((*base()).GetVersionString)()) }.to_string_lossy();
-        let commit = self.build_info().split("git-commit-id=").nth(1).and_then(|t| t.split([',', ' ']).next());
+        let commit =
+            self.build_info().split("git-commit-id=").nth(1).and_then(|t| t.split([',', ' ']).next());
         Ok(format!("{version} ({})", commit.unwrap_or("commit unknown")))
     }
 

@@ -56,7 +56,10 @@ pub struct RunSizes {
 /// # Errors
 /// [`ErrorKind::Manifest`] for a dimension of another name than the three; [`ErrorKind::InvalidArgument`] for a path
 /// that is not UTF-8.
-pub(in crate::session) fn build_settings(build: &EngineBuild<'_>, inputs: &[TensorSpec]) -> Result<Vec<Setting>> {
+pub(in crate::session) fn build_settings(
+    build: &EngineBuild<'_>,
+    inputs: &[TensorSpec],
+) -> Result<Vec<Setting>> {
     let path = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
             let text = format!("{} is not UTF-8, which ONNX Runtime needs", path.display());
@@ -111,7 +114,9 @@ fn shapes(inputs: &[TensorSpec], sizes: &RunSizes, which: usize) -> Result<Strin
             VIEWS => Ok(sizes.views[which]),
             PREFIX => Ok(sizes.prefix[which]),
             STEPS => Ok(sizes.steps[which]),
-            other => Err(Error::new(ErrorKind::Manifest, format!("no size is known for the dimension {other:?}"))),
+            other => {
+                Err(Error::new(ErrorKind::Manifest, format!("no size is known for the dimension {other:?}")))
+            }
         },
     };
     let mut shapes = Vec::new();
@@ -124,7 +129,10 @@ fn shapes(inputs: &[TensorSpec], sizes: &RunSizes, which: usize) -> Result<Strin
 }
 
 /// Appends the provider with `settings` to a session.
-pub(in crate::session) fn append(builder: SessionBuilder, settings: &[Setting]) -> ort::Result<SessionBuilder> {
+pub(in crate::session) fn append(
+    builder: SessionBuilder,
+    settings: &[Setting],
+) -> ort::Result<SessionBuilder> {
     functions().append(builder, settings)
 }
 
@@ -181,7 +189,8 @@ mod tests {
 
     #[test]
     fn fixed_shapes_need_no_profile_and_unknown_dimensions_are_refused() {
-        let fixed = TensorSpec { name: "a".into(), dtype: Dtype::F32, shape: vec![Dim::from(2), Dim::from(3)] };
+        let fixed =
+            TensorSpec { name: "a".into(), dtype: Dtype::F32, shape: vec![Dim::from(2), Dim::from(3)] };
         assert_eq!(shapes(&[fixed], &SIZES, 0).unwrap(), "");
         let named = TensorSpec { name: "a".into(), dtype: Dtype::F32, shape: vec![Dim::from("batch")] };
         assert_eq!(shapes(&[named], &SIZES, 0).unwrap_err().kind(), ErrorKind::Manifest);
@@ -210,7 +219,8 @@ mod tests {
     fn limits_are_given_only_when_asked_for() {
         let of = settings(GraphName::DenoiseStep, &BuildOptions::default());
         assert_eq!(value(&of, "trt_max_workspace_size"), None);
-        let options = BuildOptions { workspace: Some(2 << 30), auxiliary_streams: Some(0), ..BuildOptions::default() };
+        let options =
+            BuildOptions { workspace: Some(2 << 30), auxiliary_streams: Some(0), ..BuildOptions::default() };
         let of = settings(GraphName::DenoiseStep, &options);
         assert_eq!(value(&of, "trt_max_workspace_size"), Some("2147483648"));
         assert_eq!(value(&of, "trt_auxiliary_streams"), Some("0"));

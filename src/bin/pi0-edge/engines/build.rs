@@ -73,9 +73,8 @@ const INTERRUPTED: i32 = 130;
 pub fn run(args: &Args) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|e| {
-            Error::with_source(ErrorKind::Io, "cannot listen for Ctrl-C", e)
-        })?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|e| Error::with_source(ErrorKind::Io, "cannot listen for Ctrl-C", e))?;
     }
     let options = EngineOptions {
         ort_library: args.ort_library.clone(),
