@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.timeline.step_limits = Some(vec![0.05; joints]);
     let (runtime, mut observations, mut controller) = Runtime::start(engine, &config)?;
     println!("inference thread: {:?}", runtime.realtime());
+    // As a service of Type=notify: READY=1 now, WATCHDOG=1 as chunks are completed. Elsewhere it does nothing.
+    runtime.notify_systemd()?;
 
     // The arm's joints, as the sensors see them: f32 bits in atomics.
     let arm: Arc<Vec<AtomicU32>> = Arc::new((0..joints).map(|_| AtomicU32::new(0)).collect());

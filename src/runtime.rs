@@ -19,6 +19,7 @@ mod lockstep;
 mod observation;
 mod policy_engine;
 mod shared;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -52,6 +53,7 @@ use crate::{Error, ErrorKind, Result};
 use command::{Command, CommandSender, commands};
 use observation::Observed;
 use shared::Shared;
+use systemd::Systemd;
 use watch::Watch;
 use worker::{Ends, Worker};
 
@@ -65,6 +67,8 @@ pub struct Runtime {
     stop_timeout: Duration,
     inference: Option<Thread>,
     watch: Option<Thread>,
+    /// The watch's, once it has one.
+    systemd: Sender<Systemd>,
 }
 
 /// A thread, how to get its attention, and how to learn that it has ended.
@@ -129,6 +133,7 @@ fn assemble<E: Engine, C: Clock>(engine: E, clock: C, config: &RuntimeConfig) ->
             recorder: recorder.clone(),
             flight_record: config.flight_record.clone(),
             watchdog,
+            systemd: None,
             hung: false,
             tripped: false,
             failed: false,
@@ -179,13 +184,15 @@ impl Runtime {
             }
         };
         let (watch_waker, watch_waiter) = wake();
-        let watch = spawn("pi0-watch", watch_waker, move || watch.run(watch_waiter))?;
+        let (systemd, for_watch) = bounded(1);
+        let watch = spawn("pi0-watch", watch_waker, move || watch.run(watch_waiter, &for_watch))?;
         let runtime = Runtime {
             office,
             obtained,
             stop_timeout: config.stop_timeout,
             inference: Some(inference),
             watch: Some(watch),
+            systemd,
         };
         Ok((runtime, observations, controller))
     }
@@ -229,6 +236,34 @@ impl Runtime {
     /// What the inference thread was given of what it was to have.
     pub fn realtime(&self) -> &Obtained {
         &self.obtained
+    }
+
+    /// From now on tells systemd how inference goes, where the program is a service of `Type=notify`: READY=1 at
+    /// once, WATCHDOG=1 as chunks are completed, what `systemctl status` shows, and STOPPING=1 when the runtime is
+    /// stopped or dropped. True if there is a systemd that wants to know (`$NOTIFY_SOCKET`), false if there is none,
+    /// which is no error.
+    ///
+    /// Call it once everything else the program needs is ready too. The watchdog (`WatchdogSec=`) is fed by completed
+    /// chunks alone, published or rejected: an engine that hangs or fails, and sensors that publish nothing, end in
+    /// systemd starting the program again. The messages are sent from a thread of their own, which waits for nobody.
+    ///
+    /// RT-safe: no. Thread: any.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if nobody listens at the socket, [`ErrorKind::InvalidArgument`] if the environment is not
+    /// what systemd would set.
+    pub fn notify_systemd(&self) -> Result<bool> {
+        let systemd = Systemd::from_environment()?;
+        let found = systemd.is_some();
+        if let Some(systemd) = systemd {
+            self.notify(systemd);
+        }
+        Ok(found)
+    }
+
+    fn notify(&self, systemd: Systemd) {
+        // No room means that the one before is on its way; an ended watch, that the runtime is ending.
+        _ = self.systemd.try_send(systemd);
     }
 
     /// Stops inference and waits for its thread to end, for as long as the configuration says. From then on reads

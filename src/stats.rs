@@ -16,7 +16,9 @@ use serde::Serialize;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts `n` events. RT-safe.
+    /// Counts `n` events.
+    ///
+    /// RT-safe: yes. Thread: the one that counts.
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn add(&self, n: u64) {
@@ -88,7 +90,9 @@ impl Histogram {
         }
     }
 
-    /// Records one duration. RT-safe.
+    /// Records one duration.
+    ///
+    /// RT-safe: yes. Thread: the one that records.
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn record(&self, nanos: u64) {
@@ -107,7 +111,9 @@ impl Histogram {
         }
     }
 
-    /// A copy to take percentiles from. Not RT-safe: it allocates.
+    /// A copy to take percentiles from.
+    ///
+    /// RT-safe: no, it allocates. Thread: any.
     pub fn snapshot(&self) -> HistogramSnapshot {
         // Relaxed, as in `record`. The count is summed from the buckets, so that percentiles always add up.
         let buckets: Vec<u64> = self.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();

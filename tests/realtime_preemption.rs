@@ -25,17 +25,6 @@ fn pinned(cpu: usize, priority: Option<i32>) -> ThreadConfig {
     }
 }
 
-fn sleep_until(deadline: Timestamp) {
-    let until = libc::timespec {
-        tv_sec: (deadline.as_nanos() / 1_000_000_000) as i64,
-        tv_nsec: (deadline.as_nanos() % 1_000_000_000) as i64,
-    };
-    // SAFETY: `until` is valid for the call; no remainder is asked for.
-    unsafe {
-        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut())
-    };
-}
-
 /// Runs `write` for ever at the lowest priority and `read` at SCHED_FIFO 90 at random moments, both on one CPU.
 /// Returns how long the reads took.
 fn contend(
@@ -69,7 +58,7 @@ fn contend(
                 random =
                     random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 // 50 to 200 µs apart, so that the writer is interrupted anywhere.
-                sleep_until(Timestamp::now().plus(50_000 + (random >> 33) % 150_000));
+                Timestamp::now().plus(50_000 + (random >> 33) % 150_000).sleep_until();
                 let before = Timestamp::now();
                 let value = read();
                 histogram.record(Timestamp::now().since(before));

@@ -93,7 +93,7 @@ impl<T> Writer<T> {
 
     /// Makes the filled slot the latest value. True if the one before it was never read.
     ///
-    /// RT-safe: one atomic exchange.
+    /// RT-safe: yes, one atomic exchange. Thread: the one that writes.
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn publish(&mut self) -> bool {
@@ -122,7 +122,7 @@ impl<T> Writer<T> {
 impl<T> Reader<T> {
     /// Takes the latest value if there is one that was not taken before. True if [`get`](Self::get) changed.
     ///
-    /// RT-safe: one atomic load, and one exchange if there is news.
+    /// RT-safe: yes, one atomic load, and one exchange if there is news. Thread: the one that reads.
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn update(&mut self) -> bool {

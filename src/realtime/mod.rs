@@ -1,8 +1,8 @@
 //! What the real-time runtime is made of: time, hand-over between threads, and the way from a chunk to the action
 //! that is due now. Nothing here knows what a policy is made of, and nothing needs ONNX Runtime.
 //!
-//! Functions marked *RT-safe* take no lock, make no system call, allocate nothing and finish in a bounded number of
-//! steps. They run under RealtimeSanitizer in the checks.
+//! Functions marked *RT-safe: yes* take no lock, make no system call, allocate nothing and finish in a bounded number
+//! of steps. Every one of them runs under RealtimeSanitizer in the tests.
 
 pub mod cell;
 pub mod chunk;
@@ -12,6 +12,7 @@ pub mod engine;
 mod limiter;
 mod plan;
 mod primitive;
+pub mod probe;
 pub mod reading;
 pub mod recorder;
 mod ring;

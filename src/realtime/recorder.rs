@@ -59,7 +59,9 @@ fn joined(words: &[u32]) -> u64 {
 }
 
 impl TickRecorder {
-    /// Keeps one read. RT-safe.
+    /// Keeps one read.
+    ///
+    /// RT-safe: yes. Thread: control.
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn record(&mut self, now: Timestamp, reading: &Reading, action: Option<&[f32]>) {
@@ -165,7 +167,9 @@ impl FlightRecord {
 }
 
 impl RecorderView {
-    /// Takes out what is there now. Not RT-safe: it allocates.
+    /// Takes out what is there now.
+    ///
+    /// RT-safe: no, it allocates. Thread: any.
     pub fn take(&self) -> FlightRecord {
         let chunks = self.chunks.records().iter().map(|words| self.chunk(words)).collect();
         FlightRecord { ticks: self.ticks.records().iter().map(|words| tick(words)).collect(), chunks }

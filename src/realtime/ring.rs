@@ -39,8 +39,11 @@ pub(super) fn ring(slots: usize, words: usize) -> (RingWriter, RingView) {
 }
 
 impl RingWriter {
-    /// Writes one record. What `words` does not fill stays zero; what does not fit is cut off. RT-safe.
+    /// Writes one record. What `words` does not fill stays zero; what does not fit is cut off.
+    ///
+    /// RT-safe: yes. Thread: the one that writes.
     #[inline]
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub(super) fn push(&mut self, words: impl Iterator<Item = u32>) {
         let n = self.written;
         self.written += 1;

@@ -103,7 +103,9 @@ impl ThreadConfig {
         ThreadConfig { realtime: Realtime::Off, ..ThreadConfig::default() }
     }
 
-    /// Applies the measures to the calling thread. Not RT-safe; call it once, before the real-time part.
+    /// Applies the measures to the calling thread: once, before its real-time part.
+    ///
+    /// RT-safe: no. Thread: any.
     pub fn apply(&self) -> Result<Obtained> {
         let mut missing = Vec::new();
         let (mut stack_prefaulted, mut heap_kept) = (0, false);

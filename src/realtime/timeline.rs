@@ -175,6 +175,8 @@ impl Timeline {
 
     /// Tells where the robot is before the first action, so that the first step is limited too. It is given as the
     /// action until there is a better one. False, and nothing done, if the length is wrong or a value not finite.
+    ///
+    /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn set_reference(&mut self, position: &[f32]) -> bool {
         if position.len() != self.value.len() || position.iter().any(|v| !v.is_finite()) {
@@ -186,6 +188,8 @@ impl Timeline {
     }
 
     /// Ends the HOLD that a trip of the step limit led to. The newest chunk is followed from where it stands.
+    ///
+    /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn clear_trip(&mut self) {
         self.tripped = false;
@@ -194,13 +198,18 @@ impl Timeline {
 
     /// Sets how far each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
     /// nothing done, if the number is wrong or one of them is not positive.
+    ///
+    /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn set_step_limits(&mut self, limits: &[f32]) -> bool {
         self.limiter.set_steps(limits)
     }
 
     /// The action as of the last read; none until there has been one or a reference.
+    ///
+    /// RT-safe: yes. Thread: control.
     #[inline]
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn action(&self) -> Option<&[f32]> {
         self.known.then_some(&*self.value)
     }
@@ -209,6 +218,8 @@ impl Timeline {
     ///
     /// `chunk` is the newest chunk there is (number 0 if none). `fault` is what speaks against following it from
     /// outside: any flag here means HOLD. Reading twice in one control tick gives the same action.
+    ///
+    /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn read(&mut self, now: Timestamp, chunk: &Chunk, fault: Flags) -> Reading {
         let ticks = self.grid.advance(now);

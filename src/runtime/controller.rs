@@ -75,6 +75,7 @@ impl Controller {
     ///
     /// RT-safe: yes. Thread: control.
     #[inline]
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn action(&self) -> Option<&[f32]> {
         self.timeline.action()
     }

@@ -221,6 +221,15 @@ pub(super) struct InferenceCounts {
     pub latency: Histogram,
 }
 
+impl InferenceCounts {
+    /// Chunks computed to the end, published or rejected.
+    pub(super) fn completed(&self) -> u64 {
+        let counts =
+            [&self.published, &self.rejected_non_finite, &self.rejected_limits, &self.rejected_length];
+        counts.iter().map(|count| count.count()).sum()
+    }
+}
+
 /// Counted by the sensor side's thread.
 #[derive(Debug, Default)]
 pub(super) struct ObservationCounts {

@@ -1,12 +1,15 @@
-//! A slow look at the runtime from outside: says so when inference hangs or the step limit trips, and writes the
-//! flight record. It is what still works when the inference thread does not.
+//! A slow look at the runtime from outside: says so when inference hangs or the step limit trips, writes the flight
+//! record, and keeps systemd informed. It is what still works when the inference thread does not.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
+
 use super::event::{Event, EventSender};
 use super::shared::{Phase, Shared};
+use super::systemd::Systemd;
 use crate::realtime::clock::Timestamp;
 use crate::realtime::recorder::RecorderView;
 use crate::realtime::wake::Waiter;
@@ -20,19 +23,29 @@ pub(super) struct Watch {
     pub(super) recorder: RecorderView,
     pub(super) flight_record: Option<PathBuf>,
     pub(super) watchdog: u64,
+    pub(super) systemd: Option<Systemd>,
     pub(super) hung: bool,
     pub(super) tripped: bool,
     pub(super) failed: bool,
 }
 
 impl Watch {
-    /// Looks until told to stop through `waiter`.
-    pub(super) fn run(mut self, mut waiter: Waiter) {
-        while !waiter.wait(Some(Timestamp::now() + PERIOD)) {
+    /// Looks until told to stop through `waiter`. A systemd to be informed comes through `systemd`.
+    pub(super) fn run(mut self, mut waiter: Waiter, systemd: &Receiver<Systemd>) {
+        loop {
+            let stop = waiter.wait(Some(Timestamp::now() + PERIOD));
+            if let Ok(systemd) = systemd.try_recv() {
+                self.systemd = Some(systemd);
+            }
+            // Once more before the end: what happened last may be why it was stopped.
             self.look(Timestamp::now());
+            if stop {
+                break;
+            }
         }
-        // What happened last may be why it was stopped.
-        self.look(Timestamp::now());
+        if let Some(systemd) = &mut self.systemd {
+            systemd.stopping();
+        }
     }
 
     /// Looks once.
@@ -52,6 +65,9 @@ impl Watch {
             self.dump();
         }
         (self.tripped, self.failed) = (tripped, failed);
+        if let Some(systemd) = &mut self.systemd {
+            systemd.look(now, &self.shared, self.hung);
+        }
     }
 
     fn dump(&self) {

@@ -4,10 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pi0_edge::bundle::Golden;
+use pi0_edge::realtime::probe::allocations;
 use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing};
 use serde_json::{Value, json};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region};
 
 use crate::environment;
 use crate::observation::StoredObservation;
@@ -82,13 +81,7 @@ struct Report {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     let mut policy = args.load.load()?;
-    let observation = match &args.observation {
-        Some(dir) => StoredObservation::read(dir)?,
-        None => match Golden::load(policy.bundle())?.as_ref().and_then(|g| g.cases.first()) {
-            Some(case) => StoredObservation::read(&case.observation_path(policy.bundle())?)?,
-            None => StoredObservation::synthetic(policy.manifest()),
-        },
-    };
+    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
     let report = measure(args, &mut policy, &observation)?;
     match args.format {
         Format::Text => output::print(&report.text()),
@@ -116,13 +109,12 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
             Samples::new("overhead", iterations),
         ];
         // Nothing but the policy may allocate between here and the reading of the counter.
-        let region = Region::new(&INSTRUMENTED_SYSTEM);
+        let allocated = allocations::on_this_thread();
         for _ in 0..iterations {
             policy.infer(o, &options)?;
             record(&mut stages, policy.timing());
         }
-        let allocated = region.change();
-        let allocations = allocated.allocations + allocated.reallocations;
+        let allocations = allocations::on_this_thread() - allocated;
         for s in &mut stages {
             s.values.sort_unstable();
         }

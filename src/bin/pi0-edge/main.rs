@@ -6,7 +6,9 @@
 #![deny(unsafe_code)]
 
 mod bench;
+mod benches;
 mod check;
+mod control;
 mod doctor;
 mod engines;
 mod environment;
@@ -19,10 +21,11 @@ mod run;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use pi0_edge::realtime::probe::allocations::CountingAllocator;
 
 /// Counts the allocations that `bench` reports. ONNX Runtime's own, in C++, are not among them.
 #[global_allocator]
-static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +33,7 @@ Examples:
   pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
+  pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
   pi0-edge engines build BUNDLE && pi0-edge check BUNDLE --provider tensorrt
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
@@ -50,8 +54,8 @@ enum Verb {
     Run(run::Args),
     /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
     Check(check::Args),
-    /// Measure latency by stage
-    Bench(bench::Args),
+    /// Measure latency by stage; `bench control`: what reading the action costs a control loop
+    Bench(benches::Args),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
     /// Build TensorRT engines ahead of time; list, verify and remove them
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
-        Verb::Bench(args) => bench::run(&args),
+        Verb::Bench(args) => benches::run(&args),
         Verb::Doctor(args) => match doctor::run(&args) {
             Ok(code) => return code,
             Err(e) => Err(e),

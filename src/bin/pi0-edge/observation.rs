@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Result};
+use pi0_edge::bundle::Golden;
+use pi0_edge::runtime::ObservationSlot;
+use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
 use serde::Deserialize;
 
 /// Largest observation.json read.
@@ -74,6 +76,55 @@ impl StoredObservation {
             .collect();
         let prompt = manifest.prompt.default.is_none().then(|| "pick up the object".to_owned());
         StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
+    }
+
+    /// The one in `directory`; without one, the bundle's first golden case, and where it has none, a made-up one.
+    pub fn read_or_golden(directory: Option<&Path>, policy: &Policy) -> Result<Self> {
+        if let Some(directory) = directory {
+            return Self::read(directory);
+        }
+        match Golden::load(policy.bundle())?.as_ref().and_then(|golden| golden.cases.first()) {
+            Some(case) => Self::read(&case.observation_path(policy.bundle())?),
+            None => Ok(Self::synthetic(policy.manifest())),
+        }
+    }
+
+    /// The task, if it names one.
+    pub fn prompt(&self) -> Option<&str> {
+        self.prompt.as_deref()
+    }
+
+    /// The width and height that every frame fits into, at least 1 × 1.
+    pub fn largest_frame(&self) -> (u32, u32) {
+        self.images.iter().fold((1, 1), |(w, h), i| (w.max(i.width), h.max(i.height)))
+    }
+
+    /// Checks that a slot of this bundle's runtime has a place for everything.
+    pub fn check(&self, manifest: &Manifest) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(ErrorKind::Observation, what));
+        if let Some(image) = self.images.iter().find(|i| manifest.cameras.iter().all(|c| c.name != i.name)) {
+            return wrong(format!(
+                "the observation has a camera {} that the bundle does not know",
+                image.name
+            ));
+        }
+        if self.state.len() != manifest.state.dim {
+            let (got, want) = (self.state.len(), manifest.state.dim);
+            return wrong(format!("the observation's state has {got} values, the bundle's {want}"));
+        }
+        Ok(())
+    }
+
+    /// Fills a slot of the runtime that was found to have a place for everything.
+    pub fn copy_to(&self, slot: &mut ObservationSlot) {
+        for image in &self.images {
+            let camera = slot.cameras().position(|name| name == image.name);
+            let frame = camera.and_then(|camera| slot.frame_mut(camera, image.width, image.height));
+            if let Some(frame) = frame {
+                frame.copy_from_slice(&image.data);
+            }
+        }
+        slot.state_mut().copy_from_slice(&self.state);
     }
 
     /// Lends the observation to `use_it`.

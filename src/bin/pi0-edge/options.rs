@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use pi0_edge::{Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct LoadOptions {
     /// The bundle's directory
     pub bundle: PathBuf,

@@ -3,5 +3,7 @@
 mod fake;
 mod faults;
 mod lockstep;
+mod rt_safe;
 mod rtc;
+mod systemd;
 mod threads;

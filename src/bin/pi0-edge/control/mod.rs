@@ -1,0 +1,253 @@
+//! `pi0-edge bench control`: what reading the action costs a control loop, against a live runtime with the real
+//! policy.
+
+mod load;
+mod report;
+mod self_check;
+mod ticks;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pi0_edge::realtime::chunk::Interpolation;
+use pi0_edge::realtime::clock::Timestamp;
+use pi0_edge::realtime::probe::system_calls;
+use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
+use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::runtime::{
+    EngineOptions, ObservationSlot, ObservationWriter, Phase, PolicyEngine, Replan, Runtime, RuntimeConfig,
+};
+use pi0_edge::{Error, ErrorKind, Policy, Result};
+
+use crate::environment;
+use crate::observation::StoredObservation;
+use crate::options::LoadOptions;
+use crate::output::{self, Format};
+use load::Load;
+use report::Report;
+use self_check::Checked;
+use ticks::{Loop, Ticks};
+
+/// Arguments of `bench control`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    policy: LoadOptions,
+    /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
+    #[arg(long, value_name = "DIR")]
+    observation: Option<PathBuf>,
+    /// Reads a second, on a fixed schedule
+    #[arg(long, value_name = "HZ", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    rate: u32,
+    /// How long to measure, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    duration: u32,
+    /// Put load on every CPU, on memory and on the disk meanwhile
+    #[arg(long)]
+    load: bool,
+    /// Where the load on the disk writes to (default: the directory for temporary files)
+    #[arg(long, value_name = "DIR", requires = "load")]
+    load_dir: Option<PathBuf>,
+    /// SCHED_FIFO priority of the control thread; inference gets 20 less
+    #[arg(long, value_name = "P", default_value_t = 80, value_parser = clap::value_parser!(i32).range(21..=99))]
+    priority: i32,
+    /// The CPU of the control thread (default: any)
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// The CPUs of the inference thread (default: any)
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    inference_cpus: Vec<usize>,
+    /// What to do where real-time rights are missing: fail, go on and say so, or ask for none
+    #[arg(long, value_enum, default_value = "try")]
+    realtime: RealtimeOption,
+    /// Also print the wake-up histogram, one row a microsecond up to US, as cyclictest's -h does
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    histogram: Option<u32>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// Command-line form of [`Realtime`].
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum RealtimeOption {
+    Enforce,
+    Try,
+    Off,
+}
+
+impl Args {
+    fn period(&self) -> Duration {
+        Duration::from_nanos(1_000_000_000 / u64::from(self.rate))
+    }
+
+    fn realtime(&self) -> Realtime {
+        match self.realtime {
+            RealtimeOption::Enforce => Realtime::Enforce,
+            RealtimeOption::Try => Realtime::Try,
+            RealtimeOption::Off => Realtime::Off,
+        }
+    }
+
+    /// Chunks as fast as they come, and rows as they are, so that every action can be told to be one of them.
+    fn runtime(&self) -> RuntimeConfig {
+        RuntimeConfig {
+            timeline: TimelineConfig {
+                control_period: self.period(),
+                interpolation: Interpolation::None,
+                ..TimelineConfig::default()
+            },
+            replan: Replan::Period(Duration::ZERO),
+            thread: ThreadConfig {
+                realtime: self.realtime(),
+                priority: Some(self.priority - 20),
+                cpus: self.inference_cpus.clone(),
+                ..ThreadConfig::default()
+            },
+            ..RuntimeConfig::default()
+        }
+    }
+
+    /// Memory and heap are the process's, and the inference thread has seen to them.
+    fn control_thread(&self) -> ThreadConfig {
+        ThreadConfig {
+            realtime: self.realtime(),
+            priority: Some(self.priority),
+            cpus: self.cpu.into_iter().collect(),
+            lock_memory: MemoryLock::Off,
+            keep_heap: false,
+            ..ThreadConfig::default()
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    // Worker threads that spin would take the CPU the control loop is to wake up on.
+    let policy = LoadOptions { no_spin: true, ..args.policy.clone() }.load()?;
+    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
+    observation.check(policy.manifest())?;
+    let environment = environment::describe(&policy, args.policy.threads);
+    let (ticks, measured) = measure(args, policy, &observation)?;
+    let report = Report { args, ticks, measured, environment };
+    match args.format {
+        Format::Text => output::print(&report.text())?,
+        Format::Json => output::print_json(&report.json())?,
+    }
+    match report.broken_promises() {
+        promises if promises.is_empty() => Ok(()),
+        promises => Err(Error::new(ErrorKind::Runtime, format!("promises broken: {}", promises.join(", ")))),
+    }
+}
+
+/// What is known beside what the control loop saw.
+struct Measured {
+    inference: pi0_edge::realtime::thread::Obtained,
+    /// Chunks published while the loop ran, and the statistics of all of them.
+    published: u64,
+    chunks: pi0_edge::stats::Summary,
+    /// Every kind of system call, or why they were not counted.
+    calls: std::result::Result<Vec<system_calls::Count>, String>,
+    load: Option<load::Done>,
+}
+
+fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Result<(Ticks, Measured)> {
+    let options = EngineOptions {
+        prompt: observation.prompt().map(str::to_owned),
+        max_frame: observation.largest_frame(),
+        ..EngineOptions::default()
+    };
+    let (engine, known) = Checked::new(PolicyEngine::new(policy, options)?);
+    let (runtime, sensors, controller) = Runtime::start(engine, &args.runtime())?;
+    let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
+    let disk = args.load_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let load = args.load.then(|| Load::start(&disk)).transpose()?;
+    let over = AtomicBool::new(false);
+    let control = Loop {
+        controller,
+        known,
+        subject,
+        thread: args.control_thread(),
+        period: args.period(),
+        ticks: u64::from(args.rate) * u64::from(args.duration),
+        histogram: args.histogram.unwrap_or(1000) as usize,
+        over: &over,
+    };
+    let outcome = std::thread::scope(|scope| {
+        let control =
+            std::thread::Builder::new().name("control".into()).spawn_scoped(scope, || control.run());
+        let control = control.map_err(cannot("start the control thread"))?;
+        let _ends = Ends(&over);
+        scope.spawn(|| publish(observation, sensors, &over));
+        while !control.is_finished() {
+            // Nothing is measured before the first chunk, so that there must be one.
+            if runtime.stats().phase == Phase::Failed {
+                over.store(true, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        control.join().map_err(|_| Error::new(ErrorKind::Runtime, "the control thread panicked"))?
+    });
+    let load = load.map(Load::finish).transpose()?;
+    let calls = counter.finish();
+    let stats = runtime.stats();
+    let events: Vec<_> = runtime.events().try_iter().collect();
+    let inference = runtime.realtime().clone();
+    let stopped = runtime.stop();
+    let ticks = match outcome? {
+        Some(ticks) => ticks,
+        None => {
+            let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
+            return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
+        }
+    };
+    stopped?;
+    let calls = match &ticks.not_counted {
+        Some(why) => Err(why.clone()),
+        None => calls.map_err(|e| e.to_string()),
+    };
+    let measured = Measured {
+        inference,
+        published: ticks.chunks_published(),
+        chunks: stats.inference.chunk_ns,
+        calls,
+        load,
+    };
+    Ok((ticks, measured))
+}
+
+/// Tells the other threads to end, whichever way this one does.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        // Relaxed: nothing is handed over by it.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The sensor side: the same observation, 30 times a second.
+fn publish(
+    observation: &StoredObservation,
+    mut sensors: ObservationWriter<ObservationSlot>,
+    over: &AtomicBool,
+) {
+    let mut next = Timestamp::now();
+    while !over.load(Ordering::Relaxed) {
+        observation.copy_to(sensors.slot());
+        // The capture is now, so it cannot be refused.
+        _ = sensors.publish(Timestamp::now());
+        next = next.plus(33_333_333);
+        next.sleep_until();
+    }
+}
+
+fn cannot(what: &str) -> impl FnOnce(std::io::Error) -> Error {
+    move |e| Error::with_source(ErrorKind::Io, format!("cannot {what}"), e)
+}
+
+/// The directory's name for people.
+fn name(bundle: &Path) -> String {
+    bundle.display().to_string()
+}

@@ -1,0 +1,151 @@
+//! The real policy, with a note of every row of every chunk, so that the control loop can tell whether the action it
+//! read is the one that the reading names: the same chunk, the same row, every value of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pi0_edge::Result;
+use pi0_edge::realtime::engine::{Engine, Guidance};
+use pi0_edge::runtime::{ObservationSlot, PolicyEngine};
+
+/// How many chunks back is known.
+const CHUNKS: usize = 64;
+
+/// Digests of the last chunks' rows. One thread notes, one looks.
+#[derive(Debug)]
+pub struct Known {
+    rows: usize,
+    chunks: Box<[Noted]>,
+}
+
+#[derive(Debug)]
+struct Noted {
+    /// The chunk's number; 0 while it is being noted.
+    number: AtomicU64,
+    rows: Box<[AtomicU64]>,
+}
+
+/// FNV-1a over the bits of an action: another action by accident has it once in 2^64.
+fn digest(action: &[f32]) -> u64 {
+    action.iter().flat_map(|v| v.to_bits().to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl Known {
+    fn new(rows: usize) -> Self {
+        let noted =
+            || Noted { number: AtomicU64::new(0), rows: (0..rows).map(|_| AtomicU64::new(0)).collect() };
+        Known { rows, chunks: (0..CHUNKS).map(|_| noted()).collect() }
+    }
+
+    fn note(&self, number: u64, actions: &[f32]) {
+        let noted = &self.chunks[number as usize % CHUNKS];
+        // SeqCst throughout: a look while this goes on must see that it does, and nothing here is in a hurry.
+        noted.number.store(0, Ordering::SeqCst);
+        for (row, action) in noted.rows.iter().zip(actions.chunks_exact(actions.len() / self.rows)) {
+            row.store(digest(action), Ordering::SeqCst);
+        }
+        noted.number.store(number, Ordering::SeqCst);
+    }
+
+    /// Whether `action` is row `row` of chunk `number`; none if that chunk is not known any more.
+    pub fn is(&self, action: &[f32], number: u64, row: usize) -> Option<bool> {
+        let noted = &self.chunks[number as usize % CHUNKS];
+        let known = || noted.number.load(Ordering::SeqCst) == number;
+        if !known() {
+            return None;
+        }
+        let same = noted.rows.get(row).is_some_and(|noted| noted.load(Ordering::SeqCst) == digest(action));
+        // Forgotten while looking: says nothing.
+        known().then_some(same)
+    }
+}
+
+/// A policy whose chunks are noted before they are published.
+#[derive(Debug)]
+pub struct Checked {
+    engine: PolicyEngine,
+    known: Arc<Known>,
+    number: u64,
+}
+
+impl Checked {
+    pub fn new(engine: PolicyEngine) -> (Self, Arc<Known>) {
+        let known = Arc::new(Known::new(engine.action_horizon()));
+        (Checked { engine, known: Arc::clone(&known), number: 0 }, known)
+    }
+}
+
+impl Engine for Checked {
+    type Observation = ObservationSlot;
+
+    fn new_observation(&self) -> ObservationSlot {
+        self.engine.new_observation()
+    }
+
+    fn action_horizon(&self) -> usize {
+        self.engine.action_horizon()
+    }
+
+    fn action_dim(&self) -> usize {
+        self.engine.action_dim()
+    }
+
+    fn num_steps(&self) -> usize {
+        self.engine.num_steps()
+    }
+
+    fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
+        self.engine.set_num_steps(num_steps)
+    }
+
+    fn set_prompt(&mut self, prompt: &str) -> Result<()> {
+        self.engine.set_prompt(prompt)
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        self.engine.warm_up()
+    }
+
+    fn begin(
+        &mut self,
+        observation: &ObservationSlot,
+        guidance: Option<Guidance<'_>>,
+        chunk: u64,
+    ) -> Result<()> {
+        self.number = chunk;
+        self.engine.begin(observation, guidance, chunk)
+    }
+
+    fn step(&mut self, k: usize) -> Result<()> {
+        self.engine.step(k)
+    }
+
+    fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
+        let length = self.engine.finish(actions)?;
+        self.known.note(self.number, actions);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_of_another_chunk_row_or_value_is_found_out() {
+        let known = Known::new(3);
+        let (first, second): (Vec<f32>, Vec<f32>) = ((0..6).map(|v| v as f32).collect(), vec![7.0; 6]);
+        known.note(1, &first);
+        known.note(2, &second);
+        assert_eq!(known.is(&first[2..4], 1, 1), Some(true));
+        assert_eq!(known.is(&second[2..4], 2, 1), Some(true));
+        assert_eq!(known.is(&second[2..4], 1, 1), Some(false), "another chunk's");
+        assert_eq!(known.is(&first[2..4], 1, 2), Some(false), "another row's");
+        assert_eq!(known.is(&[2.0, 7.0], 1, 1), Some(false), "half and half");
+        assert_eq!(known.is(&first[..2], 1, 3), Some(false), "there is no such row");
+        known.note(1 + CHUNKS as u64, &second);
+        assert_eq!(known.is(&first[2..4], 1, 1), None, "forgotten");
+    }
+}

@@ -1,0 +1,227 @@
+//! Telling systemd how inference goes, for services of `Type=notify`.
+//!
+//! One datagram a message to `$NOTIFY_SOCKET`, sent from the watch thread and never waited for. The watchdog is fed
+//! by chunks that were completed and by nothing else: no timer goes on when inference does not.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use super::shared::{Phase, Shared};
+use crate::error::ResultExt;
+use crate::realtime::clock::{Timestamp, nanos};
+use crate::{Error, ErrorKind, Result};
+
+/// How often a status that only counts on is sent.
+const STATUS_PERIOD: u64 = 1_000_000_000;
+
+/// The way to systemd, and what was said on it.
+#[derive(Debug)]
+pub(super) struct Systemd {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    /// Nanoseconds in which systemd wants to hear of progress, if it does.
+    watchdog: Option<u64>,
+    ready: bool,
+    /// Chunks completed when the watchdog was last fed, and when that was.
+    fed: (u64, Timestamp),
+    /// What the robot's owner was last told, and when.
+    status: (Status, Timestamp),
+    /// A message was lost; said once.
+    failed: bool,
+}
+
+/// What `systemctl status` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Unknown,
+    Waiting,
+    Computing { completed: u64, published: u64 },
+    Tripped,
+    Hung,
+    Failed,
+    Stopping,
+}
+
+impl Systemd {
+    /// The way the environment names. None if no systemd wants to be notified.
+    pub(super) fn from_environment() -> Result<Option<Self>> {
+        let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
+        let watchdog =
+            watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id())?;
+        Self::new(&name, watchdog).map(Some)
+    }
+
+    /// A way to the socket `name`, `/path` or `@abstract`; `watchdog` is how often progress is to be heard of.
+    pub(super) fn new(name: &OsStr, watchdog: Option<Duration>) -> Result<Self> {
+        let what = || format!("systemd's notification socket {} ($NOTIFY_SOCKET)", name.display());
+        let address = match name.as_bytes() {
+            [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest),
+            [b'/', ..] => SocketAddr::from_pathname(name),
+            _ => {
+                let why = format!("{}: only /path and @abstract are known", what());
+                return Err(Error::new(ErrorKind::InvalidArgument, why));
+            }
+        };
+        let open = || {
+            let address = address?;
+            // Nobody there is found out now, where it can be told. What is sent later names the address each time,
+            // because a systemd that was restarted listens on a new socket of the same name.
+            UnixDatagram::unbound()?.connect_addr(&address)?;
+            let socket = UnixDatagram::unbound()?;
+            socket.set_nonblocking(true)?;
+            io::Result::Ok((socket, address))
+        };
+        let (socket, address) = open().or_kind(ErrorKind::Io, what)?;
+        Ok(Systemd {
+            socket,
+            address,
+            watchdog: watchdog.map(nanos),
+            ready: false,
+            fed: (0, Timestamp::default()),
+            status: (Status::Unknown, Timestamp::default()),
+            failed: false,
+        })
+    }
+
+    /// Says what is new: READY=1 first, WATCHDOG=1 for chunks completed since it was last said, and the status.
+    pub(super) fn look(&mut self, now: Timestamp, shared: &Shared, hung: bool) {
+        let completed = shared.inference.completed();
+        // Four times in its interval is often enough for systemd.
+        let feed =
+            self.watchdog.is_some_and(|every| completed > self.fed.0 && now.since(self.fed.1) >= every / 4);
+        let status = Status::of(shared, hung, completed);
+        let tell = status != self.status.0
+            && (!status.counts_on_from(self.status.0) || now.since(self.status.1) >= STATUS_PERIOD);
+        let mut message = String::new();
+        if !self.ready {
+            message.push_str("READY=1\n");
+        }
+        if feed {
+            message.push_str("WATCHDOG=1\n");
+        }
+        if tell {
+            status.line(&mut message);
+        }
+        // What found no room is said again at the next look.
+        if message.is_empty() || !self.send(&message) {
+            return;
+        }
+        self.ready = true;
+        if feed {
+            self.fed = (completed, now);
+        }
+        if tell {
+            self.status = (status, now);
+        }
+    }
+
+    /// Says that this is the end.
+    pub(super) fn stopping(&mut self) {
+        let mut message = "STOPPING=1\n".to_owned();
+        Status::Stopping.line(&mut message);
+        self.send(&message);
+    }
+
+    fn send(&mut self, message: &str) -> bool {
+        match self.socket.send_to_addr(message.as_bytes(), &self.address) {
+            Ok(_) => true,
+            Err(e) => {
+                if e.kind() != io::ErrorKind::WouldBlock && !std::mem::replace(&mut self.failed, true) {
+                    log::warn!("systemd cannot be notified: {e}");
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Status {
+    fn of(shared: &Shared, hung: bool, completed: u64) -> Self {
+        match shared.phase() {
+            Phase::Failed => Status::Failed,
+            _ if hung => Status::Hung,
+            _ if shared.tripped() => Status::Tripped,
+            _ if completed == 0 => Status::Waiting,
+            _ => Status::Computing { completed, published: shared.inference.published.count() },
+        }
+    }
+
+    fn counts_on_from(self, before: Status) -> bool {
+        matches!((before, self), (Status::Computing { .. }, Status::Computing { .. }))
+    }
+
+    fn line(self, message: &mut String) {
+        let text = match self {
+            Status::Unknown => return,
+            Status::Waiting => "waiting for the first chunk",
+            Status::Computing { completed, published } => {
+                // Writing to a string cannot fail.
+                _ = writeln!(
+                    message,
+                    "STATUS={published} chunks published, {} rejected",
+                    completed - published
+                );
+                return;
+            }
+            Status::Tripped => "the step limit tripped; holding until it is cleared",
+            Status::Hung => "inference does not come back; holding",
+            Status::Failed => "inference has given up; holding",
+            Status::Stopping => "stopping",
+        };
+        _ = writeln!(message, "STATUS={text}");
+    }
+}
+
+/// The interval in which systemd wants to hear from process `me`, from `$WATCHDOG_USEC` and `$WATCHDOG_PID`.
+fn watchdog(usec: Option<OsString>, pid: Option<OsString>, me: u32) -> Result<Option<Duration>> {
+    let number = |name: &str, value: OsString| {
+        let parsed = value.to_str().and_then(|v| v.parse::<u64>().ok()).filter(|v| *v > 0);
+        parsed.ok_or_else(|| {
+            let what = format!("{name} is {value:?}, which is no positive number; systemd sets it");
+            Error::new(ErrorKind::InvalidArgument, what)
+        })
+    };
+    let Some(usec) = usec else { return Ok(None) };
+    let usec = number("WATCHDOG_USEC", usec)?;
+    let pid = pid.map(|pid| number("WATCHDOG_PID", pid)).transpose()?;
+    // Otherwise it is meant for a parent that passed its environment on.
+    let for_me = pid.is_none_or(|pid| pid == u64::from(me));
+    Ok(for_me.then(|| Duration::from_micros(usec)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_for_the_process_it_names() {
+        let set = |usec: &str, pid: Option<&str>| watchdog(Some(usec.into()), pid.map(Into::into), 42);
+        assert_eq!(watchdog(None, Some("42".into()), 42).unwrap(), None);
+        assert_eq!(set("5000000", None).unwrap(), Some(Duration::from_secs(5)));
+        assert_eq!(set("5000000", Some("42")).unwrap(), Some(Duration::from_secs(5)));
+        assert_eq!(set("5000000", Some("43")).unwrap(), None, "another process's");
+        for (usec, pid) in [("soon", None), ("0", None), ("-1", None), ("5", Some("me"))] {
+            let error = set(usec, pid).unwrap_err();
+            assert!(error.to_string().contains("WATCHDOG_"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_not_there_is_an_error_that_names_it() {
+        for (name, words) in [
+            ("/no/such/socket", "/no/such/socket"),
+            ("@pi0-edge-nobody", "@pi0-edge-nobody"),
+            ("vsock:2:1234", "only /path and @abstract"),
+            ("", "only /path and @abstract"),
+        ] {
+            let error = Systemd::new(OsStr::new(name), None).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("NOTIFY_SOCKET"), "{error}");
+        }
+    }
+}
