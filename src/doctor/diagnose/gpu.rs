@@ -28,7 +28,7 @@ fn hardware(rules: &mut Rules<'_>) {
         let severity = if rules.wants_gpu() { Severity::Error } else { Severity::Info };
         let finding = Finding::new(Code::GpuNotFound, severity, "no NVIDIA GPU");
         return rules.add(if severity == Severity::Error {
-            finding.remedy("run on a machine with an NVIDIA GPU, or export the bundle for cpu")
+            finding.remedy("run on a machine with an NVIDIA GPU, or with --provider cpu")
         } else {
             finding
         });

@@ -4,11 +4,9 @@
 //! functions all abort: enough for the loader, and nothing in them is called to parse options. So what is tested is
 //! the published provider's parser; that its options do what they say, only a machine with TensorRT can tell.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
-
-use object::{Object, ObjectSymbol};
 
 use super::tensorrt::{EngineBuild, RunSizes, accept, build_settings, load_settings};
 use crate::bundle::{GraphName, Manifest};
@@ -16,18 +14,11 @@ use crate::engines::{BuildOptions, EnginePrecision};
 use crate::provider::Provider;
 use crate::session::{Environment, GraphOptions};
 
+#[path = "../../../tests/nvidia/mod.rs"]
+mod nvidia;
+
 /// Set in the process that runs with the libraries of aborting functions: the path of ONNX Runtime's GPU build.
 const CHILD: &str = "PI0_EDGE_TEST_OPTIONS_OF";
-const PROVIDER: &str = "libonnxruntime_providers_tensorrt.so";
-
-fn gpu_build() -> Option<PathBuf> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return None; // it is published for this one alone
-    }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
-    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
-    Some(path)
-}
 
 /// Every set of options that any build or run passes.
 fn all_settings() -> Vec<Vec<(&'static str, String)>> {
@@ -66,13 +57,13 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
 
 #[test]
 fn every_option_is_a_word_of_the_library() {
-    let Some(library) = gpu_build() else { return };
-    let bytes = std::fs::read(library.with_file_name(PROVIDER)).unwrap();
+    let Some(library) = nvidia::gpu_build() else { return };
+    let bytes = std::fs::read(nvidia::provider(&library)).unwrap();
     let words: BTreeSet<&[u8]> = bytes.split(|b| *b == 0).collect();
     let keys: BTreeSet<&str> = all_settings().iter().flatten().map(|(key, _)| *key).collect();
     assert!(keys.len() > 15, "{keys:?}");
     for key in keys {
-        assert!(words.contains(key.as_bytes()), "{PROVIDER} does not know {key}");
+        assert!(words.contains(key.as_bytes()), "the TensorRT provider does not know {key}");
     }
     assert!(!words.contains(b"trt_no_such_option".as_slice()));
 }
@@ -82,9 +73,9 @@ fn the_library_parses_every_option() {
     if let Some(library) = std::env::var_os(CHILD) {
         return parse_all(Path::new(&library));
     }
-    let Some(library) = gpu_build() else { return };
+    let Some(library) = nvidia::gpu_build() else { return };
     let dir = tempfile::tempdir().unwrap();
-    if !make_libraries(&library.with_file_name(PROVIDER), dir.path()) {
+    if !nvidia::make_libraries(&nvidia::provider(&library), dir.path(), nvidia::Otherwise::Abort) {
         eprintln!("skipped: no C compiler");
         return;
     }
@@ -117,44 +108,4 @@ fn parse_all(library: &Path) {
         assert!(error.message().contains(key), "{key}: {}", error.message());
     }
     println!("parsed {} sets of options", all.len());
-}
-
-/// Makes, in `dir`, a library for every one that `provider` asks of NVIDIA, with the functions it asks for.
-fn make_libraries(provider: &Path, dir: &Path) -> bool {
-    let bytes = std::fs::read(provider).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    let of = |name: &str| match name {
-        n if n.starts_with("cublas") => Some("libcublas.so.13"),
-        n if n.starts_with("cudnn") => Some("libcudnn.so.9"),
-        n if n.starts_with("cuda") => Some("libcudart.so.13"),
-        n if n.starts_with("createNvOnnx") => Some("libnvonnxparser.so.10"),
-        n if n.starts_with("createInfer") || n.starts_with("getInfer") || n == "getPluginRegistry" => {
-            Some("libnvinfer.so.10")
-        }
-        _ => None,
-    };
-    let mut functions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for symbol in file.dynamic_symbols().filter(|s| s.is_undefined()) {
-        let name = symbol.name().unwrap();
-        if let Some(library) = of(name) {
-            functions.entry(library).or_default().insert(name);
-        }
-    }
-    assert_eq!(functions.len(), 5, "{functions:?}");
-    functions.iter().all(|(library, functions)| {
-        let source = dir.join(format!("{library}.c"));
-        let version = dir.join(format!("{library}.map"));
-        let bodies: String = functions.iter().map(|f| format!("void {f}(void) {{ abort(); }}\n")).collect();
-        std::fs::write(&source, format!("void abort(void);\n{bodies}")).unwrap();
-        // CUDA's libraries version their symbols by their own name, and the loader insists.
-        std::fs::write(&version, format!("{library} {{ global: *; }};\n")).unwrap();
-        Command::new("cc")
-            .args(["-shared", "-fPIC", "-fno-builtin", "-o"])
-            .arg(dir.join(library))
-            .arg(&source)
-            .arg(format!("-Wl,-soname,{library}"))
-            .arg(format!("-Wl,--version-script={}", version.display()))
-            .status()
-            .is_ok_and(|s| s.success())
-    })
 }

@@ -1,0 +1,103 @@
+//! Libraries that bear the names of NVIDIA's, so that ONNX Runtime's TensorRT provider loads where there are none.
+//!
+//! They know two things: TensorRT's version and the GPU's name. Whatever else is called of them aborts, or waits for
+//! ever as a long build does. Nothing of pi0-edge or ONNX Runtime is replaced.
+
+#![allow(dead_code)] // each test crate uses its part
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use object::{Object, ObjectSymbol};
+
+/// What a function does that is not about versions and names.
+#[derive(Clone, Copy)]
+pub enum Otherwise {
+    Abort,
+    Wait,
+}
+
+/// ONNX Runtime's GPU build, for machines it is published for.
+pub fn gpu_build() -> Option<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return None;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
+    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
+    Some(path)
+}
+
+/// The provider's own library beside ONNX Runtime's.
+pub fn provider(library: &Path) -> PathBuf {
+    library.with_file_name("libonnxruntime_providers_tensorrt.so")
+}
+
+/// A Jetson Orin's driver, and TensorRT 10.3.0.
+const KNOWN: [(&str, &str); 5] = [
+    ("getInferLibVersion", "int getInferLibVersion(void) { return 100300; }"),
+    ("cuInit", "int cuInit(unsigned flags) { return 0; }"),
+    ("cuDeviceGet", "int cuDeviceGet(int *device, int n) { *device = n; return 0; }"),
+    (
+        "cuDeviceGetName",
+        "int cuDeviceGetName(char *name, int n, int d) { __builtin_strcpy(name, \"Orin\"); return 0; }",
+    ),
+    (
+        "cuDeviceGetAttribute",
+        "int cuDeviceGetAttribute(int *v, int which, int d) { *v = which == 75 ? 8 : which == 76 ? 7 : 16; return 0; }",
+    ),
+];
+
+fn library_of(function: &str) -> Option<&'static str> {
+    match function {
+        f if f.starts_with("cublas") => Some("libcublas.so.13"),
+        f if f.starts_with("cudnn") => Some("libcudnn.so.9"),
+        f if f.starts_with("cuda") => Some("libcudart.so.13"),
+        f if f.starts_with("createNvOnnx") => Some("libnvonnxparser.so.10"),
+        f if f.starts_with("createInfer") || f.starts_with("getInfer") || f == "getPluginRegistry" => {
+            Some("libnvinfer.so.10")
+        }
+        _ => None,
+    }
+}
+
+/// Makes, in `dir`, a library for every one of NVIDIA's that the TensorRT provider `provider` asks for, with just the
+/// functions it asks for, and a driver. `false` if there is no C compiler.
+pub fn make_libraries(provider: &Path, dir: &Path, otherwise: Otherwise) -> bool {
+    let bytes = std::fs::read(provider).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let mut functions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for symbol in file.dynamic_symbols().filter(|s| s.is_undefined()) {
+        let name = symbol.name().unwrap();
+        if let Some(library) = library_of(name) {
+            functions.entry(library).or_default().insert(name);
+        }
+    }
+    assert_eq!(functions.len(), 5, "{functions:?}");
+    let driver =
+        KNOWN.iter().map(|(name, _)| *name).filter(|n| n.starts_with("cuInit") || n.starts_with("cuDevice"));
+    functions.insert("libcuda.so.1", driver.collect());
+    let does = match otherwise {
+        Otherwise::Abort => "abort();",
+        Otherwise::Wait => "for (;;) pause();",
+    };
+    functions.iter().all(|(library, functions)| {
+        let body = |function: &&str| match KNOWN.iter().find(|(name, _)| name == function) {
+            Some((_, body)) => format!("{body}\n"),
+            None => format!("void {function}(void) {{ {does} }}\n"),
+        };
+        let bodies: String = functions.iter().map(body).collect();
+        let (source, versions) = (dir.join(format!("{library}.c")), dir.join(format!("{library}.map")));
+        std::fs::write(&source, format!("void abort(void);\nint pause(void);\n{bodies}")).unwrap();
+        // CUDA's libraries version their symbols by their own name, and the loader insists.
+        std::fs::write(&versions, format!("{library} {{ global: *; }};\n")).unwrap();
+        Command::new("cc")
+            .args(["-shared", "-fPIC", "-w", "-o"])
+            .arg(dir.join(library))
+            .arg(&source)
+            .arg(format!("-Wl,-soname,{library}"))
+            .arg(format!("-Wl,--version-script={}", versions.display()))
+            .status()
+            .is_ok_and(|s| s.success())
+    })
+}
