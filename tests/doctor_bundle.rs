@@ -144,15 +144,9 @@ fn the_bundles_own_engines_are_looked_for() {
     let of = |bundle: &BundleFacts| engines(&machine.examine_with(bundle));
     let mut wanted = bundle(7, "fp16", Provider::TensorRt);
     wanted.manifest_sha256 = Some(engine_sets::pins().bundle);
-    let found = of(&wanted);
-    assert!(
-        found.contains(&(
-            Code::Engines,
-            Severity::Ok,
-            "there are engines for /nowhere/pi0 in fp32, 148 B".to_owned()
-        )),
-        "{found:?}"
-    );
+    let found = of(&wanted).into_iter().find(|f| f.0 == Code::Engines).unwrap();
+    assert_eq!(found.1, Severity::Ok);
+    assert!(found.2.starts_with("there are engines for /nowhere/pi0 in fp32, "), "{found:?}");
     // Another TensorRT than the one they were built with.
     machine.remove("/usr/lib/aarch64-linux-gnu/libnvinfer.so.10");
     machine.library("/usr/lib/aarch64-linux-gnu/libnvinfer.so.10.16.2", &Library::new(AARCH64));

@@ -87,7 +87,13 @@ pub(super) mod tests {
     use super::*;
 
     fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
-        let mut out = vec![(number << 3 | 2) as u8, bytes.len() as u8];
+        let mut out = vec![(number << 3 | 2) as u8];
+        let mut len = bytes.len();
+        while len > 127 {
+            out.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        out.push(len as u8);
         out.extend(bytes);
         out
     }

@@ -1,6 +1,6 @@
 //! Libraries that bear the names of NVIDIA's, so that ONNX Runtime's TensorRT provider loads where there are none.
 //!
-//! They know two things: TensorRT's version and the GPU's name. Whatever else is called of them aborts, or waits for
+//! They know who they are: TensorRT's version, that there is one GPU, and its name. Whatever else is called of them aborts, or waits for
 //! ever as a long build does. Nothing of pi0-edge or ONNX Runtime is replaced.
 
 #![allow(dead_code)] // each test crate uses its part
@@ -34,8 +34,9 @@ pub fn provider(library: &Path) -> PathBuf {
 }
 
 /// A Jetson Orin's driver, and TensorRT 10.3.0.
-const KNOWN: [(&str, &str); 5] = [
+const KNOWN: [(&str, &str); 6] = [
     ("getInferLibVersion", "int getInferLibVersion(void) { return 100300; }"),
+    ("cudaGetDeviceCount", "int cudaGetDeviceCount(int *n) { *n = 1; return 0; }"),
     ("cuInit", "int cuInit(unsigned flags) { return 0; }"),
     ("cuDeviceGet", "int cuDeviceGet(int *device, int n) { *device = n; return 0; }"),
     (
@@ -47,6 +48,10 @@ const KNOWN: [(&str, &str); 5] = [
         "int cuDeviceGetAttribute(int *v, int which, int d) { *v = which == 75 ? 8 : which == 76 ? 7 : 16; return 0; }",
     ),
 ];
+
+/// A function that is not expected to be called says who it is, on stderr.
+const PRELUDE: &str = "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n\
+    static void say(const char *name) { write(2, name, strlen(name)); write(2, \"\\n\", 1); }\n";
 
 fn library_of(function: &str) -> Option<&'static str> {
     match function {
@@ -78,8 +83,8 @@ pub fn make_libraries(provider: &Path, dir: &Path, otherwise: Otherwise) -> bool
         KNOWN.iter().map(|(name, _)| *name).filter(|n| n.starts_with("cuInit") || n.starts_with("cuDevice"));
     functions.insert("libcuda.so.1", driver.collect());
     let does = match otherwise {
-        Otherwise::Abort => "abort();",
-        Otherwise::Wait => "for (;;) pause();",
+        Otherwise::Abort => "say(__func__); abort();",
+        Otherwise::Wait => "say(__func__); for (;;) pause();",
     };
     functions.iter().all(|(library, functions)| {
         let body = |function: &&str| match KNOWN.iter().find(|(name, _)| name == function) {
@@ -88,7 +93,7 @@ pub fn make_libraries(provider: &Path, dir: &Path, otherwise: Otherwise) -> bool
         };
         let bodies: String = functions.iter().map(body).collect();
         let (source, versions) = (dir.join(format!("{library}.c")), dir.join(format!("{library}.map")));
-        std::fs::write(&source, format!("void abort(void);\nint pause(void);\n{bodies}")).unwrap();
+        std::fs::write(&source, format!("{PRELUDE}{bodies}")).unwrap();
         // CUDA's libraries version their symbols by their own name, and the loader insists.
         std::fs::write(&versions, format!("{library} {{ global: *; }};\n")).unwrap();
         Command::new("cc")
