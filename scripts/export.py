@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exports a lerobot PI0 or PI0.5 checkpoint as a pi0-edge bundle: ONNX graphs, token table, tokenizer and manifest.
+"""Exports a PI0 or PI0.5 checkpoint of lerobot or openpi as a pi0-edge bundle: ONNX graphs, token table, tokenizer, manifest.
 
 Weights are streamed: any checkpoint exports in a few hundred megabytes of memory. Nothing is left behind when the export fails.
 """
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python scripts/export.py checkpoints/last/pretrained_model bundle
   python scripts/export.py pi0_base bundle --tokenizer paligemma/tokenizer.json --prompt "fold the towel"
   python scripts/export.py pretrained_model bundle --precision fp16 --num-steps 5 --require-cameras all
+  python scripts/export.py openpi_pytorch bundle --tokenizer paligemma_tokenizer.model --delta-actions 6,-1,6,-1
 """
 
 
@@ -47,10 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="directory that lerobot saved the policy in")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="directory that lerobot saved the policy in, or openpi's with model.safetensors and assets")
     parser.add_argument("bundle", metavar="BUNDLE_DIR", help="directory to create")
     parser.add_argument("--precision", choices=list(COMPUTE), default="fp32",
-                        help="fp16: weights and matrix products in half precision, the rest in f32 (default: fp32)")
+                        help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only (default: fp32)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")
     parser.add_argument("--prompt", metavar="TEXT", help="prompt to use when an observation has none")
     parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0],
@@ -62,12 +63,31 @@ def _parser() -> argparse.ArgumentParser:
                         help="cameras an observation must have: names separated by commas, all, or none "
                              "(default: those that all golden observations have)")
     parser.add_argument("--no-golden", dest="golden", action="store_false", help="leave the reference's outputs out")
+    parser.add_argument("--no-range-scan", dest="range_scan", action="store_false",
+                        help="fp16: do not compute the golden observations to see whether anything overflows (minutes at full size)")
     parser.add_argument("--vision-heads", type=_count, metavar="N", help="attention heads of the vision encoder (default: 16)")
-    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json to use in place of the checkpoint's")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE",
+                        help="tokenizer.json, or sentencepiece .model as openpi has it, to use in place of the checkpoint's")
+    _add_openpi(parser.add_argument_group("openpi", "what openpi has in its training configuration and not in its checkpoints"))
     parser.add_argument("--force", action="store_true", help="replace BUNDLE_DIR if it exists, once the new one is complete")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument("--verbose", action="store_true", help="say how much memory was used")
     return parser
+
+
+def _add_openpi(group) -> None:
+    group.add_argument("--norm-stats", type=Path, metavar="ASSET", help="the robot's statistics: a name below assets, or a norm_stats.json")
+    group.add_argument("--delta-actions", metavar="MASK",
+                       help="actions that are deltas to the state, as openpi's make_bool_mask takes it (6,-1: six that are, one that is "
+                            "not), or none (default: none)")
+    group.add_argument("--state-in-prompt", action=argparse.BooleanOptionalAction,
+                       help="PI0.5: discrete_state_input of the training configuration (default: yes)")
+    group.add_argument("--state-dim", type=_count, metavar="N", help="values of the robot's state (default: as many as have statistics)")
+    group.add_argument("--action-dim", type=_count, metavar="N", help="values of an action (default: as many as have statistics)")
+    group.add_argument("--max-tokens", type=_count, metavar="N", help="most tokens of a prompt (default: 48, PI0.5 200)")
+    group.add_argument("--action-horizon", type=_count, metavar="N", help="actions of a chunk, where there is no config.json")
+    group.add_argument("--rename", metavar="FROM=TO,...", help="the robot's camera names, such as observation/image=base_0_rgb")
+    group.add_argument("--rotary", choices=["f32", "bf16"], help="rounding of the rotary frequencies in training (default: f32)")
 
 
 def _count(text: str) -> int:

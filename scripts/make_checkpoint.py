@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes a lerobot PI0 or PI0.5 checkpoint with seeded random weights.
+"""Writes a PI0 or PI0.5 checkpoint of lerobot or openpi with seeded random weights.
 
 The directory has what lerobot 0.6 saves: config.json, model.safetensors, both processor pipelines with their statistics, and a
-tokenizer. Weights are written in blocks, so that any size needs little memory.
+tokenizer; or what openpi's conversion to PyTorch leaves: config.json, model.safetensors and assets, and a tokenizer beside it. Weights are written in blocks, so that any size needs little memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from exporter.synthetic.openpi import write_openpi
 from exporter.synthetic.processors import write_config, write_processors
 from exporter.synthetic.spec import SIZES, CheckpointSpec, make_spec
 from exporter.synthetic.tensors import checkpoint_tensors, storage_dtype
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   python scripts/make_checkpoint.py checkpoint --size tiny --seed 0
   python scripts/make_checkpoint.py checkpoint --size full            # 3.5 billion parameters, 14 GB
   python scripts/make_checkpoint.py checkpoint --policy pi05 --size tiny
+  python scripts/make_checkpoint.py checkpoint --policy pi05 --format openpi
   python scripts/make_checkpoint.py checkpoint --size tiny --cameras 1 --image-size 70x98 --layers 5 --dtype bf16
 """
 
@@ -34,8 +36,11 @@ def make_checkpoint(directory: Path, spec: CheckpointSpec, progress=lambda done,
     if problems:
         raise ValueError("; ".join(problems))
     directory.mkdir(parents=True)
-    write_config(directory, spec)
-    write_processors(directory, spec)
+    if spec.format == "openpi":
+        write_openpi(directory, spec)
+    else:
+        write_config(directory, spec)
+        write_processors(directory, spec)
     write_tokenizer(directory / "tokenizer")
     write_weights(
         directory / "model.safetensors", checkpoint_tensors(spec), lambda name: storage_dtype(spec, name), spec.seed, progress,
@@ -70,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("directory", metavar="OUT", help="directory to create")
     parser.add_argument("--size", choices=list(SIZES), default="tiny", help="named size the flags below change (default: tiny)")
     parser.add_argument("--policy", choices=["pi0", "pi05"], default="pi0", help="kind of policy (default: pi0)")
+    parser.add_argument("--format", choices=["lerobot", "openpi"], default="lerobot", help="who saved it (default: lerobot)")
     parser.add_argument("--seed", type=int, default=0)
 
     data = parser.add_argument_group("robot")
@@ -82,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--normalization", choices=["MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"])
     data.add_argument("--relative", action="store_true", default=None, help="actions relative to the state")
     data.add_argument("--exclude-joints", type=_names, help="joints that stay absolute (default: gripper)")
+    data.add_argument("--rtc-max-delay", type=int, metavar="N", help="PI0.5 trained for real-time chunking with delays up to this")
     data.add_argument("--rename", type=_rename, metavar="FROM=TO,...", help="observation keys to rename")
 
     model = parser.add_argument_group("model")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs lerobot on a PI0 or PI0.5 checkpoint and writes what it computes to CHECKPOINT_DIR/golden.
+"""Runs lerobot on a PI0 or PI0.5 checkpoint, its own or openpi's, and writes what it computes to CHECKPOINT_DIR/golden.
 
 export.py takes that directory into the bundle, and `pi0-edge check` replays it on the
 device. Needs the environment that scripts/reference_env.sh makes:
@@ -31,14 +31,20 @@ def main(arguments=None):
         usage.error("--cases picks from the made-up cases, and --observation replaces them")
     environment.prepare(options.threads)
     # lerobot takes seconds to import; --help and usage errors should not.
-    from reference import golden, observations, rtc
+    from reference import golden, observations, openpi, rtc, trained_rtc
     from reference.dimensions import CheckpointError
     from reference.loading import VISION_HEADS, Reference
     from reference.recording import DisagreementError, record
 
     output = options.output or options.checkpoint / "golden"
     try:
-        reference = Reference(options.checkpoint, options.vision_heads or VISION_HEADS, options.pad_state_in_prompt)
+        heads, told = options.vision_heads or VISION_HEADS, {name: getattr(options, name) for name in OPENPI}
+        if openpi.wrote(options.checkpoint):
+            if options.rtc:
+                usage.error("--rtc: openpi has no real-time chunking")
+            reference, record = openpi.OpenpiReference(options.checkpoint, heads, told), openpi.record
+        else:
+            reference = Reference(options.checkpoint, heads, options.pad_state_in_prompt)
         if options.observation:
             cases = [
                 observations.from_directory(reference, directory, options.seed, steps)
@@ -54,13 +60,22 @@ def main(arguments=None):
             recorded.append((case, record(reference, case)))
             print(f"{case.name}: {len(case.images)} views, {case.num_steps} steps, {time.monotonic() - start:.1f} s", file=sys.stderr)
         golden.write(recorded, output, options.stride)
-        if options.rtc:
+        if options.rtc and reference.rtc_max_delay:
+            trained_rtc.write(reference, cases[0], options.rtc, reference.rtc_max_delay)
+        elif options.rtc:
             rtc.write(reference, cases[0], options.rtc)
     except (CheckpointError, DisagreementError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(output)
     return 0
+
+
+# What export.py is told of an openpi checkpoint, this has to be told as well.
+OPENPI = {
+    "norm_stats": str, "delta_actions": str, "state_dim": int, "action_dim": int, "max_tokens": int, "action_horizon": int,
+    "rotary": str, "tokenizer": pathlib.Path, "state_in_prompt": bool,
+}  # fmt: skip
 
 
 def with_distinct_names(cases):
@@ -87,7 +102,14 @@ def parser():
     result.add_argument("--cases", type=lambda text: text.split(","), metavar="NAME,...", help="only these of the made-up cases")
     result.add_argument("--seed", type=int, default=0, metavar="N", help="of the made-up observations and of the noise (default: 0)")
     result.add_argument("--stride", type=stride, metavar="N|auto", help="keep every N-th number of the large arrays (default: auto)")
-    result.add_argument("--rtc", type=pathlib.Path, metavar="DIR", help="also guide the first case by real-time chunking, to DIR")
+    result.add_argument("--rtc", type=pathlib.Path, metavar="DIR", help="also join the first case to a previous chunk by real-time chunking, to DIR")
+    openpi = result.add_argument_group("openpi", "what export.py is to be told of an openpi checkpoint as well")
+    for name, kind in OPENPI.items():
+        flag = "--" + name.replace("_", "-")
+        if kind is bool:
+            openpi.add_argument(flag, action=argparse.BooleanOptionalAction)
+        else:
+            openpi.add_argument(flag, type=kind, metavar="FILE" if kind is pathlib.Path else name.split("_")[-1].upper())
     result.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
     return result
 

@@ -166,7 +166,6 @@ fn contradictions_are_refused_with_their_key() {
         ("/cameras/1/name", json!("observation.images.base"), &["cameras[1].name", "used twice"]),
         ("/cameras/1/name", json!(""), &["cameras[1].name is empty"]),
         ("/rename", json!({"a": ""}), &["rename maps"]),
-        ("/image/antialias", json!(true), &["image.antialias is true"]),
         ("/image/resize", json!("bicubic"), &["unknown variant `bicubic`"]),
         ("/image/pad_value", json!(1e39), &["image.pad_value is not finite"]),
         ("/state/dim", json!(0), &["state.dim is 0"]),
@@ -182,7 +181,7 @@ fn contradictions_are_refused_with_their_key() {
             &["std[1]"],
         ),
         ("/state/normalization/eps", json!(-1e-8), &["state.normalization.eps"]),
-        ("/state/normalization/mode", json!("z_score"), &["unknown variant `z_score`"]),
+        ("/state/normalization/mode", json!("decimal"), &["unknown variant `decimal`"]),
         ("/state/normalization", json!({"mode": "identity"}), &["missing field `eps`"]),
         ("/action/normalization/max", json!([1, -1]), &["normalization.min[1] is 0, above max[1] = -1"]),
         (
@@ -194,6 +193,21 @@ fn contradictions_are_refused_with_their_key() {
             "/action/normalization",
             json!({"mode": "quantile10", "eps": 1e-8, "q10": [-3e38, 0], "q90": [3e38, 1]}),
             &["action.normalization.q90[0]", "span inf"],
+        ),
+        (
+            "/state/normalization",
+            json!({"mode": "z_score", "eps": 1e-6, "mean": [0, 0, 0], "std": [1, -1e-7, 1]}),
+            &["state.normalization.std holds a negative value"],
+        ),
+        (
+            "/state/normalization",
+            json!({"mode": "z_score", "eps": 0, "mean": [0, 0, 0], "std": [1, 0, 1]}),
+            &["state.normalization.std[1]", "not positive"],
+        ),
+        (
+            "/action/normalization",
+            json!({"mode": "quantile_range", "eps": 1e-6, "q01": [0, 2], "q99": [1, 1]}),
+            &["action.normalization.q01[1] is 2, above q99[1] = 1"],
         ),
         ("/action/relative_mask", json!([true]), &["action.relative_mask has 1 entries"]),
         (
@@ -232,6 +246,15 @@ fn contradictions_are_refused_with_their_key() {
         ("/files/tokenizer.json/sha256", json!("0".repeat(63)), &["files[\"tokenizer.json\"].sha256"]),
         ("/files/tokenizer.json/size", json!(-1), &["invalid value"]),
     ];
+    // Fields that only some bundles have.
+    for (key, value, words) in [
+        ("times", json!("rounded"), ["unknown variant `rounded`", "format_version 1"]),
+        ("rtc_training_max_delay", json!(2), ["flow.rtc_training_max_delay is 2", "Pi0 is not trained"]),
+    ] {
+        let mut json = Fixture::new().manifest_json();
+        json["flow"][key] = value;
+        refused(&json, &words);
+    }
     for (place, value, words) in cases {
         let mut json = Fixture::new().manifest_json();
         *json.pointer_mut(place).unwrap() = value;
@@ -294,17 +317,19 @@ fn what_is_not_a_manifest_is_refused() {
 
 #[test]
 fn a_half_precision_policy_has_half_precision_where_the_contract_says() {
-    let mut json = Fixture::new().manifest_json();
-    json["precision"] = json!("fp16");
-    refused(&json, &["token_embedding.dtype"]);
-    json["token_embedding"]["dtype"] = json!("f16");
-    json["files"]["token_embedding.bin"]["size"] = json!(16 * 8 * 2);
-    refused(&json, &["graphs.vision_encoder", "image_embeds f16"]);
-    json["graphs"]["vision_encoder"]["outputs"][0]["dtype"] = json!("f16");
-    json["graphs"]["prefix_prefill"]["inputs"][0]["dtype"] = json!("f16");
-    for i in 0..4 {
-        json["graphs"]["prefix_prefill"]["outputs"][i]["dtype"] = json!("f16");
-        json["graphs"]["denoise_step"]["inputs"][9 + i]["dtype"] = json!("f16");
+    for (precision, dtype) in [("fp16", "f16"), ("bf16", "bf16")] {
+        let mut json = Fixture::new().manifest_json();
+        json["precision"] = json!(precision);
+        refused(&json, &["token_embedding.dtype"]);
+        json["token_embedding"]["dtype"] = json!(dtype);
+        json["files"]["token_embedding.bin"]["size"] = json!(16 * 8 * 2);
+        refused(&json, &["graphs.vision_encoder", &format!("image_embeds {dtype}")]);
+        json["graphs"]["vision_encoder"]["outputs"][0]["dtype"] = json!(dtype);
+        json["graphs"]["prefix_prefill"]["inputs"][0]["dtype"] = json!(dtype);
+        for i in 0..4 {
+            json["graphs"]["prefix_prefill"]["outputs"][i]["dtype"] = json!(dtype);
+            json["graphs"]["denoise_step"]["inputs"][9 + i]["dtype"] = json!(dtype);
+        }
+        parse(&json).unwrap();
     }
-    parse(&json).unwrap();
 }

@@ -4,7 +4,7 @@ mod bundle_support;
 
 use bundle_support::{Fixture, assert_refused, file_entry, tamper};
 use pi0_edge::ErrorKind::{Integrity, Manifest};
-use pi0_edge::bundle::{Golden, GraphName, TokenTable, Verify, compare};
+use pi0_edge::bundle::{Golden, GraphName, TokenTable, Tolerance, Verify, compare};
 use serde_json::json;
 
 #[test]
@@ -51,6 +51,30 @@ fn golden_outputs_are_read_and_compared() {
 }
 
 #[test]
+fn tolerances_hold_for_single_stages_and_older_bundles_have_a_cosine() {
+    let deviation = |relative, cosine| pi0_edge::bundle::Deviation {
+        max_abs: relative,
+        max_expected: 1.0,
+        relative,
+        cosine,
+    };
+    let older: Tolerance = serde_json::from_value(json!({"stages": 1e-2, "actions": 1e-3})).unwrap();
+    assert_eq!(older.cosine, 0.9999);
+    assert!(older.allows("keys", &deviation(1e-2, 1.0)) && !older.allows("keys", &deviation(1.1e-2, 1.0)));
+    assert!(
+        older.allows("actions", &deviation(1e-3, 1.0)) && !older.allows("actions", &deviation(1e-2, 1.0))
+    );
+    assert!(!older.allows("keys", &deviation(1e-2, 0.99989)));
+    let json = json!({"stages": 1e-2, "actions": 1e-3, "cosine": 0.9, "by_stage": {"pixel_values": 1e-5}});
+    let tolerance: Tolerance = serde_json::from_value(json).unwrap();
+    assert!(
+        tolerance.allows("keys", &deviation(1e-2, 0.9)) && !tolerance.allows("keys", &deviation(1e-2, 0.89))
+    );
+    assert!(!tolerance.allows("pixel_values", &deviation(1e-4, 1.0)));
+    assert_eq!(["keys", "pixel_values", "actions"].map(|s| tolerance.relative(s)), [1e-2, 1e-5, 1e-3]);
+}
+
+#[test]
 fn a_bundle_without_golden_outputs_opens() {
     let mut fixture = Fixture::new();
     fixture.manifest["golden"] = json!(null);
@@ -63,6 +87,15 @@ fn golden_files_are_held_to_their_contract() {
     for (change, words) in [
         (("/format_version", json!(2)), ["format_version is 2", "reads 1"]),
         (("/tolerance/actions", json!(0.0)), ["tolerance is 0", "positive"]),
+        (
+            ("/tolerance", json!({"stages": 1, "actions": 1, "cosine": 1.5})),
+            ["tolerance.cosine is 1.5", "from 0 to 1"],
+        ),
+        (
+            ("/tolerance", json!({"stages": 1, "actions": 1, "by_stage": {"keys": -1}})),
+            ["tolerance is -1", "positive"],
+        ),
+        (("/tolerance", json!({"stages": 1, "actions": 1, "by_stage": {"key": 1}})), ["\"key\"", "no stage"]),
         (("/cases", json!([])), ["golden.json", "no cases"]),
         (("/cases/0/noise", json!("../../noise.npy")), ["case one", "plain names"]),
         (("/cases/0/noise", json!("absent.npy")), ["golden/absent.npy", "not in the manifest"]),

@@ -30,7 +30,8 @@ def linear(g: Graph, name: str, x: str, weight: Source, bias: Source | None = No
 
 @dataclass(frozen=True)
 class Modulation:
-    """What PI0.5 makes of the time for one norm: values [1, width]. The scale has its one added already."""
+    """What PI0.5 makes of the time for one norm: values [1, width], or [rows, width] where rows have times of their own. The
+    scale has its one added already."""
 
     width: int
     scale: str

@@ -13,20 +13,23 @@ from typing import Callable, Iterator
 
 import onnx
 
-from .config import read_config
+from . import openpi
+from .config import OPENPI, PolicyConfig, read_config
 from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
-from .graph import NUMPY, DataFile, Graph
+from .graph import NUMPY, DataFile, Graph, narrowed
 from .graphs import denoise, prefix, time_conditioning, vision
 from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
 from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
-from .processors import read_processors
+from .processors import Processing, read_processors
 from .progress import Progress
+from .ranges import MARGIN, scan_ranges
 from .sources import Rows
 from .tokenizer import find_tokenizer
 from .weights_file import WeightsFile
 
 READ_BYTES = 4 << 20
+LISTED = 10  # tensors named in one message
 
 # Name, what of the model is in it, and what builds it.
 GRAPHS = (
@@ -45,13 +48,12 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     """
     if bundle.exists() and not options.force:
         raise ExportError(f"{bundle}: exists already; give another name, or --force to replace it")
-    config = read_config(checkpoint)
-    processing = read_processors(checkpoint, config)
+    config, processing = _read(checkpoint, options)
     tokenizer = find_tokenizer(checkpoint, processing.tokenizer_name, options.tokenizer)
     golden = _golden(checkpoint, options, progress)
     present = golden.present_cameras(config, processing) if golden else set()
     required = required_cameras(options.require_cameras, config, present)
-    for warning in undecided(config, processing, options):
+    for warning in openpi.undecided(config, options) if config.format == OPENPI else undecided(config, processing, options):
         progress.note(warning)
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 
@@ -87,6 +89,20 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
             dict(sorted(files.items())), options,
         )
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if compute == "f16" and golden and options.range_scan:
+            _check_ranges(directory, progress)
+
+
+def _read(checkpoint: Path, options: Options) -> tuple[PolicyConfig, Processing]:
+    """What the checkpoint's small files say, as the one or the other of its writers has them."""
+    if openpi.is_openpi(checkpoint):
+        return openpi.read_openpi(checkpoint, options)
+    for name in openpi.OPTIONS:
+        if getattr(options, name) is not None:
+            raise ExportError(f"--{name.replace('_', '-')}: is for openpi's checkpoints; {checkpoint} is not one, it has no assets "
+                              "and no config.json with an action_horizon and without a type")
+    config = read_config(checkpoint)
+    return config, read_processors(checkpoint, config)
 
 
 def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | None:
@@ -98,12 +114,24 @@ def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | 
     return Golden(checkpoint)
 
 
+def _check_ranges(directory: Path, progress: Progress) -> None:
+    """Refuses a bundle whose values overflow half precision on its own golden observations, and notes those that come near."""
+    ranges = scan_ranges(directory, progress)
+    overflowing = [found for found in ranges if found.headroom < 1]
+    if overflowing:
+        listed = "\n  ".join(map(str, overflowing[:LISTED]))
+        raise ExportError(f"{len(overflowing)} tensors overflow half precision; export with --precision bf16 or fp32:\n  {listed}")
+    for found in ranges:
+        if found.headroom < MARGIN:
+            progress.note(f"{found}: another observation may overflow it; --precision bf16 has the room")
+
+
 def _write_embedding(directory: Path, model: Model, compute: str, progress: Progress) -> dict:
     """The table of token rows, already multiplied by what the model multiplies them with."""
     kind = NUMPY[compute]
     rows = Rows((model.embedding, embedding_factor(model.dimensions.prefix_width)))
     with DataFile(directory / "token_embedding.bin", progress.start("token_embedding", rows.count * kind.itemsize)) as file:
-        file.append(block.astype(kind, copy=False) for block in rows.blocks())
+        file.append(narrowed(rows, kind, "token_embedding"))
     progress.done("token_embedding")
     return file.record()
 

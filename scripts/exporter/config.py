@@ -15,6 +15,7 @@ ACTION = "action"
 EMPTY_CAMERA = re.compile(r"observation\.images\.empty_camera_\d+")
 VARIANTS = ("gemma_2b", "gemma_300m")
 PI0, PI05 = "pi0", "pi05"
+LEROBOT, OPENPI = "lerobot", "openpi"
 
 # Options that change what the policy computes, of very old checkpoints and of very new ones: none of them can be served.
 MUST_BE_OFF = {
@@ -44,6 +45,9 @@ class PolicyConfig:
     max_period: float
     dtype: str
     action_names: tuple[str, ...] | None
+    rounded_rotary: bool = False  # rotary frequencies are rounded to bf16
+    format: str = LEROBOT  # or OPENPI: who wrote the checkpoint
+    rtc_max_delay: int = 0  # rows of a clean prefix the policy was trained with
 
 
 def read_config(directory: Path) -> PolicyConfig:
@@ -57,6 +61,7 @@ def read_config(directory: Path) -> PolicyConfig:
 
     inputs, outputs = config.object("input_features", {}), config.object("output_features", {})
     max_state, max_action = config.count("max_state_dim", 32), config.count("max_action_dim", 32)
+    dtype = _one_of(config, "dtype", ("float32", "bfloat16"), "float32")
     result = PolicyConfig(
         path=path,
         policy=policy,
@@ -70,8 +75,11 @@ def read_config(directory: Path) -> PolicyConfig:
         image_size=_image_size(config),
         min_period=_positive(config, "min_period", 4e-3),
         max_period=_positive(config, "max_period", 4.0),
-        dtype=_one_of(config, "dtype", ("float32", "bfloat16"), "float32"),
+        dtype=dtype,
         action_names=_action_names(config),
+        # A policy that lerobot runs in bfloat16 has its rotary frequencies rounded along with its weights.
+        rounded_rotary=dtype == "bfloat16",
+        rtc_max_delay=_rtc_max_delay(config, policy),
     )
     if result.max_period <= result.min_period:
         raise config.error("max_period", f"is {result.max_period}, must be above min_period {result.min_period}")
@@ -127,6 +135,18 @@ def _image_size(config: JsonObject) -> tuple[int, int]:
 def _action_names(config: JsonObject) -> tuple[str, ...] | None:
     names = config.strings("action_feature_names", None)
     return None if names is None else tuple(names)
+
+
+def _rtc_max_delay(config: JsonObject, policy: str) -> int:
+    """The longest delay of the training for real-time chunking; 0 without."""
+    key = "rtc_training_max_delay"
+    delay = config.count(key, 0, least=0)
+    if delay and policy != PI05:
+        raise config.error(key, f"is {delay}; only {PI05} policies are trained for real-time chunking")
+    horizon = config.count("chunk_size", 50)
+    if delay >= horizon:
+        raise config.error(key, f"is {delay}, must be less than the {horizon} actions of a chunk")
+    return delay
 
 
 def _positive(config: JsonObject, key: str, default: float) -> float:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -23,8 +24,8 @@ IR_VERSION = 10
 ALIGNMENT = 4096  # whole pages, so that a runtime can map the file and use the tensors where they are
 INLINE_LIMIT = 1024
 
-DTYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "i64": TensorProto.INT64}
-NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}
+DTYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "i64": TensorProto.INT64}
+NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
 
 
 class Graph:
@@ -91,11 +92,11 @@ class Graph:
         dtype = dtype or self.compute
         kind = NUMPY[dtype]
         tensor = TensorProto(name=self._full(name), data_type=DTYPES[dtype], dims=source.shape)
-        blocks = (self._narrow(block, kind, tensor.name) for block in source.blocks())
+        blocks = narrowed(source, kind, f"{self.name}: {tensor.name}")
         if source.count * kind.itemsize < INLINE_LIMIT:
             tensor = numpy_helper.from_array(np.concatenate(list(blocks)).reshape(source.shape), tensor.name)
         else:
-            offset, length = self.data.append(blocks)
+            offset, length = self._store(source, kind, blocks)
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (("location", self.data.path.name), ("offset", offset), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))
@@ -118,15 +119,12 @@ class Graph:
         )
         self.path.write_bytes(model.SerializeToString(deterministic=True))
 
+    def _store(self, source: Source, kind: np.dtype, blocks: Iterator[np.ndarray]) -> tuple[int, int]:
+        """Puts a weight into the data file; returns where it is and how long."""
+        return self.data.append(blocks)
+
     def _full(self, name: str) -> str:
         return ".".join([*self._scope, name])
-
-    def _narrow(self, block: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
-        try:
-            with np.errstate(over="raise"):
-                return block.astype(kind, copy=False)
-        except FloatingPointError:
-            raise ExportError(f"{self.name}: {name}: holds a weight beyond the range of {kind}; export with --precision fp32") from None
 
     def _small(self, prefix: str, values: np.ndarray) -> str:
         key = (prefix, values.shape, values.tobytes())
@@ -170,6 +168,16 @@ class DataFile:
         self._hash.update(data)
         self.size += len(data)
         self._progress(self.size)
+
+
+def narrowed(source: Source, kind: np.dtype, name: str) -> Iterator[np.ndarray]:
+    """The blocks of ``source`` in the dtype ``kind``, rounded to nearest. ``name`` is for the message."""
+    for block in source.blocks():
+        with np.errstate(over="ignore"):
+            rounded = block.astype(kind, copy=False)
+        if kind.itemsize < block.itemsize and not np.isfinite(rounded).all():
+            raise ExportError(f"{name}: holds a weight beyond the range of {kind}; export with --precision bf16 or fp32")
+        yield rounded
 
 
 def _value_info(value: dict) -> onnx.ValueInfoProto:

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import __version__
-from .config import ACTION, PI05, STATE, PolicyConfig
+from .config import ACTION, OPENPI, PI05, STATE, PolicyConfig
 from .errors import ExportError
 from .graph import NUMPY, OPSET, Graph
 from .model import Dimensions
 from .processors import Processing
 
 FORMAT_VERSION = 1
-COMPUTE = {"fp32": "f32", "fp16": "f16"}
+COMPUTE = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,21 @@ class Options:
     letterbox_pad: float | None = None
     pad_state_in_prompt: bool | None = None
     golden: bool = True
+    range_scan: bool = True
     vision_heads: int | None = None
     tokenizer: Path | None = None
     require_cameras: str | None = None
     force: bool = False
+    # What openpi's checkpoints do not hold; see openpi.py.
+    norm_stats: Path | None = None
+    state_dim: int | None = None
+    action_dim: int | None = None
+    delta_actions: str | None = None
+    state_in_prompt: bool | None = None
+    max_tokens: int | None = None
+    action_horizon: int | None = None
+    rename: str | None = None
+    rotary: str | None = None
 
 
 def build_manifest(
@@ -50,37 +61,40 @@ def build_manifest(
     mask = processing.relative_mask
     letterbox_pad = -1.0 if options.letterbox_pad is None else options.letterbox_pad
     conventions: dict = {"letterbox_pad": letterbox_pad}
-    prompt_format = "append_newline"
-    if config.policy == PI05:
+    prompt_format = processing.prompt_format
+    if prompt_format == "pi05_state":
         conventions["pad_state_in_prompt"] = bool(options.pad_state_in_prompt)
-        prompt_format = "pi05_padded_state" if options.pad_state_in_prompt else "pi05_state"
+        prompt_format = "pi05_padded_state" if options.pad_state_in_prompt else prompt_format
+    openpi = config.format == OPENPI
     return {
         "format_version": FORMAT_VERSION,
         "policy": config.policy,
         "exporter": f"pi0-edge {__version__}",
         "precision": options.precision,
-        "target": "cpu",
+        # bf16 is what the CPU provider has no products in; the rest runs anywhere.
+        "target": "cuda" if options.precision == "bf16" else "cpu",
         "opset": OPSET,
         "source": {
-            "format": "lerobot",
+            "format": config.format,
             "checkpoint": checkpoint,
             "model_sha256": model_sha256,
             "dtype": config.dtype,
             "conventions": conventions,
+            **({"norm_stats": processing.norm_stats} if openpi else {}),
         },
         "dimensions": asdict(dimensions),
         "cameras": [{"name": name, "required": name in required_cameras} for name in config.cameras],
         "rename": processing.rename,
-        "image": {"resize": "bilinear", "antialias": False, "pad_value": letterbox_pad, "pad_side": "center"},
+        "image": {"resize": "bilinear", "antialias": openpi, "pad_value": letterbox_pad, "pad_side": "center"},
         "state": {
-            "name": STATE,
+            "name": "state" if openpi else STATE,
             "dim": config.state_dim,
             "padded_dim": config.max_state_dim,
             "names": None,
             "normalization": processing.state.to_json(),
         },
         "action": {
-            "name": ACTION,
+            "name": "actions" if openpi else ACTION,
             "dim": config.action_dim,
             "padded_dim": config.max_action_dim,
             "names": list(names) if names else None,
@@ -99,9 +113,10 @@ def build_manifest(
             "num_steps": options.num_steps or config.num_steps,
             "min_period": config.min_period,
             "max_period": config.max_period,
+            **({"times": "accumulated"} if openpi else {}),
+            **({"rtc_training_max_delay": config.rtc_max_delay} if config.rtc_max_delay else {}),
         },
-        # A policy that lerobot runs in bfloat16 has its rotary frequencies rounded along with its weights.
-        "rope": {"theta": 10000.0, "inv_freq": "bf16" if config.dtype == "bfloat16" else "f32"},
+        "rope": {"theta": 10000.0, "inv_freq": "bf16" if config.rounded_rotary else "f32"},
         "token_embedding": {
             "file": "token_embedding.bin",
             "dtype": COMPUTE[options.precision],
@@ -117,7 +132,7 @@ def build_manifest(
 
 
 def undecided(config: PolicyConfig, processing: Processing, options: Options) -> list[str]:
-    """Warnings where the checkpoint does not tell how it was trained and nobody said it."""
+    """Warnings where a lerobot checkpoint does not tell how it was trained and nobody said it."""
     if config.policy != PI05 and options.pad_state_in_prompt is not None:
         raise ExportError(f"--pad-state-in-prompt: {config.path.parent} is a {config.policy} policy, whose prompt has no state")
     # Relative actions came to lerobot after both conventions had changed, so that pipelines with that step are clear.

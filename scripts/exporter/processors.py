@@ -54,6 +54,8 @@ class Processing:
     relative_mask: tuple[bool, ...] | None
     action_names: tuple[str, ...] | None
     knows_relative: bool  # the pipeline has the step that makes actions relative, enabled or not
+    prompt_format: str  # the manifest's name of it
+    norm_stats: str | None = None  # openpi: where in the checkpoint the statistics are from
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def read_processors(directory: Path, config: PolicyConfig) -> Processing:
         relative_mask=mask,
         action_names=names,
         knows_relative="relative_actions_processor" in before,
+        prompt_format="pi05_state" if config.policy == PI05 else "append_newline",
     )
 
 

@@ -46,7 +46,8 @@ class Terminal(Progress):
 
     def done(self, what: str) -> None:
         begin = "\r" if self._live else ""
-        print(f"{begin}{what}: {self._size / 1e6:.1f} MB in {time.monotonic() - self._began:.1f} s", file=sys.stderr)
+        size = f"{self._size / 1e6:.1f} MB in " if self._size else ""
+        print(f"{begin}{what}: {size}{time.monotonic() - self._began:.1f} s", file=sys.stderr)
 
     def note(self, text: str) -> None:
         print(f"note: {text}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """Loads a checkpoint directory into lerobot's policy and processor pipelines, on the CPU in float32."""
 
 import contextlib
+import json
 import pathlib
+import tempfile
 from unittest import mock
 
 import torch
@@ -30,7 +32,7 @@ class Reference:
 
     def __init__(self, directory, vision_heads=VISION_HEADS, pad_state_in_prompt=False):
         self.directory = pathlib.Path(directory)
-        self.config = _config(self.directory)
+        self.config, self.rtc_max_delay = _config(self.directory)
         self.policy, self.dimensions = load_policy(self.directory, self.config, vision_heads)
         self.preprocessor, self.postprocessor = _processors(self.directory, self.config)
         if pad_state_in_prompt:
@@ -76,14 +78,19 @@ def _config(directory):
     path = directory / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path} not found: is {directory} a lerobot checkpoint directory?")
-    config = PreTrainedConfig.from_pretrained(directory)
+    written = json.loads(path.read_text())
+    # Later versions of lerobot know this key; this one must not see it.
+    rtc_max_delay = written.pop("rtc_training_max_delay", 0)
+    with tempfile.TemporaryDirectory() as known:
+        (pathlib.Path(known) / "config.json").write_text(json.dumps(written))
+        config = PreTrainedConfig.from_pretrained(known)
     if config.type not in POLICIES:
         raise CheckpointError(f"{path}: type is '{config.type}', expected one of {', '.join(POLICIES)}")
     if config.image_resolution[0] != config.image_resolution[1]:
         raise CheckpointError(f"{path}: image_resolution {config.image_resolution} is not square, lerobot runs square ones only")
     config.compile_model = False
     config.rtc_config = None
-    return config
+    return config, rtc_max_delay
 
 
 def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True):

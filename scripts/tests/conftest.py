@@ -33,6 +33,15 @@ def broken(tiny, tmp_path) -> Path:
     return shutil.copytree(tiny, tmp_path / "checkpoint")
 
 
+@pytest.fixture(scope="session", params=["pi0", "pi05"])
+def recorded(request, tmp_path_factory) -> Path:
+    """The checkpoint that models/*-tiny was made of, with lerobot's golden outputs; for reading only."""
+    directory = tmp_path_factory.mktemp("recorded") / request.param
+    make_checkpoint(directory, make_spec("tiny", seed=0, policy=request.param))
+    shutil.copytree(SCRIPTS.parent / f"models/{request.param}-tiny/golden", directory / "golden")
+    return directory
+
+
 def edit_json(path: Path, edit) -> None:
     """Changes a JSON file by a function that is given its content."""
     content = json.loads(path.read_text())

@@ -1,86 +1,26 @@
-"""Runs a bundle with ONNX Runtime the way the runtime does, by its manifest alone."""
+"""A bundle's pipeline over ONNX Runtime, or over the numpy evaluation."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the library is loaded
 
-import ml_dtypes  # noqa: E402
-import numpy as np  # noqa: E402
 import onnxruntime as ort  # noqa: E402
 
-NUMPY = {"f32": np.float32, "f16": np.float16}
+from exporter.pipeline import Pipeline, Run  # noqa: E402
 
 
-class Host:
+class Host(Pipeline):
     def __init__(self, bundle: Path):
-        self.manifest = json.loads((bundle / "manifest.json").read_text())
-        self.dimensions = self.manifest["dimensions"]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 2
-        options.log_severity_level = 3
-        self.sessions = {
-            name: ort.InferenceSession(str(bundle / graph["file"]), options, providers=["CPUExecutionProvider"])
-            for name, graph in self.manifest["graphs"].items()
-        }
-        table = self.manifest["token_embedding"]
-        self.rows = np.fromfile(bundle / table["file"], NUMPY[table["dtype"]]).reshape(table["rows"], table["width"])
+        super().__init__(bundle, _session)
 
-    def run(self, name: str, **inputs) -> dict[str, np.ndarray]:
-        graph = self.manifest["graphs"][name]
-        outputs = [output["name"] for output in graph["outputs"]]
-        return dict(zip(outputs, self.sessions[name].run(outputs, inputs)))
 
-    def rope(self, first: int, count: int) -> dict[str, np.ndarray]:
-        rule, head_dim = self.manifest["rope"], self.dimensions["head_dim"]
-        powers = np.array([rule["theta"] ** (2 * i / head_dim) for i in range(head_dim // 2)])
-        inverse = np.float32(1) / powers.astype(np.float32)
-        if rule["inv_freq"] == "bf16":
-            inverse = inverse.astype(ml_dtypes.bfloat16).astype(np.float32)
-        angle = (np.arange(first, first + count, dtype=np.float32)[:, None] * inverse).astype(np.float64)
-        return {"rope_cos": np.cos(angle).astype(np.float32), "rope_sin": np.sin(angle).astype(np.float32)}
-
-    def images(self, pixels: np.ndarray) -> np.ndarray:
-        """pixels of the present views [V, 3, h, w] -> image_embeds."""
-        return self.run("vision_encoder", pixel_values=pixels)["image_embeds"]
-
-    def prefix(self, embeds: np.ndarray, tokens: list[int]) -> dict[str, np.ndarray]:
-        whole = np.concatenate([embeds.reshape(-1, embeds.shape[-1]), self.rows[tokens]])[None]
-        return self.run("prefix_prefill", prefix_embeds=whole, **self.rope(0, whole.shape[1]))
-
-    def schedule(self, steps: int, guidance: list[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The rows (time, dt, guidance) of every step and the table of time conditioning."""
-        times = np.array([1.0 + k * (-1.0 / steps) for k in range(steps)]).astype(np.float32)
-        flow, width = self.manifest["flow"], self.dimensions["expert_width"]
-        period = flow["min_period"] * (flow["max_period"] / flow["min_period"]) ** np.linspace(0, 1, width // 2)
-        angle = times.astype(np.float64)[:, None] * (2 * math.pi / period)
-        embedding = np.concatenate([np.sin(angle), np.cos(angle)], 1).astype(np.float32)
-        table = self.run("time_conditioning", time_embedding=embedding)["time_table"]
-        rows = np.stack([times, np.full(steps, -1.0 / steps), guidance or [0.0] * steps], 1).astype(np.float32)
-        return rows, table
-
-    def denoise(self, noise, state, cache, steps, previous=None, weights=None, guidance=None):
-        """The Euler loop from the cache of ``prefix``: the final x_t and every step's velocity."""
-        horizon, width = noise.shape
-        rows, table = self.schedule(steps, guidance)
-        length = cache["present.0.key"].shape[1]
-        has_state = self.manifest["policy"] == "pi0"
-        fixed = {
-            "schedule": rows, "time_table": table,
-            "prev_actions": np.zeros((1, horizon, width), np.float32) if previous is None else previous[None],
-            "prefix_weights": np.zeros((1, horizon, 1), np.float32) if weights is None else weights[None, :, None],
-            **self.rope(length, horizon + has_state),
-            **{name.replace("present", "past_key_values"): value for name, value in cache.items()},
-        }
-        if has_state:
-            fixed["state"] = state[None].astype(np.float32)
-        x, velocities = noise[None].astype(np.float32), []
-        for step in range(steps):
-            result = self.run("denoise_step", x_t=x, step=np.array([step]), **fixed)
-            x = result["x_next"]
-            velocities.append(result["v_t"][0])
-        return x[0], np.stack(velocities)
+def _session(path: Path) -> Run:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, inputs)))

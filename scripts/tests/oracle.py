@@ -89,7 +89,9 @@ class Oracle:
     def __init__(self, checkpoint: Path, vision_heads: int):
         self.w = load_weights(checkpoint / "model.safetensors")
         self.config = json.loads((checkpoint / "config.json").read_text())
-        self.pi05 = self.config["type"] == "pi05"
+        self.openpi = "type" not in self.config  # openpi's code has the rest as constants
+        self.config = {"dtype": "float32", "min_period": 4e-3, "max_period": 4.0, **self.config}
+        self.pi05 = "paligemma_with_expert.gemma_expert.model.norm.dense.weight" in self.w
         self.vision_heads = vision_heads
         language = "paligemma_with_expert.paligemma.model.language_model."
         self.embedding = self.w.get(language + "embed_tokens.weight")
@@ -146,7 +148,7 @@ class Oracle:
         """The norm and the gate of the branch that begins with it. PI0.5's expert takes scale, shift and gate from the time."""
         if condition is None:
             return rms_norm(x, self.w[name + ".weight"]), 1.0
-        scale, shift, gate = np.split(self.linear(name + ".dense", condition), 3)
+        scale, shift, gate = np.split(self.linear(name + ".dense", condition), 3, axis=-1)
         return rms_norm(x, scale) + shift, gate
 
     def _gemma(self, root, x, positions, mask, cache, condition=None):
@@ -186,13 +188,19 @@ class Oracle:
         _, cache = self._gemma(self.prefix, np.concatenate(parts), np.cumsum(pad) - 1, mask, None)
         return cache, pad
 
-    def velocity(self, x_t, time, state, cache, pad):
+    def condition(self, time, width):
+        embedded = time_embedding(time, width, self.config["min_period"], self.config["max_period"])
+        return silu(self.linear("time_mlp_out", silu(self.linear("time_mlp_in", embedded))))
+
+    def velocity(self, x_t, time, state, cache, pad, clean=0):
+        """``clean`` rows at the beginning have the time 0."""
         suffix = self.linear("action_in_proj", x_t)
         width = suffix.shape[1]
         embedded = time_embedding(time, width, self.config["min_period"], self.config["max_period"])
         blocks, condition = [1] + [0] * (len(suffix) - 1), None
         if self.pi05:
-            condition = silu(self.linear("time_mlp_out", silu(self.linear("time_mlp_in", embedded))))
+            times = [0.0] * clean + [time] * (len(x_t) - clean)
+            condition = np.stack([self.condition(t, width) for t in times])
         else:
             hidden = self.linear("time_mlp_in", np.concatenate([suffix, np.tile(embedded, (len(suffix), 1))], 1))
             suffix = np.concatenate([self.linear("state_proj", state[None]), self.linear("time_mlp_out", silu(hidden))])
@@ -203,18 +211,26 @@ class Oracle:
         x, _ = self._norm(self.expert + "norm", x, condition)
         return self.linear("action_out_proj", x[-len(x_t) :])
 
-    def sample(self, noise, state, cache, pad, steps, previous=None, weights=None, max_guidance=10.0):
-        """The Euler loop; with ``previous`` and its row ``weights``, guided as real-time chunking does. Returns x and all v."""
+    def times(self, steps):
+        """The time of each step; openpi counts in f32."""
+        if self.openpi:
+            return np.cumsum(np.float32([1.0] + [-1.0 / steps] * (steps - 1)), dtype=np.float32).tolist()
+        return [1.0 + k * (-1.0 / steps) for k in range(steps)]
+
+    def sample(self, noise, state, cache, pad, steps, previous=None, weights=None, max_guidance=10.0, clean=0):
+        """The Euler loop; with ``previous`` and its row ``weights``, guided as real-time chunking does, or with ``clean`` rows of
+        ``previous`` kept as they are. Returns x and all v."""
         x, velocities = noise.astype(np.float64), []
-        for k in range(steps):
-            time = 1.0 + k * (-1.0 / steps)
+        for time in self.times(steps):
             t = float(np.float32(time))
-            v = self.velocity(x, time, state, cache, pad)
+            x[:clean] = previous[:clean] if clean else x[:0]
+            v = self.velocity(x, time, state, cache, pad, clean)
             velocities.append(v)
-            if previous is not None:
+            if weights is not None:
                 error = (previous - (x - t * v)) * weights[:, None]
                 v = v - guidance(t, max_guidance) * error
             x = x - v / steps
+            x[:clean] = previous[:clean] if clean else x[:0]
         return x, np.stack(velocities)
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from conftest import edit_json
 from exporter.bundle import export
-from exporter.golden import HALF_TOLERANCE
+from exporter.golden import TOLERANCES
 from exporter.graph import ALIGNMENT
 from exporter.manifest import Options
 from exporter.synthetic.spec import make_spec
@@ -284,11 +284,12 @@ def test_golden_is_carried_along(broken, tmp_path):
     assert [camera["required"] for camera in manifest["cameras"]] == [True, False, False]
 
 
-def test_half_precision_is_held_to_its_own_tolerance(broken, tmp_path):
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_is_held_to_its_own_tolerance(broken, tmp_path, precision):
     make_golden(broken, {"a": ["base"]})
-    export(broken, tmp_path / "bundle", Options(precision="fp16"))
+    export(broken, tmp_path / "bundle", Options(precision=precision, range_scan=False))
     index = json.loads((tmp_path / "bundle/golden/golden.json").read_text())
-    assert index["tolerance"] == HALF_TOLERANCE and [case["name"] for case in index["cases"]] == ["a"]
+    assert index["tolerance"] == TOLERANCES[precision] and [case["name"] for case in index["cases"]] == ["a"]
     listed = json.loads((tmp_path / "bundle/manifest.json").read_text())["files"]["golden/golden.json"]
     assert listed["sha256"] == hashlib.sha256((tmp_path / "bundle/golden/golden.json").read_bytes()).hexdigest()
 

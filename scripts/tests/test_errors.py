@@ -19,6 +19,7 @@ from test_bundle import make_golden
 LANGUAGE = "model.paligemma_with_expert.paligemma.model.language_model."
 VISION = "model.paligemma_with_expert.paligemma.model.vision_tower.vision_model."
 EXPERT = "model.paligemma_with_expert.gemma_expert.model."
+VOCABULARY = "model.paligemma_with_expert.paligemma.lm_head.weight"
 PRE_STATE = "policy_preprocessor_step_6_normalizer_processor.safetensors"
 POST_STATE = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 
@@ -332,7 +333,17 @@ def test_weight_beyond_half_precision(broken):
         tensors[EXPERT + "layers.0.mlp.up_proj.weight"][2] = struct.pack("<f", 70000.0) + data[4:]
 
     edit_weights(broken / "model.safetensors", edit)
-    assert_names(refusal(broken, precision="fp16"), "layer.0.mlp.up", "float16")
+    assert_names(refusal(broken, precision="fp16"), "layer.0.mlp.up", "float16", "--precision bf16")
+    export(broken, broken.parent / "bf16", Options(precision="bf16"))
+
+
+def test_token_row_beyond_half_precision(broken):
+    """The rows are scaled by the square root of the width, here 8, before they are rounded."""
+    def edit(tensors):
+        tensors[VOCABULARY][2] = struct.pack("<f", 9000.0) + tensors[VOCABULARY][2][4:]
+
+    edit_weights(broken / "model.safetensors", edit)
+    assert_names(refusal(broken, precision="fp16"), "token_embedding", "float16")
 
 
 def test_safetensors_cut_short(broken):

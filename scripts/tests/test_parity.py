@@ -93,6 +93,15 @@ class Case:
         assert difference(actions, self.host.denoise(self.noise, self.state, self.cache, steps)[0]) > 1e-3
 
 
+    def check_joined(self, steps: int, delay: int) -> None:
+        """With the first rows taken over from a previous chunk, as a policy trained for real-time chunking does it."""
+        actions, _ = self.host.denoise(self.noise, self.state, self.cache, steps, self.previous, clean=delay)
+        wanted, _ = self.oracle.sample(self.noise, self.state, self.wanted_cache, self.pad, steps, self.previous, clean=delay)
+        assert difference(actions, wanted) <= TOLERANCE
+        assert np.array_equal(actions[:delay], self.previous[:delay])
+        assert difference(actions[delay:], self.host.denoise(self.noise, self.state, self.cache, steps)[0][delay:]) > 1e-3
+
+
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(spec=specs(), steps=st.integers(1, 12))
 def test_any_shape(spec, steps):
@@ -108,6 +117,8 @@ def test_any_shape(spec, steps):
     ("tiny", {"image_size": (61, 61), "layers": 4, "heads": 5, "chunk_size": 50}),
     ("tiny", {"policy": "pi05"}),
     ("tiny", {"policy": "pi05", "storage": "mixed", "policy_dtype": "bfloat16", "model_prefix": False, "old_mlp_names": True}),
+    ("tiny", {"format": "openpi"}),
+    ("tiny", {"format": "openpi", "policy": "pi05", "storage": "bf16", "policy_dtype": "bfloat16", "chunk_size": 7}),
     ("small", {"policy": "pi05", "layers": 2, "vision_layers": 1, "cameras": ("observation.images.only",), "chunk_size": 20}),
     ("small", {"layers": 3, "vision_layers": 2, "cameras": ("observation.images.only",), "chunk_size": 20}),
 ])
@@ -115,6 +126,15 @@ def test_named_sizes(tmp_path, size, changes):
     case = Case(tmp_path, make_spec(size, seed=3, **changes))
     case.check_stages((4, 10))
     case.check_guided(10)
+
+
+@pytest.mark.parametrize("changes", [{}, {"chunk_size": 3, "layers": 1}, {"max_action_dim": 9, "storage": "bf16"}])
+def test_trained_real_time_chunking(tmp_path, changes):
+    case = Case(tmp_path, make_spec("tiny", seed=5, policy="pi05", rtc_max_delay=2, **changes))
+    case.check_stages((4,))
+    for delay in (1, 2):
+        case.check_joined(10, delay)
+    case.check_guided(4)
 
 
 @pytest.mark.parametrize("policy", ["pi0", "pi05"])

@@ -10,7 +10,8 @@ use super::manifest::present;
 pub struct ImageRule {
     /// Interpolation.
     pub resize: Resize,
-    /// Whether shrinking averages over the covered area. Only `false` exists so far.
+    /// Whether shrinking averages over the covered area: `false` as torch interpolates f32 values (lerobot), `true` as
+    /// Pillow resizes bytes (openpi), to the last bit.
     pub antialias: bool,
     /// Value of the bars in the model's input range [-1, 1]: -1, or -3 for policies trained before lerobot 0.5.
     pub pad_value: f32,
@@ -122,6 +123,24 @@ pub enum Normalization {
         q01: Vec<f32>,
         /// 99th percentiles.
         q99: Vec<f32>,
+    },
+    /// To mean 0 and deviation 1 by openpi's rule: in f64, and with `eps` on both ways.
+    ZScore {
+        /// Added to `std`.
+        eps: f64,
+        /// Means.
+        mean: Vec<f64>,
+        /// Standard deviations.
+        std: Vec<f64>,
+    },
+    /// From [`q01`, `q99`] to [-1, 1] by openpi's rule: in f64, and with `eps` on both ways.
+    QuantileRange {
+        /// Added to the range.
+        eps: f64,
+        /// 1st percentiles.
+        q01: Vec<f64>,
+        /// 99th percentiles.
+        q99: Vec<f64>,
     },
     /// From [`q10`, `q90`] to [-1, 1].
     Quantile10 {

@@ -1,12 +1,13 @@
 //! The reference policy's outputs that a bundle carries, so that it can check itself where it runs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use super::files::check_relative;
-use super::{Bundle, npy};
+use super::{Bundle, Deviation, npy};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// The golden format version this runtime reads.
@@ -43,15 +44,59 @@ pub struct Reference {
     pub dtype: String,
 }
 
-/// Largest deviations allowed, as shares of the largest expected magnitude.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// How far each stage may be off, in the bundle's precision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tolerance {
-    /// For each stage's output.
+    /// Largest [`Deviation::relative`](super::Deviation::relative) of a stage that `by_stage` does not name.
     pub stages: f64,
-    /// For the final actions.
+    /// As `stages`, for the final actions.
     pub actions: f64,
+    /// Smallest [`Deviation::cosine`](super::Deviation::cosine) of any stage. Bundles made before it was declared are
+    /// held to 0.9999.
+    #[serde(default = "default_cosine")]
+    pub cosine: f64,
+    /// What `stages` is for single stages, by the names of [`Expected::stages`]; such as `pixel_values`, which are
+    /// f32 in every precision.
+    #[serde(default)]
+    pub by_stage: BTreeMap<String, f64>,
 }
+
+fn default_cosine() -> f64 {
+    0.9999
+}
+
+impl Tolerance {
+    /// The largest relative deviation that `stage` may have.
+    pub fn relative(&self, stage: &str) -> f64 {
+        let general = if stage == "actions" { self.actions } else { self.stages };
+        self.by_stage.get(stage).copied().unwrap_or(general)
+    }
+
+    /// Whether `deviation`, of `stage`, is within both bounds.
+    pub fn allows(&self, stage: &str, deviation: &Deviation) -> bool {
+        deviation.is_within(self.relative(stage)) && deviation.cosine >= self.cosine
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for limit in [self.stages, self.actions].iter().chain(self.by_stage.values()) {
+            if !(limit.is_finite() && *limit > 0.0) {
+                return Err(format!("a tolerance is {limit}, it must be positive and finite"));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.cosine) {
+            return Err(format!("tolerance.cosine is {}, it must be from 0 to 1", self.cosine));
+        }
+        match self.by_stage.keys().find(|name| !STAGES.contains(&name.as_str())) {
+            Some(name) => Err(format!("tolerance.by_stage names {name:?}, which is no stage")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The stages that are compared, in the order they run.
+const STAGES: [&str; 7] =
+    ["pixel_values", "image_embeds", "keys", "values", "v_t", "actions_normalized", "actions"];
 
 /// One observation, its noise, and the outputs for them. Paths are relative to the directory of `golden.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,11 +170,7 @@ impl Golden {
         let golden: Golden = serde_json::from_slice(&bytes).or_kind(ErrorKind::Integrity, || {
             format!("{path} does not have the layout of format_version {GOLDEN_VERSION}")
         })?;
-        for limit in [golden.tolerance.stages, golden.tolerance.actions] {
-            if !(limit.is_finite() && limit > 0.0) {
-                return Err(broken(format!("a tolerance is {limit}, it must be positive and finite")));
-            }
-        }
+        golden.tolerance.check().map_err(broken)?;
         if golden.cases.is_empty() {
             return Err(broken("it has no cases".into()));
         }
@@ -191,15 +232,16 @@ impl Case {
 impl Expected {
     /// The sampled outputs with their stages' names, in the order the stages run.
     pub fn stages(&self) -> [(&'static str, &Sampled); 7] {
-        [
-            ("pixel_values", &self.pixel_values),
-            ("image_embeds", &self.image_embeds),
-            ("keys", &self.keys),
-            ("values", &self.values),
-            ("v_t", &self.v_t),
-            ("actions_normalized", &self.actions_normalized),
-            ("actions", &self.actions),
-        ]
+        let outputs = [
+            &self.pixel_values,
+            &self.image_embeds,
+            &self.keys,
+            &self.values,
+            &self.v_t,
+            &self.actions_normalized,
+            &self.actions,
+        ];
+        std::array::from_fn(|i| (STAGES[i], outputs[i]))
     }
 }
 
@@ -258,105 +300,5 @@ fn flat(array: ArrayD<f32>) -> Vec<f32> {
         array.into_raw_vec_and_offset().0
     } else {
         array.iter().copied().collect()
-    }
-}
-
-/// How far outputs are from what is expected.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Deviation {
-    /// The largest `|got - want|`; infinite if a value of `got` is not finite.
-    pub max_abs: f64,
-    /// The largest `|want|`.
-    pub max_expected: f64,
-    /// `max_abs / max_expected`: what a [`Tolerance`] is held against. 0 where both are 0.
-    pub relative: f64,
-}
-
-impl Deviation {
-    /// No deviation yet; the start of a [`merge`](Self::merge) over parts of one tensor.
-    pub const NONE: Deviation = Deviation { max_abs: 0.0, max_expected: 0.0, relative: 0.0 };
-
-    fn of(max_abs: f64, max_expected: f64) -> Self {
-        let relative = if max_abs == 0.0 { 0.0 } else { max_abs / max_expected };
-        Deviation { max_abs, max_expected, relative }
-    }
-
-    /// The deviation of two parts of one tensor, such as the layers of a cache, seen as one.
-    pub fn merge(self, other: Deviation) -> Self {
-        Deviation::of(self.max_abs.max(other.max_abs), self.max_expected.max(other.max_expected))
-    }
-
-    /// Whether the deviation is at most `tolerance` of the largest expected magnitude.
-    pub fn is_within(&self, tolerance: f64) -> bool {
-        self.max_abs <= tolerance * self.max_expected
-    }
-}
-
-/// Compares every `stride`-th element of `got` with `want`, which was sampled that way. A NaN or an infinity on either
-/// side is an infinite deviation.
-///
-/// # Errors
-///
-/// [`ErrorKind::Parity`] if the number of sampled elements is not that of `want`.
-pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
-    let sampled = got.iter().step_by(stride.max(1));
-    if sampled.len() != want.len() {
-        return Err(Error::new(
-            ErrorKind::Parity,
-            format!(
-                "{} values sampled at every {stride} are {}, the reference has {}; the golden outputs belong to \
-                 another model",
-                got.len(),
-                sampled.len(),
-                want.len()
-            ),
-        ));
-    }
-    let mut max_abs = 0f64;
-    let mut max_expected = 0f64;
-    for (&got, &want) in sampled.zip(want) {
-        let difference = f64::from(got) - f64::from(want);
-        // `f64::max` would pass over a NaN.
-        max_abs = max_abs.max(if difference.is_finite() { difference.abs() } else { f64::INFINITY });
-        max_expected = max_expected.max(if want.is_finite() { f64::from(want).abs() } else { 0.0 });
-    }
-    Ok(Deviation::of(max_abs, max_expected))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deviation_is_relative_to_the_largest_expected() {
-        let d = compare(&[1.0, 9.0, -4.5, 9.0, 2.0], &[1.0, -4.0, 2.0], 2).unwrap();
-        assert_eq!(d, Deviation { max_abs: 0.5, max_expected: 4.0, relative: 0.125 });
-        assert!(d.is_within(0.125) && !d.is_within(0.1));
-    }
-
-    #[test]
-    fn equal_zeros_are_within_any_tolerance() {
-        let d = compare(&[0.0; 3], &[0.0; 3], 1).unwrap();
-        assert_eq!(d, Deviation::NONE);
-        assert!(d.is_within(1e-9));
-        let off = compare(&[1e-9], &[0.0], 1).unwrap();
-        assert!(off.relative.is_infinite() && !off.is_within(1.0));
-    }
-
-    #[test]
-    fn a_value_that_is_not_finite_never_passes() {
-        for (got, want) in
-            [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::INFINITY, f32::INFINITY), (f32::NAN, f32::NAN)]
-        {
-            let d = compare(&[1.0, got], &[1.0, want], 1).unwrap();
-            assert!(d.max_abs.is_infinite() && !d.is_within(1e30), "{got} {want}");
-            assert!(!d.merge(Deviation::NONE).is_within(1.0));
-        }
-    }
-
-    #[test]
-    fn another_length_is_an_error() {
-        assert_eq!(compare(&[1.0; 4], &[1.0; 3], 1).unwrap_err().kind(), ErrorKind::Parity);
-        assert!(compare(&[1.0; 5], &[1.0; 3], 2).is_ok());
     }
 }

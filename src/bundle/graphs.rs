@@ -184,6 +184,7 @@ impl Manifest {
         match self.precision {
             Precision::Fp32 => Dtype::F32,
             Precision::Fp16 => Dtype::F16,
+            Precision::Bf16 => Dtype::Bf16,
         }
     }
 
@@ -233,6 +234,12 @@ impl Manifest {
                     f32_tensor("rope_cos", shape![self.suffix_len(), half]),
                     f32_tensor("rope_sin", shape![self.suffix_len(), half]),
                 ]);
+                if self.flow.rtc_training_max_delay.is_some() {
+                    inputs.extend([
+                        tensor("clean_rows", Dtype::I64, shape![1]),
+                        f32_tensor("clean_time", shape![1, self.time_row_len()]),
+                    ]);
+                }
                 inputs.extend(cache("past_key_values"));
                 (inputs, vec![f32_tensor("x_next", actions()), f32_tensor("v_t", actions())])
             }

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::features::{ActionFeature, ImageRule, StateFeature};
+use super::flow::{Flow, Rope};
 use super::graphs::{GraphName, GraphSpec, Graphs};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
@@ -88,8 +89,11 @@ pub enum PolicyKind {
 pub enum Precision {
     /// Every tensor is f32.
     Fp32,
-    /// Image embeddings, prefix, token rows and KV cache are f16; the rest stays f32.
+    /// Weights, image embeddings, prefix, token rows and KV cache are f16; norms, softmax, the residual stream and the
+    /// flow's variable stay f32.
     Fp16,
+    /// As [`Fp16`](Self::Fp16), in bfloat16: the range of f32, an eighth of the exactness of f16. On a GPU only.
+    Bf16,
 }
 
 /// What the graphs were made for.
@@ -151,7 +155,7 @@ impl fmt::Display for Dtype {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The checkpoint's format, such as `lerobot`.
+    /// The checkpoint's format: `lerobot` or `openpi`.
     pub format: String,
     /// Base name of the checkpoint's directory.
     pub checkpoint: String,
@@ -161,6 +165,9 @@ pub struct Source {
     pub dtype: String,
     /// Conventions the policy was trained under that its files do not record.
     pub conventions: Conventions,
+    /// openpi only: the file in the checkpoint that the statistics are from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm_stats: Option<String>,
 }
 
 /// Train/serve conventions that changed between lerobot releases.
@@ -248,54 +255,12 @@ pub struct PromptRule {
 pub enum PromptFormat {
     /// The task, and a newline unless it ends with one.
     AppendNewline,
-    /// The task, and the normalised state as numbers from -1 to 255.
+    /// The task without white space around it, its underscores and newlines as spaces, and a newline.
+    CleanedNewline,
+    /// The task, cleaned likewise, and the normalised state as numbers from -1 to 255.
     Pi05State,
     /// As [`Pi05State`](Self::Pi05State), of the state padded with zeros.
     Pi05PaddedState,
-}
-
-/// The flow-matching sampler.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Flow {
-    /// Which end of the flow is noise.
-    pub convention: FlowConvention,
-    /// Euler steps when the caller asks for no other number.
-    pub num_steps: usize,
-    /// Shortest period of the time embedding.
-    pub min_period: f64,
-    /// Longest period of the time embedding.
-    pub max_period: f64,
-}
-
-/// Which end of the flow is noise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FlowConvention {
-    /// Time runs from 1 (noise) to 0 (action).
-    NoiseAtOne,
-}
-
-/// Rotary position embedding.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// Rounding of the frequencies.
-    pub inv_freq: InvFreq,
-}
-
-/// Rounding of the rotary frequencies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum InvFreq {
-    /// f32.
-    F32,
-    /// f32, then to bf16: what lerobot computes for a policy whose dtype is bfloat16.
-    Bf16,
 }
 
 /// The table of token rows, already multiplied by the square root of the width.

@@ -4,8 +4,10 @@
 //! anything a bundle may not hold. What passes is the bundle that was named and well-formed. That does not make a
 //! hostile bundle's *behaviour* safe: a bundle is trusted like code.
 
+mod deviation;
 mod features;
 mod files;
+mod flow;
 mod golden;
 mod graphs;
 mod integrity;
@@ -21,16 +23,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use deviation::{Deviation, compare};
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
 pub(crate) use files::open_regular;
-pub use golden::{Case, Deviation, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance, compare};
+pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
+pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
 pub use integrity::{Verify, verify};
 pub(crate) use integrity::{hash_all, hash_file, hex};
 pub use manifest::{
-    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, Flow, FlowConvention, InvFreq,
-    MAX_MANIFEST_BYTES, Manifest, PolicyKind, Precision, PromptFormat, PromptRule, Rope, Source, Target,
-    TokenEmbedding,
+    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
+    PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,
 };
 pub use npy::read_npy;
 pub use prescan::{Rules, prescan};

@@ -25,6 +25,7 @@ const OPS: &[&str] = &[
     "Gelu",
     "Gemm",
     "LayerNormalization",
+    "Less",
     "MatMul",
     "Mul",
     "Neg",
@@ -38,6 +39,7 @@ const OPS: &[&str] = &[
     "Sqrt",
     "Sub",
     "Transpose",
+    "Where",
 ];
 
 /// ONNX Runtime's own operator set, for graphs that only it will ever run.

@@ -19,13 +19,13 @@ impl<B: AsRef<[u8]>> TokenTable<B> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Integrity`] if the length of `bytes` is not `rows * width` elements, or the dtype is not f32 or
-    /// f16.
+    /// [`ErrorKind::Integrity`] if the length of `bytes` is not `rows * width` elements, or the dtype is not a
+    /// float.
     pub fn new(bytes: B, spec: &TokenEmbedding) -> Result<Self> {
-        if !matches!(spec.dtype, Dtype::F32 | Dtype::F16) {
+        if spec.dtype == Dtype::I64 {
             return Err(Error::new(
                 ErrorKind::Integrity,
-                format!("{}: a token table of {} is not supported, only f32 and f16", spec.file, spec.dtype),
+                format!("{}: a token table of {} is not supported, only of floats", spec.file, spec.dtype),
             ));
         }
         let row_bytes = spec.width.checked_mul(spec.dtype.size()).filter(|&n| n > 0);
@@ -101,12 +101,14 @@ mod tests {
 
     #[test]
     fn gathers_rows_in_order() {
-        let bytes: Vec<u8> = (0..3 * 2 * 2).collect();
-        let table = TokenTable::new(bytes, &spec(Dtype::F16, 3, 2)).unwrap();
-        let mut dst = [0; 12];
-        table.gather(&[2, 0, 2], &mut dst).unwrap();
-        assert_eq!(dst, [8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11]);
-        table.gather(&[], &mut []).unwrap();
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            let bytes: Vec<u8> = (0..3 * 2 * 2).collect();
+            let table = TokenTable::new(bytes, &spec(dtype, 3, 2)).unwrap();
+            let mut dst = [0; 12];
+            table.gather(&[2, 0, 2], &mut dst).unwrap();
+            assert_eq!(dst, [8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11]);
+            table.gather(&[], &mut []).unwrap();
+        }
     }
 
     #[test]
@@ -125,7 +127,8 @@ mod tests {
             (23, spec(Dtype::F32, 3, 2)),
             (0, spec(Dtype::F32, 3, 0)),
             (0, spec(Dtype::F32, usize::MAX, usize::MAX)),
-            (12, spec(Dtype::Bf16, 3, 2)),
+            (12, spec(Dtype::F32, 3, 2)),
+            (48, spec(Dtype::I64, 3, 2)),
         ] {
             assert_eq!(TokenTable::new(vec![0u8; len], &spec).unwrap_err().kind(), ErrorKind::Integrity);
         }

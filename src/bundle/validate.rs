@@ -117,9 +117,6 @@ impl Manifest {
     }
 
     fn check_image(&self) -> Result<()> {
-        if self.image.antialias {
-            return bad("image.antialias", "is true; this runtime only resizes without");
-        }
         if !self.image.pad_value.is_finite() {
             return bad("image.pad_value", "is not finite");
         }
@@ -168,7 +165,7 @@ impl Manifest {
         in_range("prompt.max_tokens", p.max_tokens, MAX_PROMPT_BYTES)?;
         // Whether the state is in the prompt is the policy's, whether it is padded there the checkpoint's.
         let padded = match (self.policy, p.format) {
-            (PolicyKind::Pi0, PromptFormat::AppendNewline) => None,
+            (PolicyKind::Pi0, PromptFormat::AppendNewline) | (_, PromptFormat::CleanedNewline) => None,
             (PolicyKind::Pi05, PromptFormat::Pi05State) => Some(false),
             (PolicyKind::Pi05, PromptFormat::Pi05PaddedState) => Some(true),
             (policy, format) => {
@@ -202,6 +199,19 @@ impl Manifest {
                     f.min_period, f.max_period
                 ),
             );
+        }
+        if let Some(delay) = f.rtc_training_max_delay {
+            let key = "flow.rtc_training_max_delay";
+            if self.policy != PolicyKind::Pi05 {
+                return bad(key, format_args!("is {delay}, but {:?} is not trained for it", self.policy));
+            }
+            if !(1..self.dimensions.action_horizon).contains(&delay) {
+                let horizon = self.dimensions.action_horizon;
+                return bad(
+                    key,
+                    format_args!("is {delay}, it must be from 1 to below the horizon {horizon}"),
+                );
+            }
         }
         if !(self.rope.theta > 0.0 && self.rope.theta.is_finite()) {
             return bad("rope.theta", format_args!("is {}, it must be positive and finite", self.rope.theta));
@@ -348,7 +358,9 @@ fn check_normalization(key: &str, rule: &Normalization, dim: usize) -> Result<()
         | Normalization::MeanStd { eps, .. }
         | Normalization::MinMax { eps, .. }
         | Normalization::Quantiles { eps, .. }
-        | Normalization::Quantile10 { eps, .. } => *eps,
+        | Normalization::Quantile10 { eps, .. }
+        | Normalization::ZScore { eps, .. }
+        | Normalization::QuantileRange { eps, .. } => *eps,
     };
     if !(eps.is_finite() && eps >= 0.0) {
         return bad(&format!("{key}.eps"), format_args!("is {eps}, it must be finite and not negative"));
@@ -369,6 +381,15 @@ fn check_normalization(key: &str, rule: &Normalization, dim: usize) -> Result<()
         Normalization::MinMax { min, max, .. } => check_span(key, ("min", min), ("max", max), eps, dim),
         Normalization::Quantiles { q01, q99, .. } => check_span(key, ("q01", q01), ("q99", q99), eps, dim),
         Normalization::Quantile10 { q10, q90, .. } => check_span(key, ("q10", q10), ("q90", q90), eps, dim),
+        Normalization::ZScore { mean, std, .. } => {
+            check_finite(&format!("{key}.mean"), mean, dim)?;
+            check_finite(&format!("{key}.std"), std, dim)?;
+            check_divisors(key, "std", std.iter().map(|std| std + eps), std.iter().all(|&std| std >= 0.0))
+        }
+        Normalization::QuantileRange { q01, q99, .. } => {
+            check_range(key, ("q01", q01), ("q99", q99), dim)?;
+            check_divisors(key, "q99", q01.iter().zip(q99).map(|(low, high)| high - low + eps), true)
+        }
     }
 }
 
@@ -385,7 +406,23 @@ fn check_span(key: &str, low: (&str, &[f32]), high: (&str, &[f32]), eps: f64, di
     }
 }
 
-fn check_range(key: &str, low: (&str, &[f32]), high: (&str, &[f32]), dim: usize) -> Result<()> {
+/// Each divisor, eps included, is positive in f32 as well, which its quotients are rounded to.
+fn check_divisors(
+    key: &str,
+    name: &str,
+    mut divisors: impl Iterator<Item = f64>,
+    in_order: bool,
+) -> Result<()> {
+    match divisors.position(|d| !(d as f32 > 0.0 && (d as f32).is_finite())) {
+        Some(i) => {
+            bad(&format!("{key}.{name}[{i}]"), "and eps make a divisor that is not positive and finite")
+        }
+        None if !in_order => bad(&format!("{key}.{name}"), "holds a negative value"),
+        None => Ok(()),
+    }
+}
+
+fn check_range<T: Value>(key: &str, low: (&str, &[T]), high: (&str, &[T]), dim: usize) -> Result<()> {
     check_finite(&format!("{key}.{}", low.0), low.1, dim)?;
     check_finite(&format!("{key}.{}", high.0), high.1, dim)?;
     match low.1.iter().zip(high.1).position(|(l, h)| l > h) {
@@ -397,9 +434,14 @@ fn check_range(key: &str, low: (&str, &[f32]), high: (&str, &[f32]), dim: usize)
     }
 }
 
-fn check_finite(key: &str, values: &[f32], dim: usize) -> Result<()> {
+/// A statistic: f32 as lerobot keeps them, f64 as openpi does.
+trait Value: Copy + PartialOrd + std::fmt::Display + Into<f64> {}
+impl Value for f32 {}
+impl Value for f64 {}
+
+fn check_finite<T: Value>(key: &str, values: &[T], dim: usize) -> Result<()> {
     same_length(key, values.len(), dim)?;
-    match values.iter().position(|v| !v.is_finite()) {
+    match values.iter().position(|&v| !v.into().is_finite()) {
         Some(i) => bad(&format!("{key}[{i}]"), format_args!("is {}, it must be finite", values[i])),
         None => Ok(()),
     }

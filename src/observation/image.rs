@@ -1,10 +1,12 @@
-//! A frame to one view of `pixel_values`: resize with padding, as lerobot does it with torch.
+//! A frame to one view of `pixel_values`: resize with padding.
 //!
-//! The steps, in f32: bytes / 255; bilinear with half-pixel centres and without antialiasing to the largest size that
-//! fits; clamp to [0, 1]; `x * 2 - 1`; centred between bars; channels first. An image that already has the right size
-//! is not resampled.
+//! As lerobot does it with torch, in f32: bytes / 255; bilinear with half-pixel centres and without antialiasing to the
+//! largest size that fits; clamp to [0, 1]; `x * 2 - 1`. As openpi does it with Pillow: [`antialias`](super::antialias)
+//! on bytes, then bytes / 255 and `x * 2 - 1`. Both are centred between bars, channels first, and an image that already
+//! has the right size is not resampled.
 
 use super::Frame;
+use super::antialias::Antialiased;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The size an image is scaled to, so that it fits into `target` and keeps its shape: (height, width).
@@ -47,15 +49,6 @@ fn fill_taps(taps: &mut Vec<Tap>, source: usize, target: usize, step: usize) {
     }));
 }
 
-/// Where and how a frame of one size lands in the view.
-#[derive(Debug)]
-struct Plan {
-    source: (u32, u32),
-    resized: (usize, usize),
-    columns: Vec<Tap>,
-    rows: Vec<Tap>,
-}
-
 /// Two source rows, resampled to the target's width, by channel.
 #[derive(Debug)]
 struct Line {
@@ -64,15 +57,31 @@ struct Line {
     pixels: Vec<f32>,
 }
 
-/// Resamples frames to views of one size. Works out the taps anew when the source size changes; allocates only when
-/// it is made.
+/// Resamples a frame row by row without antialiasing.
+#[derive(Debug)]
+struct Bilinear {
+    columns: Vec<Tap>,
+    rows: Vec<Tap>,
+    lines: [Line; 2],
+}
+
+#[derive(Debug)]
+enum Resampler {
+    Bilinear(Bilinear),
+    Antialiased(Antialiased),
+}
+
+/// Resamples frames to views of one size. Works out where samples come from anew when the source size changes;
+/// allocates only when it is made.
 #[derive(Debug)]
 pub(super) struct Resizer {
     height: usize,
     width: usize,
     pad: f32,
-    plan: Plan,
-    lines: [Line; 2],
+    /// The size that the resampler is prepared for, and what it makes of it: (height, width).
+    source: (u32, u32),
+    resized: (usize, usize),
+    resampler: Resampler,
 }
 
 /// A channel's byte as a share of 255, divided as torch divides: a product with 1/255 would round elsewhere.
@@ -88,15 +97,13 @@ static UNIT: [f32; 256] = {
 
 impl Resizer {
     /// For views of `height` x `width` pixels with bars of the value `pad`.
-    pub fn new(height: usize, width: usize, pad: f32) -> Self {
-        let line = || Line { row: None, pixels: vec![0.0; 3 * width] };
-        let plan = Plan {
-            source: (0, 0),
-            resized: (0, 0),
-            columns: Vec::with_capacity(width),
-            rows: Vec::with_capacity(height),
+    pub fn new(height: usize, width: usize, pad: f32, antialias: bool) -> Self {
+        let resampler = if antialias {
+            Resampler::Antialiased(Antialiased::new(height, width))
+        } else {
+            Resampler::Bilinear(Bilinear::new(height, width))
         };
-        Resizer { height, width, pad, plan, lines: [line(), line()] }
+        Resizer { height, width, pad, source: (0, 0), resized: (0, 0), resampler }
     }
 
     /// Writes the view of `frame`: `[3, height, width]`, which is the length of `dst`.
@@ -113,7 +120,7 @@ impl Resizer {
 
     fn plan_for(&mut self, frame: &Frame<'_>) -> Result<()> {
         let source = (frame.height, frame.width);
-        if self.plan.source == source {
+        if self.source == source {
             return Ok(());
         }
         let resized = fitted(source, (self.height, self.width));
@@ -126,50 +133,104 @@ impl Resizer {
                 ),
             ));
         }
-        fill_taps(&mut self.plan.rows, frame.height as usize, resized.0, 1);
-        fill_taps(&mut self.plan.columns, frame.width as usize, resized.1, 3);
-        self.plan.source = source;
-        self.plan.resized = resized;
+        let sides = (frame.height as usize, frame.width as usize);
+        match &mut self.resampler {
+            Resampler::Bilinear(bilinear) => bilinear.plan(sides, resized),
+            Resampler::Antialiased(antialiased) => antialiased.plan(sides, resized),
+        }
+        self.source = source;
+        self.resized = resized;
         Ok(())
     }
 
     fn resample(&mut self, frame: &Frame<'_>, dst: &mut [f32]) {
-        let (height, width) = self.plan.resized;
+        let (height, width) = self.resized;
         let (top, left) = ((self.height - height) / 2, (self.width - width) / 2);
-        let row_bytes = frame.width as usize * 3;
-        for line in &mut self.lines {
-            line.row = None;
-        }
         let plane = self.height * self.width;
         for channel in dst.chunks_exact_mut(plane) {
             channel[..top * self.width].fill(self.pad);
             channel[(top + height) * self.width..].fill(self.pad);
-        }
-        for (y, tap) in self.plan.rows.iter().enumerate() {
-            // Rows are visited downwards, so the first one needed is often the second one of the row before.
-            if self.lines[1].row == Some(tap.first) {
-                self.lines.swap(0, 1);
+            for row in channel[top * self.width..][..height * self.width].chunks_exact_mut(self.width) {
+                row[..left].fill(self.pad);
+                row[left + width..].fill(self.pad);
             }
-            for (line, row) in self.lines.iter_mut().zip([tap.first, tap.second]) {
-                if line.row != Some(row) {
-                    let source = &frame.data[row * row_bytes..][..row_bytes];
-                    resample_row(source, &self.plan.columns, &mut line.pixels, self.width);
-                    line.row = Some(row);
+        }
+        // Where pixel (y, 0) of a channel goes.
+        let place = |channel: usize, y: usize| channel * plane + (top + y) * self.width + left;
+        match &mut self.resampler {
+            Resampler::Bilinear(bilinear) => {
+                bilinear.begin();
+                for y in 0..height {
+                    bilinear.row(frame, y, width, dst, |channel| place(channel, y));
                 }
             }
-            for (c, channel) in dst.chunks_exact_mut(plane).enumerate() {
-                let out = &mut channel[(top + y) * self.width..][..self.width];
-                out[..left].fill(self.pad);
-                out[left + width..].fill(self.pad);
-                let [above, below] =
-                    self.lines.each_ref().map(|line| &line.pixels[c * self.width..][..width]);
-                let [wa, wb] = tap.weights;
-                for ((out, a), b) in out[left..left + width].iter_mut().zip(above).zip(below) {
-                    *out = (a * wa + b * wb).clamp(0.0, 1.0) * 2.0 - 1.0;
+            Resampler::Antialiased(antialiased) => {
+                antialiased.begin();
+                for y in 0..height {
+                    antialiased.row(frame, y, |channel, x, byte| dst[place(channel, y) + x] = signed(byte));
                 }
             }
         }
     }
+}
+
+impl Bilinear {
+    fn new(height: usize, width: usize) -> Self {
+        let line = || Line { row: None, pixels: vec![0.0; 3 * width] };
+        Bilinear {
+            columns: Vec::with_capacity(width),
+            rows: Vec::with_capacity(height),
+            lines: [line(), line()],
+        }
+    }
+
+    fn plan(&mut self, source: (usize, usize), target: (usize, usize)) {
+        fill_taps(&mut self.rows, source.0, target.0, 1);
+        fill_taps(&mut self.columns, source.1, target.1, 3);
+    }
+
+    fn begin(&mut self) {
+        for line in &mut self.lines {
+            line.row = None;
+        }
+    }
+
+    /// Writes row `y`, `width` pixels of each channel, to the places in `dst` that `start` gives for a channel.
+    fn row(
+        &mut self,
+        frame: &Frame<'_>,
+        y: usize,
+        width: usize,
+        dst: &mut [f32],
+        start: impl Fn(usize) -> usize,
+    ) {
+        let tap = self.rows[y];
+        let (row_bytes, plane) = (frame.width as usize * 3, self.lines[0].pixels.len() / 3);
+        // Rows are visited downwards, so the first one needed is often the second one of the row before.
+        if self.lines[1].row == Some(tap.first) {
+            self.lines.swap(0, 1);
+        }
+        for (line, row) in self.lines.iter_mut().zip([tap.first, tap.second]) {
+            if line.row != Some(row) {
+                let source = &frame.data[row * row_bytes..][..row_bytes];
+                resample_row(source, &self.columns, &mut line.pixels, plane);
+                line.row = Some(row);
+            }
+        }
+        let [wa, wb] = tap.weights;
+        for channel in 0..3 {
+            let [above, below] = self.lines.each_ref().map(|line| &line.pixels[channel * plane..][..width]);
+            let out = &mut dst[start(channel)..][..width];
+            for ((out, a), b) in out.iter_mut().zip(above).zip(below) {
+                *out = (a * wa + b * wb).clamp(0.0, 1.0) * 2.0 - 1.0;
+            }
+        }
+    }
+}
+
+/// A byte in the model's range, [-1, 1].
+fn signed(byte: u8) -> f32 {
+    UNIT[byte as usize] * 2.0 - 1.0
 }
 
 /// Resamples one row of RGB pixels into three planes that lie `width` apart.
@@ -191,9 +252,9 @@ fn copy(source: &[u8], dst: &mut [f32], plane: usize) {
     let (red, rest) = dst.split_at_mut(plane);
     let (green, blue) = rest.split_at_mut(plane);
     for (((pixel, red), green), blue) in source.chunks_exact(3).zip(red).zip(green).zip(blue) {
-        *red = UNIT[pixel[0] as usize] * 2.0 - 1.0;
-        *green = UNIT[pixel[1] as usize] * 2.0 - 1.0;
-        *blue = UNIT[pixel[2] as usize] * 2.0 - 1.0;
+        *red = signed(pixel[0]);
+        *green = signed(pixel[1]);
+        *blue = signed(pixel[2]);
     }
 }
 
@@ -243,9 +304,9 @@ mod tests {
     fn bars_are_where_the_policy_saw_them() {
         let data = vec![255; 480 * 640 * 3];
         let frame = Frame::new(&data, 640, 480).unwrap();
-        for pad in [-1.0, -3.0] {
+        for (pad, antialias) in [(-1.0, false), (-3.0, false), (-1.0, true)] {
             let mut view = vec![f32::NAN; 3 * 224 * 224];
-            Resizer::new(224, 224, pad).write(&frame, &mut view).unwrap();
+            Resizer::new(224, 224, pad, antialias).write(&frame, &mut view).unwrap();
             for (i, v) in view.iter().enumerate() {
                 let row = i / 224 % 224;
                 assert_eq!(*v, if (28..196).contains(&row) { 1.0 } else { pad }, "row {row}");
@@ -257,7 +318,7 @@ mod tests {
     fn the_odd_pixel_of_padding_is_at_the_end() {
         let data = vec![0; 376 * 672 * 3];
         let mut view = vec![f32::NAN; 3 * 224 * 224];
-        Resizer::new(224, 224, -3.0).write(&Frame::new(&data, 672, 376).unwrap(), &mut view).unwrap();
+        Resizer::new(224, 224, -3.0, false).write(&Frame::new(&data, 672, 376).unwrap(), &mut view).unwrap();
         let image: Vec<usize> = (0..224).filter(|y| view[y * 224] == -1.0).collect();
         assert_eq!((image[0], image.len()), (49, 125));
     }
@@ -265,18 +326,20 @@ mod tests {
     #[test]
     fn a_frame_of_the_right_size_is_not_resampled() {
         let data: Vec<u8> = (0..2 * 3 * 3).map(|i| (i * 14) as u8).collect();
-        let mut view = vec![0.0; 18];
-        Resizer::new(2, 3, -1.0).write(&Frame::new(&data, 3, 2).unwrap(), &mut view).unwrap();
-        for (i, v) in view.iter().enumerate() {
-            let (channel, pixel) = (i / 6, i % 6);
-            assert_eq!(*v, f32::from(data[pixel * 3 + channel]) / 255.0 * 2.0 - 1.0);
+        for antialias in [false, true] {
+            let mut view = vec![0.0; 18];
+            Resizer::new(2, 3, -1.0, antialias).write(&Frame::new(&data, 3, 2).unwrap(), &mut view).unwrap();
+            for (i, v) in view.iter().enumerate() {
+                let (channel, pixel) = (i / 6, i % 6);
+                assert_eq!(*v, f32::from(data[pixel * 3 + channel]) / 255.0 * 2.0 - 1.0);
+            }
         }
     }
 
     #[test]
     fn a_frame_too_narrow_to_fit_is_an_error() {
         let data = vec![0; 3000 * 3];
-        let error = Resizer::new(224, 224, -1.0)
+        let error = Resizer::new(224, 224, -1.0, false)
             .write(&Frame::new(&data, 1, 3000).unwrap(), &mut vec![0.0; 3 * 224 * 224])
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Observation);

@@ -1,7 +1,7 @@
 //! Per-entry maps between robot units and model units.
 //!
-//! Each is computed in f32 with the operations of lerobot's normalizer in their order: the results are to be equal,
-//! not merely close, and f32 addition does not associate.
+//! Each is computed with the operations of the policy's own normalizer in their order and precision: the results are to
+//! be equal, not merely close, and addition of floats does not associate. lerobot's are in f32, openpi's in f64.
 
 use crate::bundle::Normalization;
 
@@ -25,6 +25,16 @@ enum Map {
         low: Vec<f32>,
         span: Vec<f32>,
         back: Back,
+    },
+    /// `(x - mean) / divisor` in f64, and back `y * divisor + mean`.
+    ZScore {
+        mean: Vec<f64>,
+        divisor: Vec<f64>,
+    },
+    /// `(x - low) / span * 2 - 1` in f64, and back `(y + 1) / 2 * span + low`.
+    QuantileRange {
+        low: Vec<f64>,
+        span: Vec<f64>,
     },
 }
 
@@ -59,6 +69,13 @@ impl Normalizer {
             Normalization::MinMax { eps, min, max } => span(min, max, *eps, Back::HalveFirst),
             Normalization::Quantiles { eps, q01, q99 } => span(q01, q99, *eps, Back::ScaleFirst),
             Normalization::Quantile10 { eps, q10, q90 } => span(q10, q90, *eps, Back::ScaleFirst),
+            Normalization::ZScore { eps, mean, std } => {
+                Map::ZScore { mean: mean.clone(), divisor: std.iter().map(|std| std + eps).collect() }
+            }
+            Normalization::QuantileRange { eps, q01, q99 } => Map::QuantileRange {
+                low: q01.clone(),
+                span: q01.iter().zip(q99).map(|(low, high)| high - low + eps).collect(),
+            },
         };
         Normalizer { map }
     }
@@ -75,6 +92,16 @@ impl Normalizer {
             Map::Span { low, span, .. } => {
                 for (((y, x), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
                     *y = 2.0 * (x - low) / span - 1.0;
+                }
+            }
+            Map::ZScore { mean, divisor } => {
+                for (((y, x), mean), divisor) in dst.iter_mut().zip(src).zip(mean).zip(divisor) {
+                    *y = ((f64::from(*x) - mean) / divisor) as f32;
+                }
+            }
+            Map::QuantileRange { low, span } => {
+                for (((y, x), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
+                    *y = rounded_down((f64::from(*x) - low) / span * 2.0 - 1.0);
                 }
             }
         }
@@ -97,8 +124,26 @@ impl Normalizer {
                     };
                 }
             }
+            Map::ZScore { mean, divisor } => {
+                for (((x, y), mean), divisor) in dst.iter_mut().zip(src).zip(mean).zip(divisor) {
+                    *x = (f64::from(*y) * divisor + mean) as f32;
+                }
+            }
+            Map::QuantileRange { low, span } => {
+                for (((x, y), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
+                    // The first two operations are between an f32 and a number of no precision of its own.
+                    *x = (f64::from((y + 1.0) / 2.0) * span + low) as f32;
+                }
+            }
         }
     }
+}
+
+/// The largest f32 that is not above `value`. PI0.5's state goes into bins that begin at f32 values: rounded down, a
+/// value is in the bin that it is in as an f64.
+fn rounded_down(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) > value { nearest.next_down() } else { nearest }
 }
 
 #[cfg(test)]
@@ -113,6 +158,8 @@ mod tests {
             Normalization::MinMax { eps: 1e-8, min: low.clone(), max: high.clone() },
             Normalization::Quantiles { eps: 1e-8, q01: low.clone(), q99: high.clone() },
             Normalization::Quantile10 { eps: 1e-8, q10: low, q90: high },
+            Normalization::ZScore { eps: 1e-6, mean: vec![0.25, -3.0, 7.0], std: vec![0.5, 2.0, 1e-3] },
+            Normalization::QuantileRange { eps: 1e-6, q01: vec![-1.5, 0.0, 3.0], q99: vec![2.5, 0.1, 1e3] },
         ]
     }
 
@@ -133,12 +180,14 @@ mod tests {
     #[test]
     fn known_values() {
         let x = [0.75, -1.0, 7.5];
-        let expected: [[f32; 3]; 5] = [
+        let expected: [[f32; 3]; 7] = [
             x,
             [1.0, 1.0, 0.5 / 1e-3],
             [0.125, -21.0, -0.990_972_9],
             [0.125, -21.0, -0.990_972_9],
             [0.125, -21.0, -0.990_972_9],
+            [0.5 / 0.500_001, 2.0 / 2.000_001, 0.5 / 1.001e-3],
+            [2.25 / 4.000_001 * 2.0 - 1.0, -1.0 / 0.100_001 * 2.0 - 1.0, -0.990_972_9],
         ];
         for (mode, expected) in modes().iter().zip(expected) {
             let mut y = [0.0; 3];
@@ -147,6 +196,21 @@ mod tests {
                 assert!((y - e).abs() <= 2e-5 * e.abs(), "{mode:?}: {y} {e}");
             }
         }
+    }
+
+    #[test]
+    fn a_quantile_range_never_lifts_a_value_into_the_next_bin() {
+        let rule = Normalization::QuantileRange { eps: 1e-6, q01: vec![-0.3], q99: vec![1.7] };
+        let (normalizer, mut y) = (Normalizer::new(&rule), [0.0]);
+        let mut apart = 0;
+        for i in 0..100_000 {
+            let x = -0.3 + i as f32 * 2e-5;
+            normalizer.forward(&[x], &mut y);
+            let exact = (f64::from(x) - -0.3) / (1.7 - -0.3 + 1e-6) * 2.0 - 1.0;
+            assert!(f64::from(y[0]) <= exact && f64::from(y[0].next_up()) > exact, "{x}: {} {exact}", y[0]);
+            apart += usize::from(y[0] != exact as f32);
+        }
+        assert!(apart > 1000, "rounding down differed from rounding {apart} times");
     }
 
     #[test]

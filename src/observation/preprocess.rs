@@ -37,7 +37,12 @@ impl Preprocessor {
             .map(|camera| Camera {
                 name: camera.name.clone(),
                 required: camera.required,
-                resizer: Resizer::new(d.image_height, d.image_width, manifest.image.pad_value),
+                resizer: Resizer::new(
+                    d.image_height,
+                    d.image_width,
+                    manifest.image.pad_value,
+                    manifest.image.antialias,
+                ),
                 found: None,
             })
             .collect();

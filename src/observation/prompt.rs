@@ -57,7 +57,7 @@ impl PromptTokenizer {
     pub fn new(json: &[u8], manifest: &Manifest) -> Result<Self> {
         let rule = &manifest.prompt;
         let (shown, state_len) = match rule.format {
-            PromptFormat::AppendNewline => (0, manifest.state.padded_dim),
+            PromptFormat::AppendNewline | PromptFormat::CleanedNewline => (0, manifest.state.padded_dim),
             PromptFormat::Pi05State => (manifest.state.dim, manifest.state.padded_dim),
             PromptFormat::Pi05PaddedState => (manifest.state.padded_dim, manifest.state.padded_dim),
         };
@@ -125,6 +125,10 @@ impl PromptTokenizer {
             PromptFormat::AppendNewline => {
                 self.text.push_str(task);
                 self.text.push_str(if task.ends_with('\n') { "" } else { "\n" });
+            }
+            PromptFormat::CleanedNewline => {
+                state_text::push_cleaned(task, &mut self.text);
+                self.text.push('\n');
             }
             PromptFormat::Pi05State | PromptFormat::Pi05PaddedState => {
                 state_text::write_prompt(task, &self.bins, &mut self.text);

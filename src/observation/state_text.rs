@@ -26,13 +26,18 @@ pub(super) fn bin(value: f32) -> i16 {
 /// Appends the prompt for `task` in a state of these bins.
 pub(super) fn write_prompt(task: &str, bins: &[i16], text: &mut String) {
     text.push_str("Task: ");
-    text.extend(task.trim_matches(is_space).chars().map(|c| if matches!(c, '_' | '\n') { ' ' } else { c }));
+    push_cleaned(task, text);
     text.push_str(", State:");
     for bin in bins {
         // Writing to a string cannot fail.
         let _ = write!(text, " {bin}");
     }
     text.push_str(";\nAction: ");
+}
+
+/// Appends the task without white space around it, its underscores and newlines as spaces.
+pub(super) fn push_cleaned(task: &str, text: &mut String) {
+    text.extend(task.trim_matches(is_space).chars().map(|c| if matches!(c, '_' | '\n') { ' ' } else { c }));
 }
 
 /// Bytes that [`write_prompt`] adds to a task at most.

@@ -174,6 +174,7 @@ fn precision_of(manifest: &Manifest) -> EnginePrecision {
     match manifest.precision {
         Precision::Fp32 => EnginePrecision::Fp32,
         Precision::Fp16 => EnginePrecision::Fp16,
+        Precision::Bf16 => EnginePrecision::Bf16,
     }
 }
 

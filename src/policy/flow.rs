@@ -3,17 +3,29 @@
 /// Columns of one schedule row, as `denoise_step` reads them: flow time, step size, guidance weight.
 pub const SCHEDULE_COLUMNS: usize = 3;
 
-/// Flow time of Euler step `step` of `num_steps`: 1 + step · (−1/num_steps), in f64 as the reference counts.
-pub fn flow_time(step: usize, num_steps: usize) -> f64 {
-    1.0 + step as f64 * (-1.0 / num_steps as f64)
+use crate::bundle::FlowTimes;
+
+/// Flow time of Euler step `step` of `num_steps`: 1 + step · (−1/num_steps), in f64 as lerobot counts, or added up in
+/// f32 as openpi does.
+pub fn flow_time(times: FlowTimes, step: usize, num_steps: usize) -> f64 {
+    let dt = -1.0 / num_steps as f64;
+    match times {
+        FlowTimes::Fraction => 1.0 + step as f64 * dt,
+        FlowTimes::Accumulated => f64::from((0..step).fold(1.0, |time, _| time + dt as f32)),
+    }
 }
 
 /// Writes the schedule `[num_steps, 3]`: rows of (time, dt, guidance). `guidance` maps a flow time to the weight
 /// of the guidance term, zero for none.
-pub fn write_schedule(num_steps: usize, schedule: &mut [f32], guidance: impl Fn(f64) -> f32) {
+pub fn write_schedule(
+    times: FlowTimes,
+    num_steps: usize,
+    schedule: &mut [f32],
+    guidance: impl Fn(f64) -> f32,
+) {
     let dt = (-1.0 / num_steps as f64) as f32;
     for (step, row) in schedule.chunks_exact_mut(SCHEDULE_COLUMNS).take(num_steps).enumerate() {
-        let time = flow_time(step, num_steps);
+        let time = flow_time(times, step, num_steps);
         row.copy_from_slice(&[time as f32, dt, guidance(time)]);
     }
 }
@@ -42,13 +54,19 @@ mod tests {
     #[test]
     fn ten_steps_are_the_references_f32_times() {
         let mut rows = [0.0; 30];
-        write_schedule(10, &mut rows, |t| t as f32 * 2.0);
+        write_schedule(FlowTimes::Fraction, 10, &mut rows, |t| t as f32 * 2.0);
         let times: Vec<f32> = rows.chunks(3).map(|r| r[0]).collect();
         let expected = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
         for (t, e) in times.iter().zip(expected) {
             assert!((t - e as f32).abs() <= f32::EPSILON * 2.0, "{t} {e}");
         }
         assert!(rows.chunks(3).all(|r| r[1] == -0.1 && r[2] == (r[0] * 2.0)));
+    }
+
+    #[test]
+    fn accumulated_times_are_openpis() {
+        let time = |step| flow_time(FlowTimes::Accumulated, step, 10) as f32;
+        assert_eq!([time(0), time(1), time(9)], [1.0, 0.9, 0.099_999_93]);
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub(super) struct Ids {
     pub(super) prefix_weights: TensorId,
     pub(super) x_t: TensorId,
     pub(super) v_t: TensorId,
+    /// Of a policy trained for real-time chunking: how many rows are a clean prefix, and the time table's row for them.
+    pub(super) clean: Option<Clean>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Clean {
+    pub(super) rows: TensorId,
+    pub(super) time: TensorId,
 }
 
 /// Ports that are bound anew when the prefix changes, resolved once so that this costs no look-up by name.
@@ -128,7 +136,12 @@ pub(super) fn allocate(tensors: &mut Tensors, bundle: &Bundle, s: &Sizes, time_r
     let chunk = (s.horizon * s.actions) as usize;
     let time_row: i64 = time_row.iter().product();
     let f32 = Dtype::F32;
+    let clean = bundle.manifest().flow.rtc_training_max_delay.map(|_| Clean {
+        rows: tensors.add("clean_rows", Dtype::I64, 1),
+        time: tensors.add("clean_time", f32, time_row as usize),
+    });
     Ids {
+        clean,
         pixel_values: tensors.add("pixel_values", f32, s.max_views * (3 * s.height * s.width) as usize),
         prefix: tensors.add("prefix_embeds", embeds, s.max_prefix * s.prefix_width as usize),
         rope_cos: tensors.add("rope_cos", f32, rope),

@@ -359,6 +359,7 @@ impl Policy {
     }
 
     fn write_guidance(&mut self, guidance: Option<Guidance<'_>>) -> Result<()> {
+        self.pipeline.set_clean_rows(0);
         let Some(guidance) = guidance else {
             self.pipeline.set_guidance(|_| 0.0);
             return Ok(());
@@ -389,7 +390,13 @@ impl Policy {
             let row = &guidance.previous[i.min(rows - 1) * dim..][..dim];
             self.post.normalize(row, &self.raw_state, &mut self.row, target);
         }
-        self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max));
+        match self.manifest().flow.rtc_training_max_delay {
+            Some(trained) => {
+                self.pipeline.set_guidance(|_| 0.0);
+                self.pipeline.set_clean_rows(rtc::clean_rows(guidance.inference_delay, rows, trained)?);
+            }
+            None => self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max)),
+        }
         Ok(())
     }
 

@@ -9,11 +9,11 @@
 
 use std::time::Duration;
 
-use crate::bundle::{Bundle, GraphName};
+use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::engines::Engines;
 use crate::policy::flow::{self, SCHEDULE_COLUMNS};
-use crate::policy::layout::{Ids, Ports, Sizes, allocate, missing_port, row_shape};
+use crate::policy::layout::{Clean, Ids, Ports, Sizes, allocate, missing_port, row_shape};
 use crate::policy::rope;
 use crate::session::{Environment, Graph, GraphOptions, TensorId, Tensors};
 
@@ -36,6 +36,7 @@ pub struct Pipeline {
     /// Step count the tables hold.
     num_steps: Option<usize>,
     periods: (f64, f64),
+    times: FlowTimes,
 }
 
 impl Pipeline {
@@ -87,8 +88,10 @@ impl Pipeline {
             bound: None,
             num_steps: None,
             periods: (manifest.flow.min_period, manifest.flow.max_period),
+            times: manifest.flow.times,
         };
         pipeline.bind_fixed()?;
+        pipeline.make_clean_time()?;
         Ok(pipeline)
     }
 
@@ -109,6 +112,13 @@ impl Pipeline {
                 Some(port) => graph.bind_input(port, tensors, tensor, 0, shape)?,
                 None if name == "state" => {} // PI0.5 has the state in its prompt
                 None => return Err(missing_port(graph.name(), name)),
+            }
+        }
+        if let Some(Clean { rows, time }) = ids.clean {
+            let row: &[i64] = &[1, self.time_row.iter().product()];
+            for (name, tensor, shape) in [("clean_rows", rows, &[1][..]), ("clean_time", time, row)] {
+                let port = graph.input(name).ok_or_else(|| missing_port(graph.name(), name))?;
+                graph.bind_input(port, tensors, tensor, 0, shape)?;
             }
         }
         for (name, tensor) in [("x_next", ids.x_t), ("v_t", ids.v_t)] {
@@ -161,6 +171,19 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Makes the time table's row for rows that are clean, whose time is 0 in every step.
+    fn make_clean_time(&mut self) -> Result<()> {
+        let Some(clean) = self.ids.clean else { return Ok(()) };
+        let width = self.sizes.expert_width as usize;
+        let embedding = &mut self.tensors.f32_mut(self.ids.time_embedding)[..width];
+        flow::write_time_embedding(0.0, self.periods.0, self.periods.1, embedding);
+        let (time, tensors) = (&mut self.time_conditioning, &mut self.tensors);
+        time.bind_input(0, tensors, self.ids.time_embedding, 0, &[1, width as i64])?;
+        let row = [1, self.time_row.iter().product()];
+        time.bind_output(0, tensors, clean.time, 0, &row)?;
+        time.run(tensors).map(drop)
+    }
+
     /// Makes the tables of `num_steps` Euler steps unless they are there already.
     ///
     /// # Errors
@@ -178,10 +201,10 @@ impl Pipeline {
         let width = self.sizes.expert_width as usize;
         let embeddings = tensors.f32_mut(ids.time_embedding);
         for (step, row) in embeddings.chunks_exact_mut(width).take(num_steps).enumerate() {
-            let time = flow::flow_time(step, num_steps) as f32;
+            let time = flow::flow_time(self.times, step, num_steps) as f32;
             flow::write_time_embedding(time, self.periods.0, self.periods.1, row);
         }
-        flow::write_schedule(num_steps, tensors.f32_mut(ids.schedule), |_| 0.0);
+        flow::write_schedule(self.times, num_steps, tensors.f32_mut(ids.schedule), |_| 0.0);
         let n = num_steps as i64;
         let mut table = vec![n];
         table.extend(&self.time_row);
@@ -199,7 +222,15 @@ impl Pipeline {
     /// Sets every step's guidance weight: `weight(flow time)`. The tables must have been made.
     pub fn set_guidance(&mut self, weight: impl Fn(f64) -> f32) {
         if let Some(num_steps) = self.num_steps {
-            flow::write_schedule(num_steps, self.tensors.f32_mut(self.ids.schedule), weight);
+            flow::write_schedule(self.times, num_steps, self.tensors.f32_mut(self.ids.schedule), weight);
+        }
+    }
+
+    /// Sets how many rows are a clean prefix: those of the previous actions, kept as they are in every step.
+    /// Nothing for a policy that was not trained for it.
+    pub fn set_clean_rows(&mut self, rows: usize) {
+        if let Some(clean) = self.ids.clean {
+            self.tensors.i64_mut(clean.rows)[0] = rows as i64;
         }
     }
 

@@ -12,12 +12,17 @@
 //! lerobot's rule; its "Jacobian" is the identity in lerobot's code, so nothing has to be differentiated. Row 0 of
 //! the leftover and row 0 of the new chunk are both due at the capture time of the new observation.
 //!
+//! A policy that was trained for real-time chunking needs no guidance. It takes the rows that will be executed while the
+//! chunk is computed as they are, at flow time 0, and makes the rest to fit ([`clean_rows`]).
+//!
 //! **A word with two meanings.** `execution_horizon` here is lerobot's: the row where guidance ends. The RTC paper
 //! and its kinetix code call that `prefix_attention_horizon = H − s`, and mean by execution horizon `s` the rows
 //! executed per chunk.
 
 use std::fmt;
 use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// How guidance falls from the rows that will surely be executed to those that are free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -56,6 +61,9 @@ pub struct Guidance<'a> {
     pub prefix_weights: &'a [f32],
     /// The upper bound of the guidance weight, see [`guidance_weight`].
     pub max_guidance_weight: f32,
+    /// Rows that will be executed before the chunk is ready. A policy trained for real-time chunking keeps these and does
+    /// not look at the weights; another one does not look at this.
+    pub inference_delay: usize,
 }
 
 impl fmt::Display for PrefixSchedule {
@@ -67,7 +75,7 @@ impl fmt::Display for PrefixSchedule {
 impl FromStr for PrefixSchedule {
     type Err = String;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
         [Self::Zeros, Self::Ones, Self::Linear, Self::Exp]
             .into_iter()
             .find(|schedule| schedule.as_str().eq_ignore_ascii_case(name))
@@ -123,6 +131,26 @@ pub fn guidance_weight(time: f64, max: f32) -> f32 {
     let weight = (tau * tau + time * time) / (tau * time);
     // At both ends the quotient grows without bound; 0/0 cannot occur, because the numerator is at least 1/2.
     if weight.is_finite() && weight >= 0.0 { (weight as f32).min(max) } else { max }
+}
+
+/// How many rows of `planned` ones a policy takes over as they are that was trained with delays of up to `trained` rows.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] when the delay is longer than the policy knows, or than what is planned.
+pub fn clean_rows(inference_delay: usize, planned: usize, trained: usize) -> Result<usize> {
+    let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+    if inference_delay > trained {
+        return bad(format!(
+            "the inference delay is {inference_delay} rows; this policy was trained for real-time chunking with at most \
+             {trained}: take fewer steps, or a longer action period"
+        ));
+    }
+    if inference_delay > planned {
+        return bad(format!(
+            "the inference delay is {inference_delay} rows, but there are only {planned} previous actions"
+        ));
+    }
+    Ok(inference_delay)
 }
 
 /// Copies `leftover` into `out` and repeats its last row to the end. Rows hold `dim` values.
@@ -211,6 +239,15 @@ mod tests {
         assert_eq!(guidance_weight(1.0, 10.0), 10.0, "pure noise: the cap");
         assert_eq!(guidance_weight(0.0, 10.0), 10.0);
         assert_eq!(guidance_weight(0.5, 0.0), 0.0, "a cap of zero turns guidance off");
+    }
+
+    #[test]
+    fn a_delay_longer_than_trained_is_refused_in_words() {
+        assert_eq!(clean_rows(0, 1, 4).unwrap(), 0);
+        assert_eq!(clean_rows(4, 4, 4).unwrap(), 4);
+        let longer = clean_rows(5, 9, 4).unwrap_err().to_string();
+        assert!(longer.contains("5 rows") && longer.contains("at most 4"), "{longer}");
+        assert!(clean_rows(3, 2, 4).unwrap_err().to_string().contains("only 2 previous actions"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Guidance<'a> {
     pub prefix_weights: &'a [f32],
     /// The upper bound of the guidance weight.
     pub max_guidance_weight: f32,
+    /// Rows that are expected to be executed before the chunk is ready.
+    pub inference_delay: usize,
 }
 
 /// A policy as the inference thread drives it: [`begin`](Engine::begin), then [`step`](Engine::step) for each
@@ -34,6 +36,12 @@ pub trait Engine: Send {
 
     /// Denoise steps in a chunk.
     fn num_steps(&self) -> usize;
+
+    /// For a policy trained for real-time chunking: the most rows that may be executed before a chunk is ready. Such a
+    /// chunk joins the one before it from the row on that it was told, and is of no use when it comes later.
+    fn max_inference_delay(&self) -> Option<usize> {
+        None
+    }
 
     /// Sets the number of denoise steps, from the next chunk on.
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()>;

@@ -153,6 +153,10 @@ impl Engine for PolicyEngine {
         self.num_steps
     }
 
+    fn max_inference_delay(&self) -> Option<usize> {
+        self.policy.manifest().flow.rtc_training_max_delay
+    }
+
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
         self.policy.prepare_num_steps(num_steps)?;
         self.num_steps = num_steps;
@@ -209,6 +213,7 @@ impl Engine for PolicyEngine {
                 previous: g.leftover,
                 prefix_weights: g.prefix_weights,
                 max_guidance_weight: g.max_guidance_weight,
+                inference_delay: g.inference_delay,
             }),
         };
         self.policy.begin(&observation, &options).map(|_| ())

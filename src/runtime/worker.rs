@@ -235,6 +235,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             leftover: &self.leftover,
             prefix_weights: &self.weights,
             max_guidance_weight,
+            inference_delay: info.inference_delay as usize,
         });
         let data = &observations.get().data;
         let call = |engine: &mut E| engine.begin(data, guidance, info.number);
@@ -266,7 +267,11 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         }
         // What has passed since the capture, and what computing is expected to take.
         let latency = info.begun.since(info.captured).saturating_add(self.delay.estimate());
-        let delay = latency.div_ceil(self.action_period).min(planned as u64) as usize;
+        // A policy trained for it is told no more rows than it knows, and all of them while nothing has been measured.
+        let trained = self.engine.max_inference_delay();
+        let unknown = trained.filter(|_| self.delay.estimate() == 0);
+        let rows = unknown.map_or(latency.div_ceil(self.action_period), |most| most as u64);
+        let delay = rows.min(trained.unwrap_or(planned).min(planned) as u64) as usize;
         let end = rtc.execution_horizon.min(planned);
         prefix_weights(rtc.schedule, delay, end, &mut self.weights);
         info.guided_rows = end as u32;
@@ -299,6 +304,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     fn finish(&mut self, job: Job) {
+        if let Some(error) = self.too_late(&job.info) {
+            return self.failed(Failure::Error(error), false);
+        }
         let Ends { shared, chunks, recorder, events, .. } = &mut self.ends;
         let counts = &shared.inference;
         let slot = chunks.slot();
@@ -339,6 +347,22 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         counts.chunk.record(published.since(info.begun));
         counts.latency.record(published.since(info.captured));
         events.send(Event::Chunk(info));
+    }
+
+    /// Why a chunk is of no use that a policy trained for real-time chunking made to join after fewer rows than have
+    /// been executed by now: what was executed since is not what it was made to follow.
+    fn too_late(&mut self, info: &ChunkInfo) -> Option<Error> {
+        let most = self.engine.max_inference_delay().filter(|_| info.guided_rows > 0)?;
+        let now = self.clock.now();
+        let (late, told) = (now.since(info.captured).div_ceil(self.action_period), info.inference_delay);
+        (late > u64::from(told)).then(|| {
+            // The next one is told better.
+            self.delay.record(now.since(info.begun));
+            let text = format!(
+                "the chunk took {late} rows and was made to join after {told}; this policy was trained for at most {most}"
+            );
+            Error::new(ErrorKind::Runtime, text)
+        })
     }
 
     fn quantum<R>(

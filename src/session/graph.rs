@@ -64,6 +64,25 @@ fn ports(spec: &[crate::bundle::TensorSpec]) -> Result<Vec<Port>> {
         .collect()
 }
 
+/// Adds what to do about an operator that ONNX Runtime has, but not in the bundle's bf16. ONNX Runtime's own message names
+/// the operator and the node.
+fn without_kernel(error: Error, spec: &GraphSpec, provider: Provider) -> Error {
+    let bf16 = spec.inputs.iter().chain(&spec.outputs).any(|t| t.dtype == Dtype::Bf16);
+    if !bf16 || !error.to_string().contains("Could not find an implementation") {
+        return error;
+    }
+    let remedy = match provider {
+        Provider::Cpu => {
+            "which the CPU provider cannot compute: run it with --provider cuda, on a GPU of compute capability 8.0 or \
+             newer, or export it with --precision fp32 or fp16"
+        }
+        Provider::Cuda | Provider::TensorRt => {
+            "which this ONNX Runtime cannot compute: take a newer one, or export the bundle with --precision fp16"
+        }
+    };
+    Error::new(error.kind(), format!("{error}. The bundle is in bf16, {remedy}"))
+}
+
 impl Graph {
     /// Loads `path` as graph `name` and checks that its ports are the manifest's.
     ///
@@ -95,7 +114,7 @@ impl Graph {
                 .with_prepacking(options.prepack)?
                 .commit_from_file(path)
         };
-        let session = build().map_err(fail)?;
+        let session = build().map_err(|e| without_kernel(fail(e), spec, options.provider))?;
         Placement::read(&session).map_err(fail)?.expect(name, options.provider)?;
         let check = |found: Vec<&str>, wanted: &[crate::bundle::TensorSpec], side: &str| -> Result<()> {
             for t in wanted {

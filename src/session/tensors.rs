@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::bundle::Dtype;
 
@@ -151,13 +151,20 @@ impl Tensors {
         match self.tensors[id.0].dtype {
             Dtype::F32 => self.f32(id)[range].to_vec(),
             Dtype::F16 => {
-                let (ptr, len) = self.typed(id, Dtype::F16);
-                // SAFETY: as `f32`, for f16 (a transparent u16).
-                let all: &[f16] = unsafe { std::slice::from_raw_parts(ptr.cast(), len) };
-                all[range].iter().map(|v| v.to_f32()).collect()
+                self.u16(id, Dtype::F16)[range].iter().map(|&v| f16::from_bits(v).to_f32()).collect()
             }
-            other => panic!("tensor {} holds {other:?}, not floats", self.tensors[id.0].name),
+            Dtype::Bf16 => {
+                self.u16(id, Dtype::Bf16)[range].iter().map(|&v| bf16::from_bits(v).to_f32()).collect()
+            }
+            Dtype::I64 => panic!("tensor {} holds I64, not floats", self.tensors[id.0].name),
         }
+    }
+
+    /// The bits of a whole tensor of 16-bit floats.
+    fn u16(&self, id: TensorId, dtype: Dtype) -> &[u16] {
+        let (ptr, len) = self.typed(id, dtype);
+        // SAFETY: as `f32`; both formats called for have 16 bits an element.
+        unsafe { std::slice::from_raw_parts(ptr.cast(), len) }
     }
 
     /// Fills a tensor with NaN (integers: with a value far out of range). A result that still comes out right
@@ -204,6 +211,21 @@ mod tests {
         t.poison(h);
         assert!(t.f32(a).iter().all(|v| v.is_nan()));
         assert!(t.read_f32(h, 0..4).iter().all(|v| v.is_nan()));
+    }
+
+    #[test]
+    fn half_precision_is_read_as_f32() {
+        let mut t = Tensors::new();
+        let (half, brain) = (t.add("half", Dtype::F16, 3), t.add("brain", Dtype::Bf16, 3));
+        let bytes = |bits: [u16; 3]| bits.map(u16::to_le_bytes).concat();
+        t.bytes_mut(half).copy_from_slice(&bytes([0x3C00, 0xC100, 0x7BFF]));
+        t.bytes_mut(brain).copy_from_slice(&bytes([0x3F80, 0xC020, 0x7F7F]));
+        assert_eq!(t.read_f32(half, 0..3), [1.0, -2.5, 65504.0]);
+        assert_eq!(t.read_f32(brain, 0..2), [1.0, -2.5]);
+        // Far beyond f16, and still a number.
+        assert!(t.read_f32(brain, 2..3)[0] > 3e38);
+        t.poison(brain);
+        assert!(t.read_f32(brain, 0..3).iter().all(|v| v.is_nan()));
     }
 
     #[test]

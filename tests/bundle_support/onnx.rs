@@ -79,6 +79,26 @@ pub fn node(op: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
     })
 }
 
+/// A node between named values.
+pub fn wired(op: &str, name: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+    message(|n| {
+        inputs.iter().for_each(|i| block(n, 1, i));
+        block(n, 2, output);
+        block(n, 3, name);
+        block(n, 4, op);
+        attributes.iter().for_each(|a| block(n, 5, a));
+    })
+}
+
+/// A whole number as an attribute.
+pub fn int_attribute(name: &str, value: u64) -> Vec<u8> {
+    message(|a| {
+        block(a, 1, name);
+        int(a, 3, value);
+        int(a, 20, 2);
+    })
+}
+
 pub fn node_of_domain(op: &str, domain: &str) -> Vec<u8> {
     let mut n = node(op, &[]);
     block(&mut n, 7, domain);
@@ -131,6 +151,7 @@ pub fn value_info(spec: &serde_json::Value) -> Vec<u8> {
         "f32" => 1,
         "i64" => 7,
         "f16" => 10,
+        "bf16" => 16,
         other => panic!("{other}"),
     };
     let shape = message(|s| {

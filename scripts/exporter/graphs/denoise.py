@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..blocks import TO_END, GemmaStack, Modulation, Rotary, rms_norm
@@ -34,10 +36,14 @@ def build(g: Graph, model: Model) -> None:
         for i in range(d.layers)
     ]
 
+    clean = CleanPrefix.inputs(g, model, previous) if config.rtc_max_delay else None
     with g.scope("suffix"):
+        x_t = clean.put(g, "x_t_clean", x_t) if clean else x_t
         time = g.op("Gather", "time", [time_table, step], axis=0)
         x = _embed_suffix(g, model, x_t, time, state) if has_state else _embed_actions(g, model, x_t)
     modulation = None if has_state else _modulation(g, model, time)
+    if clean:
+        modulation = clean.modulation(g, modulation, _modulation(g, model, clean.time, "clean_modulation"))
     stack = GemmaStack(model, EXPERT, d.expert_width, modulation)
     mask = g.weight("suffix.mask", Values(_suffix_mask(suffix, d.query_heads))) if has_state else None
     for i in range(d.layers):
@@ -56,7 +62,7 @@ def build(g: Graph, model: Model) -> None:
         rows = _linear_f32(g, model, "action_out_proj", rows)
     v_t = g.named_output("Reshape", "v_t", [rows, g.ints(1, horizon, actions)], "f32", [1, horizon, actions])
     now = g.op("Gather", "step_schedule", [schedule, step], axis=0)
-    _euler_step(g, x_t, v_t, now, previous, prefix_weights, [1, horizon, actions])
+    _euler_step(g, x_t, v_t, now, previous, prefix_weights, clean, [1, horizon, actions])
 
 
 def _embed_suffix(g: Graph, model: Model, x_t: str, time: str, state: str) -> str:
@@ -79,10 +85,47 @@ def _embed_actions(g: Graph, model: Model, x_t: str) -> str:
     return _linear_f32(g, model, "action_in_proj", rows)
 
 
-def _modulation(g: Graph, model: Model, time: str) -> dict[str, Modulation]:
-    """The step's row of the time table [1, width], taken apart."""
+@dataclass(frozen=True)
+class CleanPrefix:
+    """For a policy trained for real-time chunking: the first rows are actions that will be executed while the chunk is computed.
+
+    They stand as they are in every step, and for them the flow's time is 0. How many they are is an input; none is legal.
+    """
+
+    previous: str  # the actions [1, horizon, width]
+    time: str  # the row of the time table for time 0, [1, row width]
+    rows: str  # which rows are clean, [horizon, 1]
+    values: str  # the same for a chunk, [1, horizon, 1]
+
+    @classmethod
+    def inputs(cls, g: Graph, model: Model, previous: str) -> CleanPrefix:
+        count = g.input("clean_rows", "i64", [1])
+        time = g.input("clean_time", "f32", [1, time_conditioning.row_width(model)])
+        with g.scope("clean"):
+            numbers = g.op("Reshape", "row_numbers", [g.ints(*range(model.dimensions.action_horizon)), g.ints(-1, 1)])
+            rows = g.op("Less", "rows", [numbers, count])
+            return cls(previous, time, rows, g.op("Reshape", "values", [rows, g.ints(1, -1, 1)]))
+
+    def put(self, g: Graph, name: str, x: str) -> str:
+        """``x`` with the previous actions in the clean rows."""
+        return g.op("Where", name, [self.values, self.previous, x])
+
+    def modulation(self, g: Graph, now: dict[str, Modulation], clean: dict[str, Modulation]) -> dict[str, Modulation]:
+        """Each row's own scale, shift and gate, [horizon, width]."""
+        with g.scope("clean"):
+            return {
+                norm: Modulation(values.width, *(
+                    g.op("Where", f"{norm.removeprefix(EXPERT)}.{part}", [self.rows, getattr(clean[norm], part), getattr(values, part)])
+                    for part in ("scale", "shift", "gate")
+                ))
+                for norm, values in now.items()
+            }
+
+
+def _modulation(g: Graph, model: Model, time: str, scope: str = "modulation") -> dict[str, Modulation]:
+    """A row of the time table [1, width], taken apart."""
     norms = model.expert_norms()
-    with g.scope("modulation"):
+    with g.scope(scope):
         names = [f"{norm.removeprefix(EXPERT)}.{part}" for norm in norms for part in ("scale", "shift", "gate")]
         values = g.split_op("Split", names, [time], axis=1, num_outputs=len(names))
     return {norm: Modulation(model.dimensions.expert_width, *values[3 * i : 3 * i + 3]) for i, norm in enumerate(norms)}
@@ -119,7 +162,7 @@ def _attention(
 
 
 def _euler_step(
-    g: Graph, x_t: str, v_t: str, schedule: str, previous: str, prefix_weights: str, shape: list[int]
+    g: Graph, x_t: str, v_t: str, schedule: str, previous: str, prefix_weights: str, held: CleanPrefix | None, shape: list[int]
 ) -> None:
     """Guides the velocity towards the previous chunk and moves ``x_t`` along it. A guidance of zero changes nothing.
 
@@ -131,4 +174,8 @@ def _euler_step(
         error = g.op("Mul", "error", [g.op("Sub", "difference", [previous, clean]), prefix_weights])
         guided = g.op("Sub", "guided", [v_t, g.op("Mul", "correction", [guidance, error])])
         way = g.op("Mul", "way", [dt, guided])
-    g.named_output("Add", "x_next", [x_t, way], "f32", shape)
+        moved = g.op("Add", "moved", [x_t, way]) if held else None
+    if held:
+        g.named_output("Where", "x_next", [held.values, previous, moved], "f32", shape)
+    else:
+        g.named_output("Add", "x_next", [x_t, way], "f32", shape)

@@ -30,11 +30,12 @@ def _embed(g: Graph, model: Model, pixels: str) -> str:
     """One token per patch, in reading order. Pixels that do not fill a patch at the right and the bottom are not seen."""
     d = model.dimensions
     patches = f"{VISION}embeddings.patch_embedding."
-    weights = [g.weight(f"patch.{part}", Rows(model[patches + part])) for part in ("weight", "bias")]
+    # In f32 between pixels and residual stream, which are: it is little work, and this opset has no Conv in bf16.
+    weights = [g.weight(f"patch.{part}", Rows(model[patches + part]), "f32") for part in ("weight", "bias")]
     size = [d.patch_size, d.patch_size]
-    maps = g.op("Conv", "patch", [g.cast("pixels", pixels, "compute"), *weights], kernel_shape=size, strides=size)
+    maps = g.op("Conv", "patch", [pixels, *weights], kernel_shape=size, strides=size)
     flat = g.op("Reshape", "patch_columns", [maps, g.ints(-1, d.vision_width, d.tokens_per_view)])
-    tokens = g.op("Transpose", "patch_rows", [g.cast("patch_f32", flat, "f32")], perm=[0, 2, 1])
+    tokens = g.op("Transpose", "patch_rows", [flat], perm=[0, 2, 1])
     position = g.weight("position", Rows(model[VISION + "embeddings.position_embedding.weight"]), "f32")
     tokens = g.op("Add", "tokens", [tokens, position])
     return g.op("Reshape", "rows", [tokens, g.ints(-1, d.vision_width)])

@@ -67,6 +67,8 @@ def write_config(directory: Path, spec: CheckpointSpec) -> None:
         "scheduler_decay_lr": 2.5e-06,
         "tokenizer_max_length": spec.max_tokens,
     }
+    if spec.rtc_max_delay:
+        config["rtc_training_max_delay"] = spec.rtc_max_delay
     _write_json(directory / "config.json", config)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+OPENPI_CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 FULL_CAMERAS = (
     "observation.images.base_0_rgb",
     "observation.images.left_wrist_0_rgb",
@@ -56,6 +57,8 @@ class CheckpointSpec:
     embed_name: str = "lm_head"  # lm_head, embed_tokens, or both
     old_mlp_names: bool = False  # time_mlp_* in place of action_time_mlp_*; for PI0.5 the other way round
     old_processors: bool = False  # pipelines without the relative and absolute steps
+    format: str = "lerobot"  # or openpi
+    rtc_max_delay: int = 0  # PI0.5 trained for real-time chunking, with delays up to this
 
     @property
     def patches(self) -> int:
@@ -71,7 +74,7 @@ class CheckpointSpec:
         """Everything that keeps this from being a model, in words."""
         found = []
         for name, value in vars(self).items():
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("seed", "empty_cameras"):
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("seed", "empty_cameras", "rtc_max_delay"):
                 found.append(f"{name} is {value}; it must be at least 1")
         if min(self.image_size) < self.patch_size:
             found.append(f"image size {self.image_size} is smaller than one patch of {self.patch_size}")
@@ -83,6 +86,12 @@ class CheckpointSpec:
             found.append("state and action must not be wider than their padded widths")
         if self.relative and self.state_dim < self.action_dim:
             found.append("relative actions need a state at least as wide as the action")
+        if self.format == "openpi" and (self.cameras != OPENPI_CAMERAS or self.max_state_dim != self.max_action_dim):
+            found.append("openpi's policies have three cameras of fixed names, and one padded width for state and action")
+        if self.format == "openpi" and self.image_size[0] != self.image_size[1]:
+            found.append("openpi's images are square")
+        if self.rtc_max_delay and (self.policy != "pi05" or self.format != "lerobot" or self.rtc_max_delay >= self.chunk_size):
+            found.append("only lerobot's PI0.5 is trained for real-time chunking, with delays shorter than a chunk")
         if not self.cameras and not self.empty_cameras:
             found.append("at least one camera is needed")
         return found
@@ -112,4 +121,6 @@ def make_spec(size: str, **changes) -> CheckpointSpec:
     if changes.get("policy") == "pi05":
         # The prompt holds the state, which takes tokens, and a normalisation that bounds it.
         changes = {"normalization": "QUANTILES", "max_tokens": 200, **changes}
+    if changes.get("format") == "openpi":
+        changes = {"cameras": OPENPI_CAMERAS, "model_prefix": False, "embed_name": "embed_tokens", **changes}
     return replace(SIZES[size], **changes)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pi0_edge::bundle::{Case, Deviation, Golden, compare};
+use pi0_edge::bundle::{Case, Deviation, Golden, Tolerance, compare};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
 use serde_json::{Value, json};
 
@@ -24,12 +24,17 @@ pub struct Args {
 struct Stage {
     name: &'static str,
     deviation: Deviation,
+    /// Largest relative error allowed.
     tolerance: f64,
+    /// Smallest cosine allowed.
+    min_cosine: f64,
+    passed: bool,
 }
 
 impl Stage {
-    fn passed(&self) -> bool {
-        self.deviation.relative <= self.tolerance
+    fn new(name: &'static str, deviation: Deviation, tolerance: &Tolerance) -> Self {
+        let passed = tolerance.allows(name, &deviation);
+        Stage { name, deviation, tolerance: tolerance.relative(name), min_cosine: tolerance.cosine, passed }
     }
 }
 
@@ -44,7 +49,7 @@ struct CaseReport {
 
 impl CaseReport {
     fn passed(&self) -> bool {
-        self.problem.is_none() && self.stages.iter().all(Stage::passed)
+        self.problem.is_none() && self.stages.iter().all(|s| s.passed)
     }
 }
 
@@ -53,8 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut policy = args.load.load()?;
     let golden = Golden::load(policy.bundle())?;
     let mut reports = Vec::new();
-    for case in golden.iter().flat_map(|g| &g.cases) {
-        let tolerance = golden.as_ref().map_or((0.0, 0.0), |g| (g.tolerance.stages, g.tolerance.actions));
+    for (case, tolerance) in golden.iter().flat_map(|g| g.cases.iter().map(|case| (case, &g.tolerance))) {
         reports.push(check_case(&mut policy, case, tolerance).unwrap_or_else(|e| CaseReport {
             name: case.name.clone(),
             num_steps: case.num_steps,
@@ -75,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn check_case(policy: &mut Policy, case: &Case, (stages, actions): (f64, f64)) -> Result<CaseReport> {
+fn check_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Result<CaseReport> {
     let expected = &case.expected;
     let layers = policy.manifest().dimensions.layers;
     let bundle = policy.bundle();
@@ -118,8 +122,7 @@ fn check_case(policy: &mut Policy, case: &Case, (stages, actions): (f64, f64)) -
         };
         // Layers and steps of one stage are reported by their worst.
         match found.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, worst)) if deviation.relative <= worst.relative => {}
-            Some((_, worst)) => *worst = deviation,
+            Some((_, worst)) => *worst = worst.worst(deviation),
             None => found.push((name, deviation)),
         }
         Ok(())
@@ -127,14 +130,12 @@ fn check_case(policy: &mut Policy, case: &Case, (stages, actions): (f64, f64)) -
     observation.with(|o| policy.infer_observed(o, &options, &mut observer).map(|_| ()))?;
     let got = policy.chunk().as_slice();
     let last = compare(got, &want_actions, expected.actions.stride)?;
-    let mut list: Vec<Stage> =
-        found.into_iter().map(|(name, deviation)| Stage { name, deviation, tolerance: stages }).collect();
-    list.push(Stage { name: "actions", deviation: last, tolerance: actions });
+    found.push(("actions", last));
     Ok(CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
         prefix_len: policy.prefix_len(),
-        stages: list,
+        stages: found.into_iter().map(|(name, deviation)| Stage::new(name, deviation, tolerance)).collect(),
         problem: tokens_differ,
     })
 }
@@ -168,17 +169,17 @@ fn text(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Str
         if !r.stages.is_empty() {
             let _ = writeln!(
                 out,
-                "  {:<20}{:>12}{:>12}{:>12}{:>12}",
-                "stage", "max error", "largest", "relative", "allowed"
+                "  {:<20}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
+                "stage", "max error", "largest", "relative", "allowed", "cosine", "allowed"
             );
         }
         for s in &r.stages {
             let d = &s.deviation;
-            let mark = if s.passed() { "" } else { "  FAIL" };
+            let mark = if s.passed { "" } else { "  FAIL" };
             let _ = writeln!(
                 out,
-                "  {:<20}{:>12.2e}{:>12.3}{:>12.1e}{:>12.0e}{mark}",
-                s.name, d.max_abs, d.max_expected, d.relative, s.tolerance
+                "  {:<20}{:>12.2e}{:>12.3}{:>12.1e}{:>12.0e}{:>12.7}{:>12}{mark}",
+                s.name, d.max_abs, d.max_expected, d.relative, s.tolerance, d.cosine, s.min_cosine
             );
         }
     }
@@ -197,7 +198,8 @@ fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> 
                     let d = &s.deviation;
                     let row = json!({
                         "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
-                        "tolerance": s.tolerance, "pass": s.passed(),
+                        "cosine": d.cosine, "tolerance": s.tolerance, "min_cosine": s.min_cosine,
+                        "pass": s.passed,
                     });
                     (s.name.to_owned(), row)
                 })

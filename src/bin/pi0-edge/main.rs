@@ -9,14 +9,17 @@ mod bench;
 mod benches;
 mod check;
 mod control;
+mod device;
 mod doctor;
 mod engines;
 mod environment;
+mod figures;
 mod inspect;
 mod observation;
 mod options;
 mod output;
 mod run;
+mod synthesize;
 
 use std::process::ExitCode;
 
@@ -34,6 +37,8 @@ Examples:
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
   pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
+  pi0-edge bench device BUNDLE --minutes 5
+  pi0-edge bench device $(pi0-edge synthesize pi0)
   pi0-edge engines build BUNDLE && pi0-edge check BUNDLE --provider tensorrt
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
@@ -54,7 +59,8 @@ enum Verb {
     Run(run::Args),
     /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
     Check(check::Args),
-    /// Measure latency by stage; `bench control`: what reading the action costs a control loop
+    /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
+    /// of it, with a report
     Bench(benches::Args),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
@@ -62,6 +68,8 @@ enum Verb {
     Engines(engines::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
+    /// Make a full-size bundle with random weights, to measure with
+    Synthesize(synthesize::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
         },
         Verb::Engines(args) => engines::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

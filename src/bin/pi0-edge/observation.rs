@@ -78,6 +78,11 @@ impl StoredObservation {
         StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
     }
 
+    /// How many cameras it has frames of.
+    pub fn cameras(&self) -> usize {
+        self.images.len()
+    }
+
     /// The one in `directory`; without one, the bundle's first golden case, and where it has none, a made-up one.
     pub fn read_or_golden(directory: Option<&Path>, policy: &Policy) -> Result<Self> {
         if let Some(directory) = directory {

@@ -77,7 +77,7 @@ impl LoadOptions {
 
     /// Loads the policy, showing progress on a terminal while a large bundle is verified.
     pub fn load(&self) -> Result<Policy> {
-        let mut progress = Progress::new();
+        let mut progress = Progress::new("verifying");
         let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
             progress.show(done, total);
         });
@@ -88,6 +88,7 @@ impl LoadOptions {
 
 /// One self-overwriting line on stderr; silent when stderr is not a terminal or the work is small.
 pub struct Progress {
+    what: &'static str,
     enabled: bool,
     shown: Option<u64>,
 }
@@ -95,25 +96,20 @@ pub struct Progress {
 impl Progress {
     const WORTH_SHOWING: u64 = 256 << 20;
 
-    /// A silent line until there is something to show.
-    pub fn new() -> Self {
-        Progress { enabled: std::io::stderr().is_terminal(), shown: None }
+    /// A silent line until there is something to show; `what` is being done.
+    pub fn new(what: &'static str) -> Self {
+        Progress { what, enabled: std::io::stderr().is_terminal(), shown: None }
     }
 
-    /// Shows `done` of `total` bytes verified.
+    /// Shows `done` of `total` bytes.
     pub fn show(&mut self, done: u64, total: u64) {
-        self.show_as("verifying", done, total);
-    }
-
-    /// Shows that `done` of `total` bytes are through what is being done to them.
-    pub fn show_as(&mut self, doing: &str, done: u64, total: u64) {
         if !self.enabled || total < Self::WORTH_SHOWING {
             return;
         }
         let percent = done * 100 / total;
         if self.shown != Some(percent) {
             self.shown = Some(percent);
-            eprint!("\r{doing} {percent:3} % of {:.1} GB", total as f64 / 1e9);
+            eprint!("\r{} {percent:3} % of {:.1} GB", self.what, total as f64 / 1e9);
         }
     }
 

@@ -29,7 +29,8 @@ pub struct Args {
     /// Euler steps (default: the bundle's)
     #[arg(long, value_name = "N")]
     num_steps: Option<usize>,
-    /// Join on to the previous chunk (real-time chunking): its rows not yet executed, in robot units
+    /// Join on to the previous chunk (real-time chunking): its rows not yet executed, in robot units. A policy trained
+    /// for it takes --inference-delay of them as they are; another one is guided by all of them
     #[arg(long, value_name = "FILE.npy")]
     previous: Option<PathBuf>,
     /// Rows that will be executed before this chunk is ready
@@ -98,6 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
             previous: rows.as_slice().unwrap_or_default(),
             prefix_weights: weights,
             max_guidance_weight: args.max_guidance_weight,
+            inference_delay: args.inference_delay,
         }),
     };
     observation.with(|o| policy.infer(o, &options).map(|_| ()))?;

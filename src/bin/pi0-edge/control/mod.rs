@@ -78,6 +78,24 @@ enum RealtimeOption {
 }
 
 impl Args {
+    /// As `bench device` measures: the command's defaults, and no load but inference.
+    pub fn beside_inference(policy: LoadOptions, observation: Option<PathBuf>, duration: u32) -> Self {
+        Args {
+            policy,
+            observation,
+            rate: 1000,
+            duration,
+            load: false,
+            load_dir: None,
+            priority: 80,
+            cpu: None,
+            inference_cpus: Vec::new(),
+            realtime: RealtimeOption::Try,
+            histogram: None,
+            format: Format::Text,
+        }
+    }
+
     fn period(&self) -> Duration {
         Duration::from_nanos(1_000_000_000 / u64::from(self.rate))
     }
@@ -124,13 +142,7 @@ impl Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    // Worker threads that spin would take the CPU the control loop is to wake up on.
-    let policy = LoadOptions { no_spin: true, ..args.policy.clone() }.load()?;
-    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
-    observation.check(policy.manifest())?;
-    let environment = environment::describe(&policy, args.policy.threads);
-    let (ticks, measured) = measure(args, policy, &observation)?;
-    let report = Report { args, ticks, measured, environment };
+    let report = examine(args)?;
     match args.format {
         Format::Text => output::print(&report.text())?,
         Format::Json => output::print_json(&report.json())?,
@@ -141,9 +153,20 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Measures, and reports nothing yet.
+pub fn examine(args: &Args) -> Result<Report<'_>> {
+    // Worker threads that spin would take the CPU the control loop is to wake up on.
+    let policy = LoadOptions { no_spin: true, ..args.policy.clone() }.load()?;
+    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
+    observation.check(policy.manifest())?;
+    let environment = environment::describe(&policy, args.policy.threads);
+    let (ticks, measured) = measure(args, policy, &observation)?;
+    Ok(Report { args, ticks, measured, environment })
+}
+
 /// What is known beside what the control loop saw.
-struct Measured {
-    inference: pi0_edge::realtime::thread::Obtained,
+pub struct Measured {
+    pub inference: pi0_edge::realtime::thread::Obtained,
     /// Chunks published while the loop ran, and the statistics of all of them.
     published: u64,
     chunks: pi0_edge::stats::Summary,

@@ -141,7 +141,8 @@ fn megabytes(bytes: u64) -> String {
 /// each beginning and end, and now and then one in between.
 struct Watch {
     terminal: bool,
-    bytes: Progress,
+    verifying: Progress,
+    hashing: Progress,
     building: Option<(GraphName, usize, usize, Instant)>,
     said: Instant,
 }
@@ -153,7 +154,8 @@ impl Watch {
     fn new() -> Self {
         Watch {
             terminal: std::io::stderr().is_terminal(),
-            bytes: Progress::new(),
+            verifying: Progress::new("verifying"),
+            hashing: Progress::new("hashing"),
             building: None,
             said: Instant::now(),
         }
@@ -180,10 +182,10 @@ impl Watch {
 
     fn show(&mut self, progress: BuildProgress) {
         match progress {
-            BuildProgress::Verifying(done, all) => self.bytes.show(done, all),
-            BuildProgress::Recording(done, all) => self.bytes.show_as("hashing", done, all),
+            BuildProgress::Verifying(done, all) => self.verifying.show(done, all),
+            BuildProgress::Recording(done, all) => self.hashing.show(done, all),
             BuildProgress::Building(graph, n, of) => {
-                self.bytes.clear();
+                self.verifying.clear();
                 self.building = Some((graph, n, of, Instant::now()));
                 self.said = Instant::now();
                 if !self.terminal {
@@ -211,7 +213,8 @@ impl Watch {
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
+        self.verifying.clear();
+        self.hashing.clear();
         if self.terminal && self.building.is_some() {
             eprint!("\r\x1b[K");
         }

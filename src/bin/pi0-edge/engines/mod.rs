@@ -148,7 +148,7 @@ fn count(sets: usize) -> String {
 
 fn verify(place: &Place) -> Result<()> {
     let Some(cache) = place.open()? else { return Ok(()) };
-    let mut progress = Progress::new();
+    let mut progress = Progress::new("verifying");
     let mut sets = Vec::new();
     let mut out = String::new();
     let mut bad = 0;

@@ -1,0 +1,147 @@
+"""Evaluates an exported graph with numpy: every operator in f32, every result rounded to the dtype the graph gives it.
+
+That is the arithmetic of a GPU's matrix units, which sum in f32 whatever they are fed, so that it shows what a precision costs
+where nothing can run it. Without rounding, it shows how large the values of a graph get before anything overflows.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .errors import ExportError
+from .graph import DTYPES, NUMPY
+
+NAMES = {number: name for name, number in DTYPES.items()}
+
+# The graph, the name of a node's output, its dtype, its values.
+Observer = Callable[[onnx.GraphProto, str, str, np.ndarray], None]
+
+
+class Evaluator:
+    """One graph. ``observe`` sees every node's outputs; without ``rounding``, floats stay as they were computed, in f32."""
+
+    def __init__(self, path: Path, rounding: bool = True, observe: Observer | None = None):
+        self._directory, self._rounding, self._observe = path.parent, rounding, observe
+        self.graph = onnx.load(path, load_external_data=False).graph
+        self._weights = {tensor.name: self._open(tensor) for tensor in self.graph.initializer}
+        self._last_use = {name: i for i, node in enumerate(self.graph.node) for name in node.input}
+        self._outputs = [output.name for output in self.graph.output]
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The graph's outputs by name, in their dtypes; all in f32 without rounding."""
+        # A value is an array and the dtype that the graph gives it.
+        values: dict[str, tuple[np.ndarray, str]] = {}
+        for declared in self.graph.input:
+            dtype = NAMES[declared.type.tensor_type.elem_type]
+            values[declared.name] = (self._stored(inputs[declared.name], dtype), dtype)
+        for index, node in enumerate(self.graph.node):
+            found = [values.get(name) or self._weights[name] for name in node.input]
+            attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            operator = OPERATORS.get(node.op_type)
+            if operator is None:
+                raise ExportError(f"{self.graph.name}: {node.name}: no evaluation of the operator {node.op_type}")
+            # Weights are mapped from the file: they are widened here and let go right after.
+            operands = [array if dtype == "i64" else array.astype(np.float32, copy=False) for array, dtype in found]
+            with np.errstate(over="ignore", invalid="ignore"):
+                results = operator(attributes, len(node.output), *operands)
+                dtype = NAMES[attributes["to"]] if node.op_type == "Cast" else found[node.op_type == "Where"][1]
+                for name, result in zip(node.output, results):
+                    if self._observe:
+                        self._observe(self.graph, name, dtype, result)
+                    values[name] = (self._stored(result, dtype), dtype)
+            for name in node.input:
+                if self._last_use[name] == index and name not in self._outputs:
+                    values.pop(name, None)
+        return {name: values[name][0] for name in self._outputs}
+
+    def _stored(self, array: np.ndarray, dtype: str) -> np.ndarray:
+        if dtype == "i64":
+            return array
+        return array.astype(NUMPY[dtype] if self._rounding else np.float32, copy=False)
+
+    def _open(self, tensor: TensorProto) -> tuple[np.ndarray, str]:
+        dtype = NAMES[tensor.data_type]
+        if tensor.data_location != TensorProto.EXTERNAL:
+            return numpy_helper.to_array(tensor), dtype
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        path, shape = self._directory / place["location"], tuple(tensor.dims)
+        return np.memmap(path, NUMPY[dtype], "r", int(place["offset"]), shape), dtype
+
+
+def _gemm(attributes: dict, _: int, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> list[np.ndarray]:
+    product = a @ (b.T if attributes.get("transB") else b)
+    return [product if c is None else product + c]
+
+
+def _conv(attributes: dict, _: int, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
+    """A convolution whose patches lie side by side."""
+    views, channels, height, width = x.shape
+    size = weight.shape[2]
+    rows, columns = height // size, width // size
+    assert attributes["strides"] == attributes["kernel_shape"] == [size, size]
+    patches = x[:, :, : rows * size, : columns * size].reshape(views, channels, rows, size, columns, size)
+    patches = patches.transpose(0, 2, 4, 1, 3, 5).reshape(views * rows * columns, -1)
+    maps = patches @ weight.reshape(len(weight), -1).T + bias
+    return [maps.reshape(views, rows, columns, -1).transpose(0, 3, 1, 2)]
+
+
+def _layer_norm(attributes: dict, _: int, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
+    centred = x - x.mean(-1, keepdims=True)
+    return [centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(attributes["epsilon"])) * weight + bias]
+
+
+def _gelu(attributes: dict, _: int, x: np.ndarray) -> list[np.ndarray]:
+    assert attributes["approximate"] == b"tanh"
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+    return [np.float32(0.5) * x * (1 + np.tanh(inner))]
+
+
+def _softmax(attributes: dict, _: int, x: np.ndarray) -> list[np.ndarray]:
+    powers = np.exp(x - x.max(attributes["axis"], keepdims=True))
+    return [powers / powers.sum(attributes["axis"], keepdims=True)]
+
+
+def _split(attributes: dict, count: int, x: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
+    return np.split(x, count if sizes is None else np.cumsum(sizes)[:-1], attributes["axis"])
+
+
+def _slice(_: dict, __: int, x: np.ndarray, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray) -> list[np.ndarray]:
+    chosen = [slice(None)] * x.ndim
+    for start, end, axis in zip(starts, ends, axes):
+        chosen[axis] = slice(start, end)
+    return [x[tuple(chosen)]]
+
+
+# Every operator the exporter emits: its attributes, how many outputs it has, its inputs.
+OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
+    "Add": lambda _, __, a, b: [a + b],
+    "Cast": lambda _, __, x: [x],
+    "Concat": lambda attributes, _, *parts: [np.concatenate(parts, attributes["axis"])],
+    "Conv": _conv,
+    "Div": lambda _, __, a, b: [a / b],
+    "Gather": lambda attributes, _, x, indices: [np.take(x, indices, attributes["axis"])],
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "LayerNormalization": _layer_norm,
+    "Less": lambda _, __, a, b: [a < b],
+    "MatMul": lambda _, __, a, b: [a @ b],
+    "Mul": lambda _, __, a, b: [a * b],
+    "Neg": lambda _, __, x: [-x],
+    "Pow": lambda _, __, x, y: [x**y],
+    "ReduceMean": lambda attributes, _, x, axes: [x.mean(tuple(axes), keepdims=bool(attributes["keepdims"]))],
+    "Reshape": lambda _, __, x, shape: [x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])],
+    "Sigmoid": lambda _, __, x: [1 / (1 + np.exp(-x))],
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Split": _split,
+    "Sqrt": lambda _, __, x: [np.sqrt(x)],
+    "Sub": lambda _, __, a, b: [a - b],
+    "Transpose": lambda attributes, _, x: [x.transpose(attributes["perm"])],
+    "Where": lambda _, __, chosen, a, b: [np.where(chosen, a, b)],
+}

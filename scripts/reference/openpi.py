@@ -1,0 +1,188 @@
+"""A checkpoint of openpi's: what openpi does around the network, from Pillow and numpy, and lerobot's modules as the network.
+
+openpi's own code cannot be installed from a package registry. Its weights are lerobot's, name for name; images, state, prompt, the
+times of the steps and the actions follow openpi's rules here.
+"""
+
+import json
+import math
+import pathlib
+from unittest import mock
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.pi0 import modeling_pi0
+from lerobot.policies.pi0.configuration_pi0 import PI0Config
+from lerobot.policies.pi05 import modeling_pi05
+from lerobot.policies.pi05.configuration_pi05 import PI05Config
+from PIL import Image
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from .dimensions import EXPERT, TOWER, CheckpointError
+from .loading import VISION_HEADS, load_policy
+from .recording import COMPACTION_LIMIT, DisagreementError, Recording, prefix_cache, tap
+
+CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+CONFIGS = {"pi0": (PI0Config, modeling_pi0), "pi05": (PI05Config, modeling_pi05)}
+EPS = 1e-6
+
+
+def wrote(directory):
+    """Whether openpi wrote the checkpoint, as export.py decides it."""
+    path = pathlib.Path(directory) / "config.json"
+    return "type" not in json.loads(path.read_text()) if path.is_file() else (pathlib.Path(directory) / "assets").is_dir()
+
+
+class OpenpiReference:
+    """`told`: what openpi has in its training configuration, under the names of export.py's options."""
+
+    def __init__(self, directory, vision_heads=VISION_HEADS, told=None):
+        self.directory, self.told = pathlib.Path(directory), {k: v for k, v in (told or {}).items() if v is not None}
+        with safe_open(self.directory / "model.safetensors", framework="pt") as file:
+            shapes = {key.removeprefix("model."): file.get_slice(key).get_shape() for key in file.keys()}
+        path = self.directory / "config.json"
+        written = json.loads(path.read_text()) if path.is_file() else {"action_horizon": self.told["action_horizon"]}
+        width = written.get("action_dim", shapes["action_in_proj.weight"][1])
+        kind = "pi05" if EXPERT + "norm.dense.weight" in shapes else "pi0"
+        side = math.isqrt(shapes[TOWER + "embeddings.position_embedding.weight"][0])
+        side *= shapes[TOWER + "embeddings.patch_embedding.weight"][2]
+        build, self.modeling = CONFIGS[kind]
+        self.max_tokens = self.told.get("max_tokens", 200 if kind == "pi05" else 48)
+        self.config = build(
+            device="cpu", dtype="bfloat16" if self.told.get("rotary") == "bf16" else "float32",
+            chunk_size=written["action_horizon"], n_action_steps=written["action_horizon"],
+            max_state_dim=width, max_action_dim=width, image_resolution=(side, side), tokenizer_max_length=self.max_tokens,
+            input_features={key: PolicyFeature(FeatureType.VISUAL, (3, side, side)) for key in CAMERAS},
+            output_features={"action": PolicyFeature(FeatureType.ACTION, (width,))},
+        )  # fmt: skip
+        self.policy, self.dimensions = load_policy(self.directory, self.config, vision_heads)
+        self.cameras, self.renamed = list(CAMERAS), {}
+        self.quantiles = kind == "pi05"
+        self.state_in_prompt = self.told.get("state_in_prompt", kind == "pi05")
+        stats = self._statistics()
+        self.state, self.action = (self._of(stats[name], option) for name, option in (("state", "state_dim"), ("actions", "action_dim")))
+        self.state_dim, self.action_dim = len(self.state[0]), len(self.action[0])
+        tokenizer = self.told.get("tokenizer", self.directory / "tokenizer" / "tokenizer.json")
+        if not pathlib.Path(tokenizer).is_file():
+            raise CheckpointError(f"{tokenizer} not found: openpi's checkpoints hold no tokenizer, give one with --tokenizer")
+        self.tokenizer = Tokenizer.from_file(str(tokenizer))
+
+    def _statistics(self):
+        given = self.told.get("norm_stats")
+        assets = self.directory / "assets"
+        found = [assets / given / "norm_stats.json"] if given else sorted(assets.rglob("norm_stats.json"))
+        if len(found) != 1:
+            raise CheckpointError(f"{assets} holds {len(found)} norm_stats.json: choose one with --norm-stats")
+        return json.loads(found[0].read_text())["norm_stats"]
+
+    def _of(self, stats, option):
+        names = ("q01", "q99") if self.quantiles else ("mean", "std")
+        return tuple(np.array(stats[name], np.float64)[: self.told.get(option)] for name in names)
+
+    def normalized(self, state):
+        first, second = self.state
+        if self.quantiles:
+            return (state - first) / (second - first + EPS) * 2.0 - 1.0
+        return (state - first) / (second + EPS)
+
+    def actions(self, chunk, state):
+        """A chunk [horizon, width] in f32 and the raw state to actions in robot units."""
+        first, second = self.action
+        rows = chunk[:, : self.action_dim]
+        rows = (rows + 1.0) / 2.0 * (second - first + EPS) + first if self.quantiles else rows * (second + EPS) + first
+        mask = self.delta_mask()
+        rows[:, : len(mask)] += np.where(mask, state[: len(mask)].astype(np.float64), 0)
+        return rows
+
+    def delta_mask(self):
+        given = self.told.get("delta_actions", "none")
+        runs = [] if given == "none" else [int(run) for run in given.split(",")]
+        return np.array([run > 0 for run in runs for _ in range(abs(run))], bool)
+
+    def text(self, prompt, state):
+        cleaned = prompt.strip().replace("_", " ").replace("\n", " ")
+        if not self.state_in_prompt:
+            return cleaned + "\n"
+        bins = np.digitize(self.normalized(state), np.linspace(-1, 1, 257)[:-1]) - 1
+        return f"Task: {cleaned}, State: {' '.join(map(str, bins))};\nAction: "
+
+    def tokens(self, prompt, state):
+        """With the newline of PI0's prompt encoded by itself."""
+        text = self.text(prompt, state)
+        if self.state_in_prompt:
+            return self.tokenizer.encode(text).ids
+        alone = self.tokenizer.encode("\n", add_special_tokens=False).ids
+        return self.tokenizer.encode(text[:-1]).ids + alone
+
+    def prompt_tokens(self, prompt, state):
+        return len(self.tokens(prompt, state))
+
+    def pixels(self, frame):
+        """A uint8 frame to [3, side, side], as the model sees it."""
+        side = self.config.image_resolution[0]
+        if frame.shape[:2] != (side, side):
+            ratio = max(frame.shape[1] / side, frame.shape[0] / side)
+            size = int(frame.shape[1] / ratio), int(frame.shape[0] / ratio)
+            view = Image.new("RGB", (side, side), 0)
+            resized = Image.fromarray(frame).resize(size, resample=Image.Resampling.BILINEAR)
+            view.paste(resized, (int((side - size[0]) / 2), int((side - size[1]) / 2)))
+            frame = np.array(view)
+        return (frame.astype(np.float32) / 255.0 * 2.0 - 1.0).transpose(2, 0, 1)
+
+
+def integrate(denoise, noise, num_steps, **_):
+    """openpi's Euler loop: the time is a float32 that grows by a float32."""
+    dt, time, x_t = torch.tensor(-1.0 / num_steps), torch.tensor(1.0), noise
+    while time >= -dt / 2:
+        x_t = x_t + dt * denoise(x_t, time.expand(len(noise)))
+        time = time + dt
+    return x_t
+
+
+@torch.no_grad()
+def record(reference, case):
+    model = reference.policy.model
+    pixels = {key: reference.pixels(case.images[key]) for key in reference.cameras if key in case.images}
+    blank = np.full((3, *reference.config.image_resolution), -1, np.float32)
+    # Slots are fixed, and those without a camera masked.
+    images = [torch.from_numpy(pixels.get(key, blank))[None] for key in reference.cameras]
+    masks = [torch.tensor([key in pixels]) for key in reference.cameras]
+    tokens = reference.tokens(case.prompt, case.state)
+    padded = torch.zeros(1, reference.max_tokens, dtype=torch.long)
+    padded[0, : len(tokens)] = torch.tensor(tokens)
+    mask = torch.arange(reference.max_tokens)[None] < len(tokens)
+    state = np.zeros(reference.config.max_state_dim, np.float32)
+    state[: reference.state_dim] = reference.normalized(case.state)
+    state = [torch.from_numpy(state)[None]] if reference.config.type == "pi0" else []
+    noise = torch.from_numpy(case.noise)[None]
+
+    def sample(images, masks, tokens, mask):
+        with mock.patch.object(reference.modeling, "euler_integrate", integrate):
+            return model.sample_actions(images, masks, tokens, mask, *state, noise=noise, num_steps=case.num_steps)[0]
+
+    embeds, prefixes, steps = [], [], []
+    with (
+        tap(model.paligemma_with_expert, "embed_image", embeds, lambda args, result: result[0]),
+        tap(model.paligemma_with_expert, "forward", prefixes, prefix_cache),
+        tap(model, "denoise_step", steps, lambda args, result: (args, result[0].clone())),
+    ):
+        chunk = sample(images, masks, padded, mask)
+    there = [i for i, key in enumerate(reference.cameras) if key in pixels]
+    compact = sample([images[i] for i in there], [masks[i] for i in there], padded[:, : len(tokens)], mask[:, : len(tokens)])
+    error = ((compact - chunk).abs().max() / chunk.abs().max()).item()
+    if error > COMPACTION_LIMIT:
+        raise DisagreementError(f"{case.name}: leaving out masked prefix rows changes the chunk by {error:.1e}")
+    valid = steps[0][0]["prefix_pad_masks"][0]
+    keys, values = next(cache for cache in prefixes if cache is not None)
+    return Recording(
+        tokens=tokens,
+        pixel_values=np.stack(list(pixels.values())),
+        image_embeds=torch.stack([embeds[i] for i in there]).numpy(),
+        keys=torch.stack(keys)[:, valid].numpy(),
+        values=torch.stack(values)[:, valid].numpy(),
+        v_t=torch.stack([v_t for _, v_t in steps]).numpy(),
+        actions_normalized=chunk.numpy(),
+        actions=reference.actions(chunk.numpy(), case.state).astype(np.float32),
+    )
