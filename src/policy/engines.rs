@@ -136,8 +136,9 @@ impl Engines {
     pub(super) fn find(environment: &Environment, bundle: &Path, directory: Option<&Path>) -> Result<Self> {
         let pins = pins_here(environment, &manifest_hash(bundle)?)?;
         let cache = EngineCache::open(&engine_directory(directory)?)?;
-        let entry = cache.find(&pins)?;
-        Ok(Engines { cache, entry })
+        let engines = Engines { entry: cache.find(&pins)?, cache };
+        GraphName::ALL.into_iter().try_for_each(|graph| engines.stand_in(graph).map(|_| ()))?;
+        Ok(engines)
     }
 
     /// As [`EngineCache::verify`].

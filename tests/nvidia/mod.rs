@@ -41,7 +41,7 @@ const KNOWN: [(&str, &str); 6] = [
     ("cuDeviceGet", "int cuDeviceGet(int *device, int n) { *device = n; return 0; }"),
     (
         "cuDeviceGetName",
-        "int cuDeviceGetName(char *name, int n, int d) { __builtin_strcpy(name, \"Orin\"); return 0; }",
+        "int cuDeviceGetName(char *name, int n, int d) { strcpy(name, \"Orin\"); return 0; }",
     ),
     (
         "cuDeviceGetAttribute",
@@ -53,42 +53,58 @@ const KNOWN: [(&str, &str); 6] = [
 const PRELUDE: &str = "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n\
     static void say(const char *name) { write(2, name, strlen(name)); write(2, \"\\n\", 1); }\n";
 
+/// The library that has a function of NVIDIA's, by how NVIDIA names them.
 fn library_of(function: &str) -> Option<&'static str> {
-    match function {
-        f if f.starts_with("cublas") => Some("libcublas.so.13"),
-        f if f.starts_with("cudnn") => Some("libcudnn.so.9"),
-        f if f.starts_with("cuda") => Some("libcudart.so.13"),
-        f if f.starts_with("createNvOnnx") => Some("libnvonnxparser.so.10"),
-        f if f.starts_with("createInfer") || f.starts_with("getInfer") || f == "getPluginRegistry" => {
-            Some("libnvinfer.so.10")
-        }
-        _ => None,
-    }
+    const PREFIXES: [(&str, &str); 12] = [
+        ("cublasLt", "libcublasLt.so.13"),
+        ("cublas", "libcublas.so.13"),
+        ("cudnn", "libcudnn.so.9"),
+        ("curand", "libcurand.so.10"),
+        ("cuda", "libcudart.so.13"),
+        ("__cuda", "libcudart.so.13"),
+        ("createNvOnnx", "libnvonnxparser.so.10"),
+        ("createInfer", "libnvinfer.so.10"),
+        ("getInfer", "libnvinfer.so.10"),
+        ("getPluginRegistry", "libnvinfer.so.10"),
+        ("cuTensorMap", "libcuda.so.1"),
+        ("cuDevice", "libcuda.so.1"),
+    ];
+    PREFIXES.iter().find(|(prefix, _)| function.starts_with(prefix)).map(|(_, library)| *library)
 }
 
-/// Makes, in `dir`, a library for every one of NVIDIA's that the TensorRT provider `provider` asks for, with just the
-/// functions it asks for, and a driver. `false` if there is no C compiler.
-pub fn make_libraries(provider: &Path, dir: &Path, otherwise: Otherwise) -> bool {
-    let bytes = std::fs::read(provider).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    let mut functions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for symbol in file.dynamic_symbols().filter(|s| s.is_undefined()) {
-        let name = symbol.name().unwrap();
-        if let Some(library) = library_of(name) {
-            functions.entry(library).or_default().insert(name);
+/// Makes, in `dir`, every library of NVIDIA's that the TensorRT provider beside `library` needs (it needs the CUDA
+/// provider, and what that needs), with just the functions they ask for. `false` if there is no C compiler.
+pub fn make_libraries(library: &Path, dir: &Path, otherwise: Otherwise) -> bool {
+    let mut functions: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for provider in ["tensorrt", "cuda"] {
+        let path = library.with_file_name(format!("libonnxruntime_providers_{provider}.so"));
+        let bytes = std::fs::read(path).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        for symbol in file.dynamic_symbols().filter(|s| s.is_undefined()) {
+            let name = symbol.name().unwrap();
+            if let Some(library) = library_of(name) {
+                functions.entry(library).or_default().insert(name.to_owned());
+            }
         }
     }
-    assert_eq!(functions.len(), 5, "{functions:?}");
-    let driver =
-        KNOWN.iter().map(|(name, _)| *name).filter(|n| n.starts_with("cuInit") || n.starts_with("cuDevice"));
-    functions.insert("libcuda.so.1", driver.collect());
+    // Needed without asking for a function of it; and the driver's, which pi0-edge asks for.
+    functions.entry("libcurand.so.10").or_default();
+    let driver = KNOWN
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .filter(|n| n == "cuInit" || n.starts_with("cuDevice"));
+    functions.entry("libcuda.so.1").or_default().extend(driver);
     let does = match otherwise {
         Otherwise::Abort => "say(__func__); abort();",
         Otherwise::Wait => "say(__func__); for (;;) pause();",
     };
     functions.iter().all(|(library, functions)| {
-        let body = |function: &&str| match KNOWN.iter().find(|(name, _)| name == function) {
+        let body = |function: &String| match KNOWN.iter().find(|(name, _)| name == function) {
             Some((_, body)) => format!("{body}\n"),
+            // Called for the kernels in the CUDA provider while it is loaded.
+            None if function.starts_with("__cuda") => {
+                format!("void *{function}(void) {{ static char handle[64]; return handle; }}\n")
+            }
             None => format!("void {function}(void) {{ {does} }}\n"),
         };
         let bodies: String = functions.iter().map(body).collect();
@@ -97,7 +113,7 @@ pub fn make_libraries(provider: &Path, dir: &Path, otherwise: Otherwise) -> bool
         // CUDA's libraries version their symbols by their own name, and the loader insists.
         std::fs::write(&versions, format!("{library} {{ global: *; }};\n")).unwrap();
         Command::new("cc")
-            .args(["-shared", "-fPIC", "-w", "-o"])
+            .args(["-shared", "-fPIC", "-fno-builtin", "-w", "-o"])
             .arg(dir.join(library))
             .arg(&source)
             .arg(format!("-Wl,-soname,{library}"))

@@ -78,7 +78,7 @@ fn hardware(rules: &mut Rules<'_>) {
 fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
     let facts = rules.facts;
     let Some(library) = &facts.onnxruntime.library else { return };
-    let severity = rules.need(provider);
+    let severity = rules.need_library(provider);
     if !library.compiled_in.contains(&provider) {
         let message =
             format!("{} is built without the {provider} provider", file_name(library.path.as_ref()));
@@ -102,6 +102,7 @@ fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
         rules.ok(Code::Provider, format!("{provider}: {name} and every library it needs is there"));
     }
     if provider == Provider::Cuda {
+        let severity = rules.need(provider);
         kernels(rules, own, severity);
         driver_version(rules, own, severity);
     }

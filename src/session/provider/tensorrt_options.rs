@@ -1,8 +1,8 @@
 //! Whether the TensorRT provider's own library accepts the options that are passed to it.
 //!
-//! The library needs TensorRT, cuDNN and CUDA to load, which are not here. It is given libraries of their names whose
-//! functions all abort: enough for the loader, and nothing in them is called to parse options. So what is tested is
-//! the published provider's parser; that its options do what they say, only a machine with TensorRT can tell.
+//! The library needs TensorRT, cuDNN and CUDA to load, which are not here. It is given libraries of their names that
+//! say there is one GPU and abort on any other call: enough to load it and have it parse options. So what is tested
+//! is the published provider's parser; that its options do what they say, only a machine with TensorRT can tell.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -75,7 +75,7 @@ fn the_library_parses_every_option() {
     }
     let Some(library) = nvidia::gpu_build() else { return };
     let dir = tempfile::tempdir().unwrap();
-    if !nvidia::make_libraries(&nvidia::provider(&library), dir.path(), nvidia::Otherwise::Abort) {
+    if !nvidia::make_libraries(&library, dir.path(), nvidia::Otherwise::Abort) {
         eprintln!("skipped: no C compiler");
         return;
     }
