@@ -241,6 +241,12 @@ impl Policy {
         self.prefix_len
     }
 
+    /// ONNX Runtime's own threads that share this policy's work, by Linux thread id: one fewer a graph than
+    /// [`PolicyOptions::threads`]. The thread that calls does the rest.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        self.pipeline.worker_threads()
+    }
+
     /// Bytes of the preallocated tensors.
     pub fn tensor_bytes(&self) -> usize {
         self.pipeline.tensor_bytes()
@@ -418,6 +424,17 @@ impl Policy {
 
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+    }
+
+    /// As [`finish`](Self::finish), into `actions` and with no value checked. Returns how many values there are.
+    pub(crate) fn finish_unchecked(&mut self, actions: &mut [f32]) -> Result<usize> {
+        let length = self.chunk.as_slice().len();
+        let Some(room) = actions.get_mut(..length) else {
+            let text = format!("a chunk has {length} values, there is room for {}", actions.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        };
+        self.post.actions(self.pipeline.x_t(), &self.raw_state, room)?;
+        Ok(length)
     }
 
     /// Runs one stage again on what its tensors hold since the last inference, and returns ONNX Runtime's time.

@@ -88,7 +88,8 @@ pub(super) struct Worker<E: Engine, C> {
 impl<E: Engine, C: Clock> Worker<E, C> {
     pub(super) fn new(engine: E, clock: C, config: &RuntimeConfig, ends: Ends<E>) -> Result<Self> {
         let (rows, dim) = (engine.action_horizon(), engine.action_dim());
-        let (gate, delay) = config.validate(rows, dim)?;
+        let delay = config.validate(rows, dim)?;
+        let gate = gate(config.limits.as_ref(), &engine)?;
         Ok(Worker {
             engine,
             clock,
@@ -113,6 +114,11 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             errors_in_a_row: 0,
             number: 0,
         })
+    }
+
+    /// The threads that the engine computes on beside this one.
+    pub(super) fn engine_threads(&self) -> Vec<i32> {
+        self.engine.worker_threads()
     }
 
     /// Runs every graph once and says that the worker is ready.
@@ -152,9 +158,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         let outcome = match command {
             Command::Prompt(prompt) => self.quantum(None, |engine| engine.set_prompt(&prompt)),
             Command::NumSteps(n) => self.quantum(None, |engine| engine.set_num_steps(n)),
-            Command::Limits(limits) => gate(limits.as_ref(), self.engine.action_dim())
-                .map(|gate| self.gate = gate)
-                .map_err(Failure::Error),
+            Command::Limits(limits) => {
+                gate(limits.as_ref(), &self.engine).map(|gate| self.gate = gate).map_err(Failure::Error)
+            }
             Command::Rtc(rtc) => rtc
                 .map_or(Ok(()), |rtc| check_rtc(&rtc, rows))
                 .map(|()| self.rtc = rtc)
@@ -178,6 +184,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         if !self.fresh {
             return Turn::Wait(None);
         }
+        // Once for all that is decided here, so that a recording can say what it was decided by.
+        self.ends.progress.update();
         let now = self.clock.now();
         let due = self.due().max(self.not_before);
         if now < due {
@@ -194,7 +202,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     /// When the next chunk is to be begun.
-    fn due(&mut self) -> Timestamp {
+    fn due(&self) -> Timestamp {
         match self.replan {
             Replan::Period(period) => self.last_begun.map_or(Timestamp::default(), |begun| begun + period),
             Replan::Remaining(_) if self.previous.info.number == 0 => Timestamp::default(),
@@ -211,8 +219,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     /// Where the robot is in the chunk published last.
-    fn progress(&mut self) -> Progress {
-        self.ends.progress.update();
+    fn progress(&self) -> Progress {
         let progress = *self.ends.progress.get();
         let published = &self.previous.info;
         if progress.chunk == published.number {
@@ -225,7 +232,14 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     fn begin(&mut self, now: Timestamp) {
         let captured = self.ends.observations.get().captured;
         self.number += 1;
-        let mut info = ChunkInfo { number: self.number, captured, begun: now, ..ChunkInfo::default() };
+        let mut info = ChunkInfo {
+            number: self.number,
+            captured,
+            begun: now,
+            expected_ns: now.since(captured).saturating_add(self.delay.estimate()),
+            progress_at: self.ends.progress.get().at,
+            ..ChunkInfo::default()
+        };
         self.last_begun = Some(now);
         let guidance = self.guide(&mut info);
         let num_steps = self.engine.num_steps();
@@ -265,12 +279,10 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         if planned == 0 {
             return None;
         }
-        // What has passed since the capture, and what computing is expected to take.
-        let latency = info.begun.since(info.captured).saturating_add(self.delay.estimate());
         // A policy trained for it is told no more rows than it knows, and all of them while nothing has been measured.
         let trained = self.engine.max_inference_delay();
         let unknown = trained.filter(|_| self.delay.estimate() == 0);
-        let rows = unknown.map_or(latency.div_ceil(self.action_period), |most| most as u64);
+        let rows = unknown.map_or(info.expected_ns.div_ceil(self.action_period), |most| most as u64);
         let delay = rows.min(trained.unwrap_or(planned).min(planned) as u64) as usize;
         let end = rtc.execution_horizon.min(planned);
         prefix_weights(rtc.schedule, delay, end, &mut self.weights);

@@ -14,6 +14,7 @@ mod placement;
 mod provider;
 mod shared_library;
 mod tensors;
+mod workers;
 
 pub use engine::{build_engine, pins_here};
 pub use environment::Environment;

@@ -18,6 +18,7 @@ mod inspect;
 mod observation;
 mod options;
 mod output;
+mod replay;
 mod run;
 mod synthesize;
 
@@ -36,6 +37,7 @@ Examples:
   pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
+  pi0-edge replay BUNDLE --episode DIR --rate 200 --rtc --svg trajectory.svg
   pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
   pi0-edge bench device BUNDLE --minutes 5
   pi0-edge bench device $(pi0-edge synthesize pi0)
@@ -62,6 +64,8 @@ enum Verb {
     /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
     /// of it, with a report
     Bench(benches::Args),
+    /// Run a recorded episode through the real-time runtime at a given rate
+    Replay(Box<replay::Args>),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
     /// Build TensorRT engines ahead of time; list, verify and remove them
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => benches::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => match doctor::run(&args) {
             Ok(code) => return code,
             Err(e) => Err(e),

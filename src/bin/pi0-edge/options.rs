@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use pi0_edge::realtime::thread::Realtime;
 use pi0_edge::{Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.
@@ -32,6 +33,27 @@ pub struct LoadOptions {
     /// Let worker threads sleep instead of spin inside a run
     #[arg(long)]
     pub no_spin: bool,
+}
+
+/// Command-line form of [`Realtime`].
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum RealtimeOption {
+    /// Fail without
+    Enforce,
+    /// Go on without, and say so
+    Try,
+    /// Ask for nothing
+    Off,
+}
+
+impl From<RealtimeOption> for Realtime {
+    fn from(option: RealtimeOption) -> Realtime {
+        match option {
+            RealtimeOption::Enforce => Realtime::Enforce,
+            RealtimeOption::Try => Realtime::Try,
+            RealtimeOption::Off => Realtime::Off,
+        }
+    }
 }
 
 /// Command-line form of [`Verify`].

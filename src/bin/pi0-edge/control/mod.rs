@@ -18,11 +18,11 @@ use pi0_edge::realtime::timeline::TimelineConfig;
 use pi0_edge::runtime::{
     EngineOptions, ObservationSlot, ObservationWriter, Phase, PolicyEngine, Replan, Runtime, RuntimeConfig,
 };
-use pi0_edge::{Error, ErrorKind, Policy, Result};
+use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 
 use crate::environment;
 use crate::observation::StoredObservation;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, RealtimeOption};
 use crate::output::{self, Format};
 use load::Load;
 use report::Report;
@@ -69,14 +69,6 @@ pub struct Args {
     format: Format,
 }
 
-/// Command-line form of [`Realtime`].
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum RealtimeOption {
-    Enforce,
-    Try,
-    Off,
-}
-
 impl Args {
     /// As `bench device` measures: the command's defaults, and no load but inference.
     pub fn beside_inference(policy: LoadOptions, observation: Option<PathBuf>, duration: u32) -> Self {
@@ -101,11 +93,7 @@ impl Args {
     }
 
     fn realtime(&self) -> Realtime {
-        match self.realtime {
-            RealtimeOption::Enforce => Realtime::Enforce,
-            RealtimeOption::Try => Realtime::Try,
-            RealtimeOption::Off => Realtime::Off,
-        }
+        self.realtime.into()
     }
 
     /// Chunks as fast as they come, and rows as they are, so that every action can be told to be one of them.
@@ -181,6 +169,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         max_frame: observation.largest_frame(),
         ..EngineOptions::default()
     };
+    let manifest = policy.manifest().clone();
     let (engine, known) = Checked::new(PolicyEngine::new(policy, options)?);
     let (runtime, sensors, controller) = Runtime::start(engine, &args.runtime())?;
     let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
@@ -202,7 +191,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
             std::thread::Builder::new().name("control".into()).spawn_scoped(scope, || control.run());
         let control = control.map_err(cannot("start the control thread"))?;
         let _ends = Ends(&over);
-        scope.spawn(|| publish(observation, sensors, &over));
+        scope.spawn(|| publish(observation, &manifest, sensors, &over));
         while !control.is_finished() {
             // Nothing is measured before the first chunk, so that there must be one.
             if runtime.stats().phase == Phase::Failed {
@@ -253,12 +242,13 @@ impl Drop for Ends<'_> {
 /// The sensor side: the same observation, 30 times a second.
 fn publish(
     observation: &StoredObservation,
+    manifest: &Manifest,
     mut sensors: ObservationWriter<ObservationSlot>,
     over: &AtomicBool,
 ) {
     let mut next = Timestamp::now();
     while !over.load(Ordering::Relaxed) {
-        observation.copy_to(sensors.slot());
+        observation.copy_to(manifest, sensors.slot());
         // The capture is now, so it cannot be refused.
         _ = sensors.publish(Timestamp::now());
         next = next.plus(33_333_333);
