@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use common::{observation_dir, tiny};
 use nvidia::Otherwise;
 use pi0_edge::Environment;
+use pi0_edge::bundle::GraphName;
 use pi0_edge::engines::Pins;
 use serde_json::Value;
 
@@ -144,8 +145,9 @@ impl Orin {
 
     fn run(&self) -> Output {
         let (bundle, observation) = (tiny(), observation_dir());
-        let arguments = ["run", bundle.to_str().unwrap(), "--provider", "tensorrt", "--observation"];
-        self.command(&arguments).arg(observation).output().unwrap()
+        let (bundle, observation) = (bundle.to_str().unwrap(), observation.to_str().unwrap());
+        let arguments = ["run", bundle, "--provider", "tensorrt", "--observation", observation];
+        self.command(&arguments).output().unwrap()
     }
 
     fn build(&self) -> Command {
@@ -187,7 +189,8 @@ fn a_run_without_the_right_engines_fails_at_once_and_builds_nothing() {
     fs::write(&engine, b"enginE").unwrap();
     assert_fails(&orin.run(), 1, &["is damaged or was tampered with and is not loaded"]);
     // The right ones, whole, but not of every graph.
-    fs::write(&engine, b"engine").unwrap();
+    let some = [GraphName::VisionEncoder, GraphName::DenoiseStep];
+    engine_sets::build_some(orin.engines.path(), &pins, b"engine", &some);
     assert_fails(&orin.run(), 1, &["have none for prefix_prefill"]);
 }
 

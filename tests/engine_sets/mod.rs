@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use pi0_edge::bundle::GraphName;
 use pi0_edge::engines::{BuildOptions, Building, EngineCache, GpuPin, Lock, Pins, Record};
 
 /// A directory as `EngineCache::create` makes it.
@@ -25,13 +26,18 @@ pub fn pins() -> Pins {
     }
 }
 
-/// Writes a set of two graphs whose engines hold `bytes`.
+/// Writes a set whose engines hold `bytes`.
 pub fn build(root: &Path, pins: &Pins, bytes: &[u8]) -> Record {
+    build_some(root, pins, bytes, &GraphName::ALL)
+}
+
+/// Writes a set with engines of some graphs.
+pub fn build_some(root: &Path, pins: &Pins, bytes: &[u8], graphs: &[GraphName]) -> Record {
     let cache = EngineCache::open(root).unwrap();
     let lock = Lock::take(&cache).unwrap();
     let bundle = Path::new("/bundles/pi0");
     let mut building = Building::start(&cache, &lock, pins.clone(), BuildOptions::default(), bundle).unwrap();
-    for graph in ["vision_encoder", "denoise_step"] {
+    for graph in graphs.iter().map(|g| g.as_str()) {
         let engine = format!("{graph}_1_sm87.engine");
         fs::write(building.directory().join(&engine), bytes).unwrap();
         fs::write(building.stand_in(graph), stand_in(&engine)).unwrap();

@@ -78,14 +78,15 @@ fn hardware(rules: &mut Rules<'_>) {
 fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
     let facts = rules.facts;
     let Some(library) = &facts.onnxruntime.library else { return };
-    let severity = rules.need_library(provider);
     if !library.compiled_in.contains(&provider) {
+        let severity = rules.need(provider);
         let message =
             format!("{} is built without the {provider} provider", file_name(library.path.as_ref()));
         let finding = Finding::new(Code::ProviderNotCompiledIn, severity, message);
         let useful = facts.gpu().is_some() || severity == Severity::Error;
         return rules.add(if useful { finding.remedy(remedy::runtime_for(facts)) } else { finding });
     }
+    let severity = rules.need_library(provider);
     let shared = library.providers.iter().find(|p| p.provider.is_none());
     let own = facts.onnxruntime.provider(provider);
     let mut usable = true;
