@@ -123,7 +123,7 @@ pub fn effective_uid() -> Option<u32> {
     parse_uid(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// The second number of `Uid:	1000	1000	1000	1000`.
+/// The second of the numbers behind `Uid:`.
 pub(crate) fn parse_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn every_pin_changes_the_key_and_is_named() {
         let pins = some_pins();
-        let changes: [(&str, fn(&mut Pins)); 6] = [
+        type Change = fn(&mut Pins);
+        let changes: [(&str, Change); 6] = [
             ("bundle", |p| p.bundle = "cd".repeat(32)),
             ("GPU", |p| p.gpu.name = "Thor".into()),
             ("GPU", |p| p.gpu.compute_capability = 110),

@@ -97,7 +97,7 @@ fn parse_compatible(compatible: &str) -> Option<String> {
     let names =
         || compatible.split('\0').filter(|s| !s.is_empty()).map(|s| s.rsplit(',').next().unwrap_or(s));
     let chip = |s: &&str| s.strip_prefix("tegra").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    names().find(chip).or_else(|| names().last()).map(str::to_owned)
+    names().find(chip).or_else(|| names().next_back()).map(str::to_owned)
 }
 
 fn l4t(tree: &Tree, packages: &BTreeMap<String, String>) -> Option<L4t> {
