@@ -38,6 +38,8 @@
 //!
 //! A bundle is a directory made by `scripts/export.py` from a lerobot checkpoint; [`bundle`] describes it.
 //!
+//! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`; [`ffi`] is what they call.
+//!
 //! # Crate features
 //!
 //! * `cli` (default): the `pi0-edge` program. The library alone builds without it and its dependencies.
@@ -69,6 +71,9 @@ pub mod realtime;
 pub mod runtime;
 
 pub mod doctor;
+
+#[allow(unsafe_code)]
+pub mod ffi;
 
 pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};
