@@ -85,4 +85,4 @@ pub use policy::{
     PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
-pub use session::Environment;
+pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

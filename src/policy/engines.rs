@@ -14,6 +14,8 @@ use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here
 /// How to build a bundle's engines.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
+    /// The GPU to build on and for, as CUDA counts them from 0.
+    pub gpu: u32,
     /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
     pub ort_library: Option<PathBuf>,
     /// The directory of engines; [`engine_directory`] when absent.
@@ -79,7 +81,7 @@ pub fn build_engines(
     progress: &mut dyn FnMut(BuildProgress),
 ) -> Result<EngineSet> {
     let environment = Environment::get(options.ort_library.as_deref())?;
-    let pins = pins_here(environment, &manifest_hash(bundle)?)?;
+    let pins = pins_here(environment, options.gpu, &manifest_hash(bundle)?)?;
     let cache = EngineCache::create(&engine_directory(options.directory.as_deref())?)?;
     let lock = Lock::take(&cache)?;
     let bundle =
@@ -105,6 +107,7 @@ pub fn build_engines(
         let stand_in = building.stand_in(name.as_str());
         let spec = manifest.graph(name);
         let engine = EngineBuild {
+            gpu: options.gpu,
             graph: name.as_str(),
             stand_in: &stand_in,
             timing: &timing,
@@ -133,8 +136,13 @@ impl Engines {
     /// # Errors
     /// [`ErrorKind::Provider`] when TensorRT cannot be used here; [`ErrorKind::Engine`] when there are none, naming
     /// what differs, or they are not the user's own.
-    pub(super) fn find(environment: &Environment, bundle: &Path, directory: Option<&Path>) -> Result<Self> {
-        let pins = pins_here(environment, &manifest_hash(bundle)?)?;
+    pub(super) fn find(
+        environment: &Environment,
+        gpu: u32,
+        bundle: &Path,
+        directory: Option<&Path>,
+    ) -> Result<Self> {
+        let pins = pins_here(environment, gpu, &manifest_hash(bundle)?)?;
         let cache = EngineCache::open(&engine_directory(directory)?)?;
         let engines = Engines { entry: cache.find(&pins)?, cache };
         GraphName::ALL.into_iter().try_for_each(|graph| engines.stand_in(graph).map(|_| ()))?;

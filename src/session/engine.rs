@@ -21,14 +21,14 @@ use crate::provider::Provider;
 /// # Errors
 /// [`ErrorKind::Provider`], within milliseconds, when ONNX Runtime's TensorRT provider, TensorRT or the GPU's driver
 /// cannot be loaded: it names every library that is missing and what to install.
-pub fn pins_here(environment: &Environment, bundle_sha256: &str) -> Result<Pins> {
+pub fn pins_here(environment: &Environment, gpu: u32, bundle_sha256: &str) -> Result<Pins> {
     let fail = |what: &str| unusable(Provider::TensorRt, environment.library(), what);
     // Its options name nothing but the device; parsing them is what loads the provider's library.
-    tensorrt::accept(&[("device_id", "0".to_owned())]).map_err(|e| fail(e.message()))?;
+    tensorrt::accept(&[("device_id", gpu.to_string())]).map_err(|e| fail(e.message()))?;
     let tensorrt = loaded_file("libnvinfer.so").ok_or_else(|| fail("libnvinfer.so is not loaded"))?;
     Ok(Pins {
         bundle: bundle_sha256.to_owned(),
-        gpu: gpu().map_err(|e| fail(&e))?,
+        gpu: describe(gpu).map_err(|e| fail(&e))?,
         tensorrt: tensorrt_version(&tensorrt).map_err(|e| fail(&e))?,
         onnxruntime: environment.version()?,
     })
@@ -93,8 +93,8 @@ fn version_text(number: i32) -> String {
     format!("{major}.{}.{}", rest / 100, rest % 100)
 }
 
-/// The first GPU, as its driver describes it.
-fn gpu() -> Result<GpuPin, String> {
+/// A GPU, as its driver describes it.
+fn describe(gpu: u32) -> Result<GpuPin, String> {
     type Initialise = unsafe extern "C" fn(u32) -> i32;
     type Get = unsafe extern "C" fn(*mut i32, i32) -> i32;
     type Name = unsafe extern "C" fn(*mut std::ffi::c_char, i32, i32) -> i32;
@@ -112,7 +112,7 @@ fn gpu() -> Result<GpuPin, String> {
     // Every pointer is to a local of the right type, and the name's length is given.
     unsafe {
         check("to start", driver.function::<Initialise>(c"cuInit")?(0))?;
-        check("a GPU", driver.function::<Get>(c"cuDeviceGet")?(&mut device, 0))?;
+        check("a GPU", driver.function::<Get>(c"cuDeviceGet")?(&mut device, gpu as i32))?;
         let get = driver.function::<Name>(c"cuDeviceGetName")?;
         check("its name", get(name.as_mut_ptr().cast(), name.len() as i32, device))?;
     }

@@ -6,11 +6,13 @@
 use std::path::Path;
 
 use ort::session::builder::SessionBuilder;
+use ort::sys::OrtTensorRTProviderOptionsV2;
 
 use super::Functions;
 use crate::bundle::{Dim, PREFIX, STEPS, TensorSpec, VIEWS};
 use crate::engines::{BuildOptions, EnginePrecision};
 use crate::error::{Error, ErrorKind, Result};
+use crate::session::device::Device;
 use crate::session::graph::GraphOptions;
 
 /// A key and a value of the provider's options, by the names its library knows. An unknown key is an error there.
@@ -20,14 +22,27 @@ fn on() -> String {
     "1".to_owned()
 }
 
-/// The options that load an engine.
-pub(super) fn load_settings(_graph: &GraphOptions) -> Vec<Setting> {
-    vec![("device_id", "0".to_owned())]
+/// The options that load an engine and run it.
+pub(super) fn options(device: &Device, graph: &GraphOptions) -> Vec<Setting> {
+    let mut options = load_settings(device.options().gpu, graph);
+    options.extend(super::stream_options(device));
+    options
+}
+
+/// Those of them that need no device.
+pub(super) fn load_settings(gpu: u32, graph: &GraphOptions) -> Vec<Setting> {
+    let mut options = vec![("device_id", gpu.to_string())];
+    if graph.cuda_graph {
+        options.push(("trt_cuda_graph_enable", on()));
+    }
+    options
 }
 
 /// One engine to build.
 #[derive(Debug)]
 pub struct EngineBuild<'a> {
+    /// The GPU to build on and for, as CUDA counts them.
+    pub gpu: u32,
     /// The graph's name, which the engine's file name begins with.
     pub graph: &'a str,
     /// Where the stand-in goes; the engine goes beside it. An absolute path.
@@ -67,7 +82,7 @@ pub(in crate::session) fn build_settings(
         })
     };
     let mut settings = vec![
-        ("device_id", "0".to_owned()),
+        ("device_id", build.gpu.to_string()),
         ("trt_engine_cache_enable", on()),
         ("trt_engine_cache_prefix", build.graph.to_owned()),
         ("trt_dump_ep_context_model", on()),
@@ -141,7 +156,7 @@ pub(in crate::session) fn accept(settings: &[Setting]) -> ort::Result<()> {
     functions().accept(settings)
 }
 
-fn functions() -> Functions<ort::sys::OrtTensorRTProviderOptionsV2> {
+pub(super) fn functions() -> Functions<OrtTensorRTProviderOptionsV2> {
     let api = ort::api();
     Functions {
         create: api.CreateTensorRTProviderOptions,
@@ -151,8 +166,12 @@ fn functions() -> Functions<ort::sys::OrtTensorRTProviderOptionsV2> {
     }
 }
 
-pub(super) fn register(builder: SessionBuilder, graph: &GraphOptions) -> ort::Result<SessionBuilder> {
-    append(builder, &load_settings(graph))
+pub(super) fn register(
+    builder: SessionBuilder,
+    device: &Device,
+    graph: &GraphOptions,
+) -> ort::Result<SessionBuilder> {
+    append(builder, &options(device, graph))
 }
 
 #[cfg(test)]
@@ -166,7 +185,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
         let manifest = Manifest::read(Path::new(path)).unwrap();
         let (stand_in, timing) = (Path::new("/e/denoise_step_ctx.onnx"), Path::new("/e/timing"));
-        let build = EngineBuild { graph: graph.as_str(), stand_in, timing, options, sizes: &SIZES };
+        let build = EngineBuild { gpu: 0, graph: graph.as_str(), stand_in, timing, options, sizes: &SIZES };
         build_settings(&build, &manifest.graph(graph).inputs).unwrap()
     }
 

@@ -11,7 +11,6 @@ use std::process::Command;
 use super::tensorrt::{EngineBuild, RunSizes, accept, build_settings, load_settings};
 use crate::bundle::{GraphName, Manifest};
 use crate::engines::{BuildOptions, EnginePrecision};
-use crate::provider::Provider;
 use crate::session::{Environment, GraphOptions};
 
 #[path = "../../../tests/nvidia/mod.rs"]
@@ -22,12 +21,8 @@ const CHILD: &str = "PI0_EDGE_TEST_OPTIONS_OF";
 
 /// Every set of options that any build or run passes.
 fn all_settings() -> Vec<Vec<(&'static str, String)>> {
-    let mut all = vec![load_settings(&GraphOptions {
-        provider: Provider::TensorRt,
-        threads: 1,
-        prepack: false,
-        spin: false,
-    })];
+    let graph = GraphOptions { threads: 1, prepack: false, spin: false, cuda_graph: true };
+    let mut all = vec![load_settings(0, &graph)];
     let sizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
     for bundle in ["pi0-tiny", "pi05-tiny"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(bundle).join("manifest.json");
@@ -42,6 +37,7 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
                     auxiliary_streams: Some(0),
                 };
                 let build = EngineBuild {
+                    gpu: 0,
                     graph: graph.as_str(),
                     stand_in: Path::new("/tmp/nowhere/x_ctx.onnx"),
                     timing: Path::new("/tmp/nowhere/timing"),

@@ -34,6 +34,9 @@ pub struct Args {
     /// Streams an engine may use beside its own (default: TensorRT's choice)
     #[arg(long, value_name = "N")]
     auxiliary_streams: Option<u8>,
+    /// The GPU to build on and for, as CUDA counts them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    gpu: u32,
     /// Build again even if the engines are there and intact
     #[arg(long)]
     force: bool,
@@ -77,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
             .map_err(|e| Error::with_source(ErrorKind::Io, "cannot listen for Ctrl-C", e))?;
     }
     let options = EngineOptions {
+        gpu: args.gpu,
         ort_library: args.ort_library.clone(),
         directory: args.engine_cache.clone(),
         precision: args.precision,
