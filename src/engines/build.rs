@@ -25,7 +25,14 @@ pub(super) const TIMING: &str = "timing";
 /// process ends in whatever way.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not left to closing: a program that another thread is just starting has a copy of the file until it runs.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -64,7 +71,7 @@ impl Lock {
         }
         // For whoever finds it locked; the lock itself does not depend on it.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 

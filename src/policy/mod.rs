@@ -112,11 +112,14 @@ impl Policy {
     ) -> Result<Self> {
         // The library first: it fails in milliseconds, verifying a large bundle takes seconds.
         let library = Environment::get(options.ort_library.as_deref())?;
-        // Whether there are engines, for the same reason.
+        // Whether there are engines, for the same reason; what they hold, before anything is made for them.
         let engines = match options.provider {
             Provider::Cpu | Provider::Cuda => None,
             Provider::TensorRt => {
-                Some(Engines::find(library, options.gpu, path.as_ref(), options.engine_cache.as_deref())?)
+                let directory = options.engine_cache.as_deref();
+                let engines = Engines::find(library, options.gpu, path.as_ref(), directory)?;
+                engines.verify(options.verify, progress)?;
+                Some(engines)
             }
         };
         // Then the device, for the same reason.
@@ -130,9 +133,6 @@ impl Policy {
             },
         )?;
         let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
-        if let Some(engines) = &engines {
-            engines.verify(options.verify, progress)?;
-        }
         let manifest = bundle.manifest();
         let table = &manifest.token_embedding;
         let map = map_file(&bundle.open_file(&table.file)?, &table.file)?;
