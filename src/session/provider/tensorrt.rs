@@ -24,15 +24,15 @@ fn on() -> String {
 
 /// The options that load an engine and run it.
 pub(super) fn options(device: &Device, graph: &GraphOptions) -> Vec<Setting> {
-    let mut options = load_settings(device.options().gpu, graph);
+    let mut options = load_settings(device.options().gpu, graph.cuda_graph);
     options.extend(super::stream_options(device));
     options
 }
 
 /// Those of them that need no device.
-pub(super) fn load_settings(gpu: u32, graph: &GraphOptions) -> Vec<Setting> {
+pub(super) fn load_settings(gpu: u32, cuda_graph: bool) -> Vec<Setting> {
     let mut options = vec![("device_id", gpu.to_string())];
-    if graph.cuda_graph {
+    if cuda_graph {
         options.push(("trt_cuda_graph_enable", on()));
     }
     options

@@ -11,7 +11,7 @@ use std::process::Command;
 use super::tensorrt::{EngineBuild, RunSizes, accept, build_settings, load_settings};
 use crate::bundle::{GraphName, Manifest};
 use crate::engines::{BuildOptions, EnginePrecision};
-use crate::session::{Environment, GraphOptions};
+use crate::session::Environment;
 
 #[path = "../../../tests/nvidia/mod.rs"]
 mod nvidia;
@@ -21,8 +21,7 @@ const CHILD: &str = "PI0_EDGE_TEST_OPTIONS_OF";
 
 /// Every set of options that any build or run passes.
 fn all_settings() -> Vec<Vec<(&'static str, String)>> {
-    let graph = GraphOptions { threads: 1, prepack: false, spin: false, cuda_graph: true };
-    let mut all = vec![load_settings(0, &graph)];
+    let mut all = vec![load_settings(0, true)];
     let sizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
     for bundle in ["pi0-tiny", "pi05-tiny"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(bundle).join("manifest.json");
