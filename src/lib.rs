@@ -82,4 +82,4 @@ pub use policy::{
     InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
-pub use session::Environment;
+pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

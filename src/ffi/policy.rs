@@ -179,6 +179,7 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             other => return unknown("weights", other),
         },
         no_spin: given.no_spin != 0,
+        ..PolicyOptions::default()
     })
 }
 

@@ -187,12 +187,15 @@ impl Engine for PolicyEngine {
         for camera in 0..observation.cameras.len() {
             observation.frame_mut(camera, width, height);
         }
-        // Twice: the first run makes ONNX Runtime's arenas, the second shows that they suffice.
+        // Twice: the first run makes ONNX Runtime's arenas and what a GPU replays afterwards, the second shows that it
+        // all suffices.
         for chunk in 0..2 {
             self.begin(&observation, None, chunk)?;
             for step in 0..self.num_steps {
                 self.step(step)?;
             }
+            self.policy.settle()?;
+            self.policy.capture_graphs()?;
         }
         Ok(())
     }
