@@ -267,11 +267,14 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         }
         // What has passed since the capture, and what computing is expected to take.
         let latency = info.begun.since(info.captured).saturating_add(self.delay.estimate());
-        // A policy trained for it is told no more rows than it knows, and all of them while nothing has been measured.
-        let trained = self.engine.max_inference_delay();
-        let unknown = trained.filter(|_| self.delay.estimate() == 0);
-        let rows = unknown.map_or(latency.div_ceil(self.action_period), |most| most as u64);
-        let delay = rows.min(trained.unwrap_or(planned).min(planned) as u64) as usize;
+        let rows = latency.div_ceil(self.action_period);
+        let delay = match self.engine.max_inference_delay() {
+            None => rows.min(planned as u64) as usize,
+            // A policy trained for it has to be told enough rows, and no more than it knows: one more than expected, and
+            // all of them while nothing has been measured.
+            Some(most) if self.delay.estimate() == 0 => most.min(planned),
+            Some(most) => (rows + 1).min(most.min(planned) as u64) as usize,
+        };
         let end = rtc.execution_horizon.min(planned);
         prefix_weights(rtc.schedule, delay, end, &mut self.weights);
         info.guided_rows = end as u32;
