@@ -20,7 +20,8 @@ const SECONDS: u64 = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bundle = std::env::args().nth(1).unwrap_or_else(|| "models/pi0-tiny".into());
-    let policy = Policy::load(bundle, &PolicyOptions { threads: 1, ..PolicyOptions::default() })?;
+    let policy =
+        Policy::load(bundle, &PolicyOptions { threads: 1, no_spin: true, ..PolicyOptions::default() })?;
     let joints = policy.manifest().action.dim;
     let prompt = Some("pick up the cube".to_owned());
     let engine = PolicyEngine::new(policy, EngineOptions { prompt, ..EngineOptions::default() })?;

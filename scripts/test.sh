@@ -26,5 +26,8 @@ RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 step "runtime tests"
 cargo test --quiet
 
+step "real-time checks"
+scripts/realtime_checks.sh rtsan loom
+
 step "exporter tests"
 .venv/bin/python -m pytest -q scripts/tests

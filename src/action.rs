@@ -43,6 +43,28 @@ impl Postprocessor {
         }
     }
 
+    /// All actions of `x` (`[rows, padded_dim]`, model units) in robot units, unchecked: `[rows, dim]` into `dst`, of
+    /// which rows without a counterpart are left alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the state is too short for the actions that are relative to it.
+    pub(crate) fn actions(&self, x: &[f32], raw_state: &[f32], dst: &mut [f32]) -> Result<()> {
+        if let Some(needed) = self.relative.as_ref().and_then(|mask| mask.iter().rposition(|&on| on != 0.0))
+            && raw_state.len() <= needed
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "the actions are relative to state entries up to {needed}, the state has {}",
+                    raw_state.len()
+                ),
+            ));
+        }
+        let rows = x.chunks_exact(self.padded_dim).zip(dst.chunks_exact_mut(self.dim));
+        rows.for_each(|(src, dst)| self.apply(&src[..self.dim], raw_state, dst));
+        Ok(())
+    }
+
     /// The way back, for what guides a chunk: one action in robot units (`dim` entries) to model units, zero beyond
     /// `dim` (`padded_dim` entries). A relative policy's action becomes the offset from `raw_state`. `scratch` has
     /// `dim` entries.
@@ -159,21 +181,9 @@ impl ActionChunk {
                 ),
             ));
         }
-        if let Some(needed) = post.relative.as_ref().and_then(|mask| mask.iter().rposition(|&on| on != 0.0))
-            && raw_state.len() <= needed
-        {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "the actions are relative to state entries up to {needed}, the state has {}",
-                    raw_state.len()
-                ),
-            ));
-        }
-        let rows = x.chunks_exact(post.padded_dim).zip(self.next.chunks_exact_mut(self.dim));
-        for (row, (src, dst)) in rows.enumerate() {
-            post.apply(&src[..self.dim], raw_state, dst);
-            post.check(row, dst)?;
+        post.actions(x, raw_state, &mut self.next)?;
+        for (row, action) in self.next.chunks_exact(self.dim).enumerate() {
+            post.check(row, action)?;
         }
         std::mem::swap(&mut self.values, &mut self.next);
         Ok(())

@@ -170,7 +170,7 @@ impl Runtime {
         let (ready_sender, ready) = bounded(1);
         let waker = office.waker.clone();
         let inference = spawn("pi0-inference", waker, move || {
-            infer(worker, waiter, || thread_config.apply(), &ready_sender);
+            infer(worker, waiter, |workers| thread_config.apply_with_workers(workers), &ready_sender);
         })?;
         let started = ready.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Runtime, "the inference thread ended while starting"))
@@ -208,7 +208,8 @@ impl Runtime {
         self.office.command(Command::NumSteps(num_steps))
     }
 
-    /// Sets the limits chunks must keep to, from the next one finished on. None: values must be finite, that is all.
+    /// Sets the limits chunks must keep to, from the next one finished on. None: the policy's own
+    /// limits, if it has any.
     pub fn set_limits(&self, limits: Option<Limits>) -> Result<()> {
         self.office.command(Command::Limits(limits))
     }
@@ -339,10 +340,10 @@ fn spawn(name: &str, waker: Waker, body: impl FnOnce() + Send + 'static) -> Resu
 fn infer<E: Engine>(
     mut worker: Worker<E, Monotonic>,
     mut waiter: Waiter,
-    set_up: impl FnOnce() -> Result<Obtained>,
+    set_up: impl FnOnce(&[i32]) -> Result<Obtained>,
     ready: &Sender<Result<Obtained>>,
 ) {
-    let started = set_up().and_then(|obtained| worker.warm_up().map(|()| obtained));
+    let started = set_up(&worker.engine_threads()).and_then(|obtained| worker.warm_up().map(|()| obtained));
     let go = started.is_ok();
     // Cannot fail: there is room for one, and the starting thread waits for it.
     _ = ready.send(started);

@@ -19,6 +19,7 @@ fn pinned(cpu: usize, priority: Option<i32>) -> ThreadConfig {
         realtime: Realtime::Enforce,
         priority,
         cpus: vec![cpu],
+        worker_cpus: vec![],
         lock_memory: MemoryLock::Off,
         prefault_stack: 64 << 10,
         keep_heap: false,

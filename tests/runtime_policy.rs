@@ -4,12 +4,14 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{load_tiny, pixels};
+use common::{copy_of_tiny, load, load_tiny, pixels};
 use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
 use pi0_edge::realtime::reading::Status;
-use pi0_edge::realtime::thread::{Realtime, ThreadConfig};
-use pi0_edge::runtime::{EngineOptions, Lockstep, ObservationSlot, PolicyEngine, Runtime, RuntimeConfig};
+use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
+use pi0_edge::runtime::{
+    EngineOptions, Lockstep, ObservationSlot, Phase, PolicyEngine, Runtime, RuntimeConfig,
+};
 
 fn engine(seed: u64) -> PolicyEngine {
     let prompt = Some("pick up the cube".to_owned());
@@ -95,4 +97,69 @@ fn a_replay_gives_the_same_bits() {
         assert_eq!(first, replay(7, rtc), "rtc {rtc}");
         assert_ne!(first, replay(8, rtc), "another seed is another noise");
     }
+}
+
+/// One operator's work is shared between the inference thread and ONNX Runtime's own threads: the inference thread waits
+/// for them, so they have its priority, on CPUs that can be chosen.
+#[test]
+fn onnx_runtimes_threads_have_the_priority_of_the_inference_thread_and_cpus_of_their_own() {
+    let cpu = std::thread::available_parallelism().unwrap().get() - 1;
+    let thread = ThreadConfig {
+        realtime: Realtime::Try,
+        priority: Some(5),
+        worker_cpus: vec![cpu],
+        lock_memory: MemoryLock::Off,
+        prefault_stack: 0,
+        keep_heap: false,
+        ..ThreadConfig::default()
+    };
+    let (runtime, ..) = Runtime::start(engine(1), &RuntimeConfig { thread, ..config(false) }).unwrap();
+    let obtained = runtime.realtime();
+    assert_eq!(obtained.workers.len(), 3, "one beside the inference thread in each of three graphs");
+    let denied = obtained.missing.iter().any(|m| m.what == "worker scheduling");
+    for worker in &obtained.workers {
+        let of =
+            |file: &str| std::fs::read_to_string(format!("/proc/self/task/{}/{file}", worker.id)).unwrap();
+        assert_eq!(of("comm").trim(), "pi0-worker");
+        assert_eq!(worker.cpus, [cpu]);
+        assert!(
+            of("status").lines().any(|l| l.trim() == format!("Cpus_allowed_list:\t{cpu}")),
+            "{}",
+            of("status")
+        );
+        if !denied {
+            assert_eq!((worker.scheduler, worker.priority), ("fifo", 5));
+            let stat = of("stat");
+            let after_name: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+            assert_eq!((after_name[37], after_name[38]), ("5", "1"), "rt_priority and policy in {stat}");
+        }
+    }
+}
+
+/// A chunk out of the bundle's limits is one rejected chunk, however often it comes: the engine is not at fault.
+#[test]
+fn chunks_out_of_the_bundles_limits_are_rejected_and_counted_and_inference_goes_on() {
+    let bundle = copy_of_tiny();
+    let manifest = bundle.path().join("manifest.json");
+    let mut edited: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    edited["action"]["limits"] = serde_json::json!({"min": vec![-1e-6; 7], "max": vec![1e-6; 7]});
+    std::fs::write(&manifest, edited.to_string()).unwrap();
+    let prompt = Some("pick up the cube".to_owned());
+    let options = EngineOptions { prompt, seed: 1, max_frame: (128, 96) };
+    let engine = PolicyEngine::new(load(bundle.path()).unwrap(), options).unwrap();
+    let clock = SimulatedClock::default();
+    let (mut lockstep, mut observations, mut controller) =
+        Lockstep::new(engine, &config(false), clock.clone()).unwrap();
+    for tick in 1..=15u64 {
+        let now = Timestamp::from_nanos(tick * 100_000_000);
+        clock.set(now);
+        look(observations.slot(), tick as usize);
+        observations.publish_at(now, now).unwrap();
+        lockstep.settle();
+        assert_eq!(controller.read_at(now).status, Status::Empty);
+    }
+    let stats = lockstep.stats();
+    assert_eq!((stats.inference.rejected_limits, stats.inference.errors), (15, 0));
+    assert_eq!(stats.phase, Phase::Ready);
+    assert!(lockstep.flight_record().chunks[0].rejected.as_ref().unwrap().contains("out of limits"));
 }

@@ -96,7 +96,7 @@ class Graph:
         if source.count * kind.itemsize < INLINE_LIMIT:
             tensor = numpy_helper.from_array(np.concatenate(list(blocks)).reshape(source.shape), tensor.name)
         else:
-            offset, length = self.data.append(blocks)
+            offset, length = self._store(source, kind, blocks)
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (("location", self.data.path.name), ("offset", offset), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))
@@ -118,6 +118,10 @@ class Graph:
             graph, producer_name="pi0-edge", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
         )
         self.path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _store(self, source: Source, kind: np.dtype, blocks: Iterator[np.ndarray]) -> tuple[int, int]:
+        """Puts a weight into the data file; returns where it is and how long."""
+        return self.data.append(blocks)
 
     def _full(self, name: str) -> str:
         return ".".join([*self._scope, name])

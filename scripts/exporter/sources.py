@@ -21,6 +21,10 @@ class Source(Protocol):
 
     def blocks(self) -> Iterator[np.ndarray]: ...
 
+    def pieces(self) -> Iterator[Source]:
+        """What it is put together from, in order; each has values of one kind."""
+        ...
+
 
 class Values:
     """Values computed while exporting; for small tensors."""
@@ -36,6 +40,9 @@ class Values:
     def blocks(self) -> Iterator[np.ndarray]:
         yield self._values
 
+    def pieces(self) -> Iterator[Values]:
+        yield self
+
 
 class Rows:
     """The rows of one or more tensors of the checkpoint under each other, each tensor times its factor."""
@@ -48,6 +55,9 @@ class Rows:
     @property
     def count(self) -> int:
         return prod(self.shape)
+
+    def pieces(self) -> Iterator[Rows]:
+        yield from map(Rows, self._parts)
 
     def blocks(self) -> Iterator[np.ndarray]:
         for tensor, factor in self._parts:

@@ -24,6 +24,7 @@ export DPKG_DEB_THREADS_MAX=1 # xz splits its work, and so its output, by the nu
 debs=$out/deb
 onnxruntime=$cache/onnxruntime-$onnxruntime_arch
 PI0_EDGE_ARCH=$onnxruntime_arch run scripts/fetch_onnxruntime.sh "$onnxruntime"
+run scripts/jetson/templates.sh
 
 if [ -n "$dry_run" ]; then
     say "would write to $debs: $(cd packaging/deb && echo *) for $arch, version $(project_version)"
@@ -44,13 +45,15 @@ expand() {
         -e "s|@ONNXRUNTIME_VERSION@|$(cut -d' ' -f1 "$onnxruntime/VERSION")|g" "$@"
 }
 
-# stage LIST ROOT: installs what a `files` list names. Its lines: MODE FROM TO, or dir - TO, or link TARGET TO.
+# stage LIST ROOT: installs what a `files` list names. Its lines: MODE FROM TO, or dir - TO, or link TARGET TO, or
+# tree FROM TO for a directory of data files.
 stage() {
     local mode from to
     while read -r mode from to; do
         case $mode in
         '' | '#'*) ;;
         dir) install -d "$2/$to" ;;
+        tree) (cd "$from" && find . -type f -exec install -D -m 0644 {} "$2/$to/{}" \;) ;;
         link) install -d "$(dirname "$2/$to")" && ln -s "$from" "$2/$to" ;;
         *) install -D -m "$mode" "$from" "$2/$to" ;;
         esac

@@ -69,9 +69,14 @@ def project(tmp_path):
         if (PROJECT / name).exists():
             shutil.copytree(PROJECT / name, copy / name)
     shutil.copy(JETSON, copy / "scripts")
+    shutil.copy(PROJECT / "scripts/bench_device.sh", copy / "scripts")
     fetch = copy / "scripts/fetch_onnxruntime.sh"
     fetch.write_text('#!/bin/sh\nmkdir -p "$1"\ncp /bin/true "$1/libonnxruntime.so.1"\necho "1.2.3 platform" >"$1/VERSION"\n')
     fetch.chmod(0o755)
+    # The templates' own tests are the exporter's.
+    (copy / "target/templates/pi0-fp32").mkdir(parents=True)
+    (copy / "target/templates/pi0-fp32/manifest.json").write_text("{}")
+    (copy / "scripts/jetson/templates.sh").write_text("#!/bin/sh\n")
     binary = copy / "target/jetson/x86_64-unknown-linux-gnu/release/pi0-edge"
     binary.parent.mkdir(parents=True)
     shutil.copy("/bin/true", binary)

@@ -70,9 +70,10 @@ def test_contents(unpacked):
     _, roots = unpacked
     root = roots["pi0-edge"]
     assert (root / "usr/bin/pi0-edge").stat().st_mode & 0o777 == 0o755
-    assert (root / "usr/lib/pi0-edge/prepare").stat().st_mode & 0o777 == 0o755
+    for program in ("prepare", "bench_device.sh"):
+        assert (root / "usr/lib/pi0-edge" / program).stat().st_mode & 0o777 == 0o755
     for path in ("usr/lib/systemd/system/pi0-edge@.service", "etc/security/limits.d/50-pi0-edge.conf",
-                 "usr/share/doc/pi0-edge/copyright", "usr/share/doc/pi0-edge/third-party-notices.gz"):
+                 "usr/share/pi0-edge/templates/pi0-fp32/manifest.json", "usr/share/doc/pi0-edge/copyright", "usr/share/doc/pi0-edge/third-party-notices.gz"):
         assert (root / path).stat().st_mode & 0o777 == 0o644, path
     assert (root / "var/lib/pi0-edge/bundles").is_dir()
     assert (roots["pi0-edge-onnxruntime"] / "usr/lib/pi0-edge/libonnxruntime.so.1").is_file()

@@ -23,6 +23,7 @@ mod fatbin;
 mod finding;
 mod loader;
 mod render;
+pub mod sensors;
 mod tree;
 
 pub use diagnose::diagnose;

@@ -1,6 +1,7 @@
 //! The policy: one observation in, one action chunk out.
 
 mod flow;
+mod inputs;
 mod layout;
 mod noise;
 mod pipeline;
@@ -226,6 +227,12 @@ impl Policy {
         self.prefix_len
     }
 
+    /// ONNX Runtime's own threads that share this policy's work, by Linux thread id: one fewer a graph than
+    /// [`PolicyOptions::threads`]. The thread that calls does the rest.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        self.pipeline.worker_threads()
+    }
+
     /// Bytes of the preallocated tensors.
     pub fn tensor_bytes(&self) -> usize {
         self.pipeline.tensor_bytes()
@@ -321,70 +328,6 @@ impl Policy {
         Ok(num_steps)
     }
 
-    fn write_noise(&mut self, noise: Noise<'_>) -> Result<()> {
-        let x_t = self.pipeline.x_t_mut();
-        match noise {
-            Noise::Seed(seed) => noise::fill(seed, x_t),
-            Noise::Given(values) => {
-                if values.len() != x_t.len() {
-                    let (horizon, width) =
-                        (self.manifest().dimensions.action_horizon, self.manifest().action.padded_dim);
-                    let text =
-                        format!("noise holds {} values; it must be [{horizon}, {width}]", values.len());
-                    return Err(Error::new(ErrorKind::InvalidArgument, text));
-                }
-                if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                    let text = format!("noise value {i} is {}; every value must be finite", values[i]);
-                    return Err(Error::new(ErrorKind::NonFinite, text));
-                }
-                x_t.copy_from_slice(values);
-            }
-        }
-        Ok(())
-    }
-
-    fn write_guidance(&mut self, guidance: Option<Guidance<'_>>) -> Result<()> {
-        self.pipeline.set_clean_rows(0);
-        let Some(guidance) = guidance else {
-            self.pipeline.set_guidance(|_| 0.0);
-            return Ok(());
-        };
-        let (dim, padded) = (self.manifest().action.dim, self.manifest().action.padded_dim);
-        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
-        let rows = guidance.previous.len() / dim;
-        if rows == 0 || guidance.previous.len() % dim != 0 {
-            let n = guidance.previous.len();
-            return bad(format!(
-                "previous actions hold {n} values; they must be rows of {dim}, at least one"
-            ));
-        }
-        let weights = self.pipeline.prefix_weights_mut();
-        if guidance.prefix_weights.len() != weights.len() {
-            let (n, horizon) = (guidance.prefix_weights.len(), weights.len());
-            return bad(format!("{n} prefix weights; a chunk has {horizon} rows"));
-        }
-        let max = guidance.max_guidance_weight;
-        let values = guidance.previous.iter().chain(guidance.prefix_weights).chain([&max]);
-        if !values.into_iter().all(|v| v.is_finite()) {
-            let text = "previous actions, prefix weights and the guidance weight must be finite";
-            return Err(Error::new(ErrorKind::NonFinite, text));
-        }
-        weights.copy_from_slice(guidance.prefix_weights);
-        for (i, target) in self.pipeline.prev_actions_mut().chunks_exact_mut(padded).enumerate() {
-            // Held, never zeros: in model units a zero is the data set's mean.
-            let row = &guidance.previous[i.min(rows - 1) * dim..][..dim];
-            self.post.normalize(row, &self.raw_state, &mut self.row, target);
-        }
-        match self.manifest().flow.rtc_training_max_delay {
-            Some(trained) => {
-                self.pipeline.set_guidance(|_| 0.0);
-                self.pipeline.set_clean_rows(rtc::clean_rows(guidance.inference_delay, rows, trained)?);
-            }
-            None => self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max)),
-        }
-        Ok(())
-    }
-
     /// Makes the tables of `num_steps` Euler steps, so that the next chunk does not have to.
     pub(crate) fn prepare_num_steps(&mut self, num_steps: usize) -> Result<()> {
         self.pipeline.set_num_steps(num_steps)
@@ -403,6 +346,17 @@ impl Policy {
 
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+    }
+
+    /// As [`finish`](Self::finish), into `actions` and with no value checked. Returns how many values there are.
+    pub(crate) fn finish_unchecked(&mut self, actions: &mut [f32]) -> Result<usize> {
+        let length = self.chunk.as_slice().len();
+        let Some(room) = actions.get_mut(..length) else {
+            let text = format!("a chunk has {length} values, there is room for {}", actions.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        };
+        self.post.actions(self.pipeline.x_t(), &self.raw_state, room)?;
+        Ok(length)
     }
 
     /// Runs one stage again on what its tensors hold since the last inference, and returns ONNX Runtime's time.

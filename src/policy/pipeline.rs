@@ -311,6 +311,11 @@ impl Pipeline {
         self.ids.kv_cache.len()
     }
 
+    /// ONNX Runtime's own threads of all graphs.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        [&self.vision, &self.prefill, &self.denoise].into_iter().flat_map(Graph::worker_threads).collect()
+    }
+
     /// Bytes of all preallocated tensors.
     pub fn tensor_bytes(&self) -> usize {
         self.tensors.total_bytes()

@@ -18,6 +18,11 @@ pub struct ChunkInfo {
     pub guided_rows: u32,
     /// RTC's `inference_delay`: the rows expected to have passed by the time it is first used.
     pub inference_delay: u32,
+    /// How long after `captured` its publication was expected when it was begun, in nanoseconds: what had passed, and
+    /// the delay estimate.
+    pub expected_ns: u64,
+    /// When the control loop last said where in its plan it is, as known when the chunk was begun; 0: never yet.
+    pub progress_at: Timestamp,
 }
 
 /// A chunk: `rows` actions of `dim` values each, in robot units, in memory that is made once.
@@ -189,6 +194,21 @@ impl Gate {
         Ok(Gate { min: min.iter().map(finite).collect(), max: max.iter().map(finite).collect() })
     }
 
+    /// The gate that lets through what both this and `other` do.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if they are for other numbers of joints, or some joint has no value left.
+    pub fn and(&self, other: &Gate) -> Result<Self> {
+        let pick = |a: &[f32], b: &[f32], pick: fn(f32, f32) -> f32| -> Vec<f32> {
+            a.iter().zip(b).map(|(&a, &b)| pick(a, b)).collect()
+        };
+        if self.dim() != other.dim() {
+            let what = format!("action limits for {} joints beside those for {}", self.dim(), other.dim());
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        Gate::with_limits(&pick(&self.min, &other.min, f32::max), &pick(&self.max, &other.max, f32::min))
+    }
+
     /// How many values an action has.
     pub fn dim(&self) -> usize {
         self.min.len()
@@ -281,6 +301,19 @@ mod tests {
         for length in [0, 1, 2, 4, 149] {
             assert_eq!(gate.check(&vec![0.0; length]), Err(Reject::WrongLength { got: length }));
         }
+    }
+
+    #[test]
+    fn two_gates_together_let_through_what_both_do() {
+        let wide = Gate::with_limits(&[-2.0, -1.0], &[1.0, 2.0]).unwrap();
+        let both = wide.and(&Gate::with_limits(&[-1.0, -2.0], &[2.0, 1.0]).unwrap()).unwrap();
+        assert_eq!(both.check(&[1.0, -1.0]), Ok(()));
+        for (index, values) in [(0, [-1.5, 0.0]), (0, [1.5, 0.0]), (1, [0.0, -1.5]), (1, [0.0, 1.5])] {
+            assert_eq!(both.check(&values), Err(Reject::OutOfLimits { index, value: values[index] }));
+        }
+        assert!(wide.and(&Gate::finite(3)).is_err());
+        let apart = Gate::with_limits(&[1.5, 0.0], &[2.0, 0.0]).unwrap();
+        assert!(wide.and(&apart).unwrap_err().to_string().contains("joint 0"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the runtime asks of a policy, cut into quanta.
 
+use super::chunk::Gate;
 use crate::Result;
 
 /// What guides a chunk so that it joins the one being executed. Both slices have one entry per row of the chunk.
@@ -48,6 +49,17 @@ pub trait Engine: Send {
 
     /// Sets the prompt, from the next chunk on.
     fn set_prompt(&mut self, prompt: &str) -> Result<()>;
+
+    /// The limits that the policy itself brings. A chunk must keep to these and to the runtime's.
+    fn limits(&self) -> Option<Gate> {
+        None
+    }
+
+    /// The threads that the engine computes on beside the calling one, by Linux thread id: the runtime gives them the
+    /// inference thread's priority and CPUs of their own.
+    fn worker_threads(&self) -> Vec<i32> {
+        Vec::new()
+    }
 
     /// Runs every graph once, so that nothing is built, captured or allocated later. Called on the inference thread.
     fn warm_up(&mut self) -> Result<()>;

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod delay;
 pub mod engine;
 mod limiter;
+mod memory;
 mod plan;
 mod primitive;
 pub mod probe;

@@ -19,7 +19,7 @@ pub const CHUNKS: usize = 16;
 /// Words of a tick before its action.
 const TICK_WORDS: usize = 13;
 /// Words of a chunk before its values.
-const CHUNK_WORDS: usize = 14;
+const CHUNK_WORDS: usize = 18;
 
 /// The control loop's half.
 #[derive(Debug)]
@@ -108,8 +108,8 @@ impl ChunkRecorder {
             Some(Reject::OutOfLimits { index, value }) => (2, index, value.to_bits()),
             Some(Reject::WrongLength { got }) => (3, got, 0),
         };
-        let times = [info.number, info.captured.as_nanos(), info.begun.as_nanos(), info.published.as_nanos()];
-        let head = times.into_iter().flat_map(halves);
+        let times = [info.captured, info.begun, info.published, info.progress_at].map(Timestamp::as_nanos);
+        let head = [info.number, info.expected_ns].into_iter().chain(times).flat_map(halves);
         let detail = u32::try_from(detail).unwrap_or(u32::MAX);
         let rest = [info.guided_rows, info.inference_delay, reason, detail, value, 0];
         let values = chunk.values().iter().map(|v| v.to_bits());
@@ -144,6 +144,10 @@ pub struct ChunkRecord {
     pub guided_rows: u32,
     /// RTC's `inference_delay`.
     pub inference_delay: u32,
+    /// How long after its observation's capture its publication was expected when it was begun.
+    pub expected_ns: u64,
+    /// When the control loop had last said where in its plan it is, as known when the chunk was begun.
+    pub progress_at_ns: u64,
     /// Why it was not published; none if it was.
     pub rejected: Option<String>,
     /// Its actions, row by row; values that are not finite become null in JSON.
@@ -176,8 +180,8 @@ impl RecorderView {
     }
 
     fn chunk(&self, words: &[u32]) -> ChunkRecord {
-        let (index, value) = (words[11] as usize, f32::from_bits(words[12]));
-        let rejected = match words[10] {
+        let (index, value) = (words[15] as usize, f32::from_bits(words[16]));
+        let rejected = match words[14] {
             0 => None,
             1 => Some(Reject::NonFinite { index }),
             2 => Some(Reject::OutOfLimits { index, value }),
@@ -187,11 +191,13 @@ impl RecorderView {
         debug_assert_eq!(values.len(), self.rows * self.dim);
         let info = ChunkInfo {
             number: joined(&words[0..]),
-            captured: Timestamp::from_nanos(joined(&words[2..])),
-            begun: Timestamp::from_nanos(joined(&words[4..])),
-            published: Timestamp::from_nanos(joined(&words[6..])),
-            guided_rows: words[8],
-            inference_delay: words[9],
+            expected_ns: joined(&words[2..]),
+            captured: Timestamp::from_nanos(joined(&words[4..])),
+            begun: Timestamp::from_nanos(joined(&words[6..])),
+            published: Timestamp::from_nanos(joined(&words[8..])),
+            progress_at: Timestamp::from_nanos(joined(&words[10..])),
+            guided_rows: words[12],
+            inference_delay: words[13],
         };
         ChunkRecord {
             number: info.number,
@@ -200,6 +206,8 @@ impl RecorderView {
             published_ns: info.published.as_nanos(),
             guided_rows: info.guided_rows,
             inference_delay: info.inference_delay,
+            expected_ns: info.expected_ns,
+            progress_at_ns: info.progress_at.as_nanos(),
             rejected: rejected.map(|reason| reason.to_string()),
             actions: values.chunks_exact(self.dim).map(<[f32]>::to_vec).collect(),
         }
@@ -290,6 +298,8 @@ mod tests {
                 published: Timestamp::from_nanos(i + 2),
                 guided_rows: 4,
                 inference_delay: 5,
+                expected_ns: i << 35,
+                progress_at: Timestamp::from_nanos(i + 3),
             };
             chunks.record(&chunk, reasons[i as usize % 4]);
         }
@@ -301,6 +311,7 @@ mod tests {
                 (i, i << 40, i + 1, i + 2)
             );
             assert_eq!((chunk.guided_rows, chunk.inference_delay), (4, 5));
+            assert_eq!((chunk.expected_ns, chunk.progress_at_ns), (i << 35, i + 3));
             assert_eq!(chunk.rejected, reasons[i as usize % 4].map(|r| r.to_string()));
             assert_eq!(chunk.actions[0], [i as f32, 1.0]);
             assert!(chunk.actions[1][1].is_nan());

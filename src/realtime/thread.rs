@@ -7,6 +7,7 @@ use std::io;
 
 use serde::Serialize;
 
+use super::memory::{keep_heap, lock_memory, locked_kib, prefault_stack};
 use crate::{Error, ErrorKind, Result};
 
 /// What to do where a real-time right is missing.
@@ -45,6 +46,9 @@ pub struct ThreadConfig {
     pub priority: Option<i32>,
     /// The CPUs it may run on; empty leaves that alone.
     pub cpus: Vec<usize>,
+    /// The CPUs that the threads working for it may run on, such as ONNX Runtime's; empty leaves that alone. They get
+    /// its priority in any case: it waits for them, so they must not wait for others.
+    pub worker_cpus: Vec<usize>,
     /// Which memory stays in RAM.
     pub lock_memory: MemoryLock,
     /// How many bytes of its stack are touched beforehand, so that they are there.
@@ -60,6 +64,7 @@ impl Default for ThreadConfig {
             realtime: Realtime::Try,
             priority: Some(80),
             cpus: Vec::new(),
+            worker_cpus: Vec::new(),
             lock_memory: MemoryLock::All,
             prefault_stack: 256 << 10,
             keep_heap: true,
@@ -74,6 +79,19 @@ pub struct Missing {
     pub what: &'static str,
     /// Why, and what to do about it.
     pub why: String,
+}
+
+/// What a thread that works for the real-time thread has, as read back from the system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorkerThread {
+    /// Its Linux thread id.
+    pub id: i32,
+    /// The scheduling policy, as in [`Obtained`].
+    pub scheduler: &'static str,
+    /// Its priority; 0 where the policy has none.
+    pub priority: i32,
+    /// The CPUs it may run on.
+    pub cpus: Vec<usize>,
 }
 
 /// What a thread has, as read back from the system.
@@ -93,6 +111,8 @@ pub struct Obtained {
     pub stack_prefaulted: usize,
     /// Whether memory given back to the allocator stays with the process.
     pub heap_kept: bool,
+    /// The threads that work for it.
+    pub workers: Vec<WorkerThread>,
     /// What was asked for and not obtained.
     pub missing: Vec<Missing>,
 }
@@ -107,15 +127,27 @@ impl ThreadConfig {
     ///
     /// RT-safe: no. Thread: any.
     pub fn apply(&self) -> Result<Obtained> {
+        self.apply_with_workers(&[])
+    }
+
+    /// As [`apply`](Self::apply), and gives the threads with these Linux thread ids, which work for the calling one,
+    /// its priority and their CPUs.
+    pub fn apply_with_workers(&self, workers: &[i32]) -> Result<Obtained> {
         let mut missing = Vec::new();
         let (mut stack_prefaulted, mut heap_kept) = (0, false);
         if self.realtime != Realtime::Off {
             let measures: [(&'static str, io::Result<()>); 3] = [
                 ("memory lock", lock_memory(self.lock_memory)),
-                ("CPU affinity", set_affinity(&self.cpus)),
-                ("scheduling", self.priority.map_or(Ok(()), set_fifo)),
+                ("CPU affinity", set_affinity(CALLER, &self.cpus)),
+                ("scheduling", self.priority.map_or(Ok(()), |priority| set_fifo(CALLER, priority))),
             ];
-            for (what, outcome) in measures {
+            let of_workers = workers.iter().flat_map(|&id| {
+                [
+                    ("worker CPU affinity", set_affinity(id, &self.worker_cpus)),
+                    ("worker scheduling", self.priority.map_or(Ok(()), |priority| set_fifo(id, priority))),
+                ]
+            });
+            for (what, outcome) in measures.into_iter().chain(of_workers) {
                 if let Err(error) = outcome {
                     missing.push(Missing { what, why: error.to_string() });
                 }
@@ -129,7 +161,7 @@ impl ThreadConfig {
             }
             stack_prefaulted = prefault_stack(self.prefault_stack);
         }
-        let obtained = self.read_back(missing, stack_prefaulted, heap_kept)?;
+        let obtained = self.read_back(workers, missing, stack_prefaulted, heap_kept)?;
         match (self.realtime, obtained.missing.first()) {
             (Realtime::Enforce, Some(Missing { what, why })) => Err(Error::new(
                 ErrorKind::RealtimeDenied,
@@ -140,11 +172,23 @@ impl ThreadConfig {
     }
 
     /// Reads everything back, and lists as missing what a call said it had done but the system does not show.
-    fn read_back(&self, missing: Vec<Missing>, stack_prefaulted: usize, heap_kept: bool) -> Result<Obtained> {
+    fn read_back(
+        &self,
+        workers: &[i32],
+        missing: Vec<Missing>,
+        stack_prefaulted: usize,
+        heap_kept: bool,
+    ) -> Result<Obtained> {
         let failed =
             |what: &str, e: io::Error| Error::with_source(ErrorKind::Io, format!("reading back {what}"), e);
-        let (scheduler, priority) = scheduler().map_err(|e| failed("the scheduling policy", e))?;
-        let cpus = affinity().map_err(|e| failed("the CPU affinity", e))?;
+        let (scheduler, priority) = scheduler_of(CALLER).map_err(|e| failed("the scheduling policy", e))?;
+        let cpus = affinity(CALLER).map_err(|e| failed("the CPU affinity", e))?;
+        let worker = |&id: &i32| {
+            let (scheduler, priority) = scheduler_of(id)?;
+            Ok(WorkerThread { id, scheduler, priority, cpus: affinity(id)? })
+        };
+        let workers = workers.iter().map(worker).collect::<io::Result<Vec<_>>>();
+        let workers = workers.map_err(|e| failed("a worker thread", e))?;
         let locked_kib = locked_kib().map_err(|e| failed("the locked memory", e))?;
         let mut obtained = Obtained {
             realtime: self.realtime,
@@ -154,16 +198,27 @@ impl ThreadConfig {
             locked_kib,
             stack_prefaulted,
             heap_kept,
+            workers,
             missing,
         };
         if self.realtime != Realtime::Off {
-            let wanted = sorted(&self.cpus);
+            let (wanted, workers_wanted) = (sorted(&self.cpus), sorted(&self.worker_cpus));
+            let workers = &obtained.workers;
             let differs = [
                 (
                     "scheduling",
                     self.priority.is_some_and(|p| (obtained.scheduler, obtained.priority) != ("fifo", p)),
                 ),
                 ("CPU affinity", !wanted.is_empty() && obtained.cpus != wanted),
+                (
+                    "worker scheduling",
+                    self.priority
+                        .is_some_and(|p| workers.iter().any(|w| (w.scheduler, w.priority) != ("fifo", p))),
+                ),
+                (
+                    "worker CPU affinity",
+                    !workers_wanted.is_empty() && workers.iter().any(|w| w.cpus != workers_wanted),
+                ),
                 ("memory lock", self.lock_memory != MemoryLock::Off && obtained.locked_kib == 0),
             ];
             for (what, differs) in differs {
@@ -185,7 +240,7 @@ fn sorted(cpus: &[usize]) -> Vec<usize> {
 }
 
 /// The last system error, with advice where there is some.
-fn last_error(advice: &str) -> io::Error {
+pub(super) fn last_error(advice: &str) -> io::Error {
     let error = io::Error::last_os_error();
     match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(error.kind(), format!("{error}; {advice}")),
@@ -193,10 +248,13 @@ fn last_error(advice: &str) -> io::Error {
     }
 }
 
-fn set_fifo(priority: i32) -> io::Result<()> {
+/// The calling thread's id, as the kernel takes it.
+const CALLER: i32 = 0;
+
+fn set_fifo(thread: i32, priority: i32) -> io::Result<()> {
     let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: `param` is valid for the call; 0 means the calling thread.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) } {
+    // SAFETY: `param` is valid for the call; the kernel refuses an id that is no thread.
+    match unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &param) } {
         0 => Ok(()),
         _ => Err(last_error(
             "allow it with `rtprio` in limits.conf, LimitRTPRIO= in the service, or CAP_SYS_NICE",
@@ -204,12 +262,12 @@ fn set_fifo(priority: i32) -> io::Result<()> {
     }
 }
 
-fn scheduler() -> io::Result<(&'static str, i32)> {
-    // SAFETY: 0 means the calling thread; no memory is involved.
-    let policy = unsafe { libc::sched_getscheduler(0) };
+fn scheduler_of(thread: i32) -> io::Result<(&'static str, i32)> {
+    // SAFETY: no memory is involved.
+    let policy = unsafe { libc::sched_getscheduler(thread) };
     let mut param = libc::sched_param { sched_priority: 0 };
     // SAFETY: `param` is valid to write to.
-    if policy < 0 || unsafe { libc::sched_getparam(0, &mut param) } != 0 {
+    if policy < 0 || unsafe { libc::sched_getparam(thread, &mut param) } != 0 {
         return Err(io::Error::last_os_error());
     }
     let name = match policy & !libc::SCHED_RESET_ON_FORK {
@@ -224,7 +282,7 @@ fn scheduler() -> io::Result<(&'static str, i32)> {
     Ok((name, param.sched_priority))
 }
 
-fn set_affinity(cpus: &[usize]) -> io::Result<()> {
+fn set_affinity(thread: i32, cpus: &[usize]) -> io::Result<()> {
     if cpus.is_empty() {
         return Ok(());
     }
@@ -237,121 +295,22 @@ fn set_affinity(cpus: &[usize]) -> io::Result<()> {
         // SAFETY: `cpu` is within the set, as just checked.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: `set` is valid and of the size given; 0 means the calling thread.
-    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
+    // SAFETY: `set` is valid and of the size given; the kernel refuses an id that is no thread.
+    match unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &set) } {
         0 => Ok(()),
         _ => Err(last_error("the service's CPUAffinity= or a cpuset may forbid it")),
     }
 }
 
-fn affinity() -> io::Result<Vec<usize>> {
+fn affinity(thread: i32) -> io::Result<Vec<usize>> {
     // SAFETY: all zeros is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is valid to write to and of the size given.
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
+    if unsafe { libc::sched_getaffinity(thread, size_of_val(&set), &mut set) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: every index is within the set.
     Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
-}
-
-fn lock_memory(lock: MemoryLock) -> io::Result<()> {
-    let flags = match lock {
-        MemoryLock::Off => return Ok(()),
-        MemoryLock::OnFault => libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
-        MemoryLock::All => libc::MCL_CURRENT | libc::MCL_FUTURE,
-    };
-    let advice = "allow it with `memlock unlimited` in limits.conf, LimitMEMLOCK=infinity, or CAP_IPC_LOCK";
-    // With a limit, locking what there is may succeed and every later allocation beyond the limit then fail.
-    if let Some(limit) = memlock_limit()? {
-        let what = format!("memory locking is limited to {} KiB; {advice}", limit >> 10);
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    }
-    // SAFETY: only the process's own pages are pinned.
-    match unsafe { libc::mlockall(flags) } {
-        0 => Ok(()),
-        _ => Err(last_error(advice)),
-    }
-}
-
-/// The limit on locked memory, unless there is none for this process.
-fn memlock_limit() -> io::Result<Option<u64>> {
-    const CAP_IPC_LOCK: u32 = 14;
-    let capable = status_field("CapEff:")?.and_then(|v| u64::from_str_radix(&v, 16).ok());
-    if capable.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1) {
-        return Ok(None);
-    }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid to write to.
-    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
-}
-
-fn locked_kib() -> io::Result<u64> {
-    let field = status_field("VmLck:")?;
-    let kib = field.and_then(|v| v.trim_end_matches("kB").trim().parse().ok());
-    kib.ok_or_else(|| io::Error::other("/proc/self/status has no VmLck"))
-}
-
-fn status_field(name: &str) -> io::Result<Option<String>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()))
-}
-
-#[cfg(target_env = "gnu")]
-fn keep_heap() -> bool {
-    // SAFETY: mallopt may be called at any time; both settings only change when memory goes back to the system.
-    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, -1) == 1 && libc::mallopt(libc::M_MMAP_MAX, 0) == 1 }
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn keep_heap() -> bool {
-    false
-}
-
-/// Touches up to `bytes` of the stack below, as far as there is stack, and says how many.
-fn prefault_stack(bytes: usize) -> usize {
-    const PAGE: usize = 4096;
-    // Left alone at the far end: the guard page, and the frames of the touching itself.
-    const MARGIN: usize = 64 << 10;
-    // Each level touches one page and has a little of its own beside it.
-    const LEVEL: usize = PAGE + 512;
-    let levels = bytes.min(stack_left().saturating_sub(MARGIN)) / LEVEL;
-
-    #[inline(never)]
-    fn touch(levels: usize) {
-        let mut page = [0u8; PAGE];
-        std::hint::black_box(&mut page);
-        if levels > 1 {
-            touch(levels - 1);
-        }
-        // After the call, so that it cannot become a jump that reuses this frame.
-        std::hint::black_box(&mut page);
-    }
-    if levels > 0 {
-        touch(levels);
-    }
-    levels * PAGE
-}
-
-/// Bytes of the calling thread's stack below the caller's frame.
-#[cfg(target_os = "linux")]
-fn stack_left() -> usize {
-    let here = 0u8;
-    // SAFETY: all zeros is a valid pthread_attr_t to be filled in.
-    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
-    let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: the attributes are filled in before they are read, and destroyed exactly once afterwards.
-    let known = unsafe {
-        libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) == 0 && {
-            let known = libc::pthread_attr_getstack(&attributes, &mut lowest, &mut size) == 0;
-            libc::pthread_attr_destroy(&mut attributes);
-            known
-        }
-    };
-    if known { (std::ptr::from_ref(&here) as usize).saturating_sub(lowest as usize) } else { 0 }
 }
 
 #[cfg(test)]
@@ -367,25 +326,12 @@ mod tests {
     }
 
     #[test]
-    fn the_stack_is_touched_as_far_as_there_is_stack() {
-        let touched = |stack: usize, bytes: usize| {
-            let thread = std::thread::Builder::new().stack_size(stack);
-            thread.spawn(move || prefault_stack(bytes)).unwrap().join().unwrap()
-        };
-        assert_eq!(touched(2 << 20, 0), 0);
-        let some = touched(2 << 20, 512 << 10);
-        assert!(some > 400 << 10 && some <= 512 << 10, "{some}");
-        // The C library may hand out a larger stack it has at hand, but never a gigabyte.
-        let all = touched(512 << 10, 1 << 30);
-        assert!(all > 256 << 10 && all < 64 << 20, "{all}");
-    }
-
-    #[test]
     fn an_impossible_affinity_is_missing_and_enforcing_it_fails() {
         let only = |cpus: Vec<usize>, realtime| ThreadConfig {
             realtime,
             priority: None,
             cpus,
+            worker_cpus: vec![],
             lock_memory: MemoryLock::Off,
             prefault_stack: 0,
             keep_heap: false,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::policy::rtc::RtcConfig;
 use crate::realtime::chunk::Gate;
 use crate::realtime::delay::{DelayConfig, DelayEstimator};
+use crate::realtime::engine::Engine;
 use crate::realtime::thread::ThreadConfig;
 use crate::realtime::timeline::TimelineConfig;
 use crate::{Error, ErrorKind, Result};
@@ -33,7 +34,8 @@ pub struct Limits {
 pub struct RuntimeConfig {
     /// How ticks become actions.
     pub timeline: TimelineConfig,
-    /// A chunk with a value outside these is not published. None: values must be finite, that is all.
+    /// A chunk with a value outside these, or outside the policy's own limits, is not published. None: the policy's
+    /// own limits, if it has any.
     pub limits: Option<Limits>,
     /// When the next chunk is begun.
     pub replan: Replan,
@@ -53,7 +55,7 @@ pub struct RuntimeConfig {
     pub thread: ThreadConfig,
     /// How many events are kept until somebody takes them; further ones are counted and dropped.
     pub event_capacity: usize,
-    /// Where the flight record is written when the step limit trips or the inference gives up.
+    /// Where the flight record is written when the step limit trips, or the inference hangs or gives up.
     pub flight_record: Option<PathBuf>,
     /// How long stopping waits for the inference thread to come back before it is left behind.
     pub stop_timeout: Duration,
@@ -82,7 +84,7 @@ impl Default for RuntimeConfig {
 
 impl RuntimeConfig {
     /// Checks everything for chunks of `rows` actions of `dim` values, and makes the gate.
-    pub(super) fn validate(&self, rows: usize, dim: usize) -> Result<(Gate, DelayEstimator)> {
+    pub(super) fn validate(&self, rows: usize, dim: usize) -> Result<DelayEstimator> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         if rows == 0 || dim == 0 {
             return bad(format!("the policy gives chunks of {rows} actions of {dim} values"));
@@ -94,21 +96,15 @@ impl RuntimeConfig {
         if self.watchdog.is_zero() || self.max_errors == 0 || self.event_capacity == 0 {
             return bad("watchdog, max_errors and event_capacity must be more than zero".into());
         }
-        Ok((gate(self.limits.as_ref(), dim)?, DelayEstimator::new(self.delay)?))
+        DelayEstimator::new(self.delay)
     }
 }
 
-/// The gate for `limits`.
-pub(super) fn gate(limits: Option<&Limits>, dim: usize) -> Result<Gate> {
-    let gate = match limits {
-        None => Gate::finite(dim),
-        Some(limits) => Gate::with_limits(&limits.min, &limits.max)?,
-    };
-    if gate.dim() != dim {
-        let what = format!("action limits for {} joints, but actions have {dim} values", gate.dim());
-        return Err(Error::new(ErrorKind::InvalidArgument, what));
-    }
-    Ok(gate)
+/// The gate for `limits` and those that the engine brings.
+pub(super) fn gate(limits: Option<&Limits>, engine: &impl Engine) -> Result<Gate> {
+    let given = limits.map(|limits| Gate::with_limits(&limits.min, &limits.max)).transpose()?;
+    let own = engine.limits();
+    given.iter().chain(&own).try_fold(Gate::finite(engine.action_dim()), |gate, other| gate.and(other))
 }
 
 /// Checks RTC's settings for chunks of `rows` actions.

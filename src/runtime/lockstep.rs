@@ -52,6 +52,14 @@ impl<E: Engine> Lockstep<E> {
         }
     }
 
+    /// Lets the control loop see inference hang in one step, or not any more: what a recording says that it saw.
+    pub fn set_hung(&self, hung: bool) {
+        match hung {
+            true => self.office.shared.quantum_begins(Timestamp::default()),
+            false => self.office.shared.quantum_ends(),
+        }
+    }
+
     /// Does what the watch thread would do at `now`.
     pub fn watch_at(&mut self, now: Timestamp) {
         self.watch.look(now);

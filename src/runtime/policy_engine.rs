@@ -3,6 +3,7 @@
 use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance as PolicyGuidance;
 use crate::policy::{InferOptions, Noise, Policy};
+use crate::realtime::chunk::Gate;
 use crate::realtime::engine::{Engine, Guidance};
 use crate::{Error, ErrorKind, Result};
 
@@ -169,6 +170,16 @@ impl Engine for PolicyEngine {
         Ok(())
     }
 
+    fn limits(&self) -> Option<Gate> {
+        let limits = self.policy.manifest().action.limits.as_ref()?;
+        // Checked with the manifest.
+        Gate::with_limits(&limits.min, &limits.max).ok()
+    }
+
+    fn worker_threads(&self) -> Vec<i32> {
+        self.policy.worker_threads()
+    }
+
     fn warm_up(&mut self) -> Result<()> {
         let mut observation = self.new_observation();
         let (width, height) = self.max_frame;
@@ -224,14 +235,9 @@ impl Engine for PolicyEngine {
     }
 
     fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
-        self.policy.finish()?;
-        let chunk = self.policy.chunk().as_slice();
-        let Some(room) = actions.get_mut(..chunk.len()) else {
-            let text = format!("a chunk has {} values, there is room for {}", chunk.len(), actions.len());
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        };
-        room.copy_from_slice(chunk);
-        Ok(chunk.len())
+        // A bad value is for the runtime's gate to find: it rejects the chunk, where an error would count against
+        // the engine.
+        self.policy.finish_unchecked(actions)
     }
 }
 

@@ -56,12 +56,13 @@ impl Watch {
             None if self.hung => self.events.send(Event::Recovered),
             _ => {}
         }
+        let hangs = age.is_some() && !self.hung;
         self.hung = age.is_some();
         let (tripped, failed) = (self.shared.tripped(), self.shared.phase() == Phase::Failed);
         if tripped && !self.tripped {
             self.events.send(Event::Tripped);
         }
-        if (tripped && !self.tripped) || (failed && !self.failed) {
+        if hangs || (tripped && !self.tripped) || (failed && !self.failed) {
             self.dump();
         }
         (self.tripped, self.failed) = (tripped, failed);

@@ -3,6 +3,8 @@
 //! The worker owns no thread: [`Worker::turn`] does one thing and says what next. The runtime's thread calls it for
 //! ever; a replay or a test turns it by hand over simulated time.
 
+mod joining;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::config::{Replan, RuntimeConfig, check_rtc, gate};
 use super::event::{Event, EventSender};
 use super::observation::Observed;
 use super::shared::{Phase, Shared};
-use crate::policy::rtc::{RtcConfig, prefix_weights};
+use crate::policy::rtc::RtcConfig;
 use crate::realtime::cell::{Reader, Writer};
 use crate::realtime::chunk::{Chunk, ChunkInfo, Gate, Interpolation, Reject};
 use crate::realtime::clock::{Clock, Timestamp, nanos};
@@ -88,7 +90,8 @@ pub(super) struct Worker<E: Engine, C> {
 impl<E: Engine, C: Clock> Worker<E, C> {
     pub(super) fn new(engine: E, clock: C, config: &RuntimeConfig, ends: Ends<E>) -> Result<Self> {
         let (rows, dim) = (engine.action_horizon(), engine.action_dim());
-        let (gate, delay) = config.validate(rows, dim)?;
+        let delay = config.validate(rows, dim)?;
+        let gate = gate(config.limits.as_ref(), &engine)?;
         Ok(Worker {
             engine,
             clock,
@@ -113,6 +116,11 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             errors_in_a_row: 0,
             number: 0,
         })
+    }
+
+    /// The threads that the engine computes on beside this one.
+    pub(super) fn engine_threads(&self) -> Vec<i32> {
+        self.engine.worker_threads()
     }
 
     /// Runs every graph once and says that the worker is ready.
@@ -152,9 +160,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         let outcome = match command {
             Command::Prompt(prompt) => self.quantum(None, |engine| engine.set_prompt(&prompt)),
             Command::NumSteps(n) => self.quantum(None, |engine| engine.set_num_steps(n)),
-            Command::Limits(limits) => gate(limits.as_ref(), self.engine.action_dim())
-                .map(|gate| self.gate = gate)
-                .map_err(Failure::Error),
+            Command::Limits(limits) => {
+                gate(limits.as_ref(), &self.engine).map(|gate| self.gate = gate).map_err(Failure::Error)
+            }
             Command::Rtc(rtc) => rtc
                 .map_or(Ok(()), |rtc| check_rtc(&rtc, rows))
                 .map(|()| self.rtc = rtc)
@@ -178,6 +186,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         if !self.fresh {
             return Turn::Wait(None);
         }
+        // Once for all that is decided here, so that a recording can say what it was decided by.
+        self.ends.progress.update();
         let now = self.clock.now();
         let due = self.due().max(self.not_before);
         if now < due {
@@ -194,7 +204,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     /// When the next chunk is to be begun.
-    fn due(&mut self) -> Timestamp {
+    fn due(&self) -> Timestamp {
         match self.replan {
             Replan::Period(period) => self.last_begun.map_or(Timestamp::default(), |begun| begun + period),
             Replan::Remaining(_) if self.previous.info.number == 0 => Timestamp::default(),
@@ -211,8 +221,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     /// Where the robot is in the chunk published last.
-    fn progress(&mut self) -> Progress {
-        self.ends.progress.update();
+    fn progress(&self) -> Progress {
         let progress = *self.ends.progress.get();
         let published = &self.previous.info;
         if progress.chunk == published.number {
@@ -225,7 +234,14 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     fn begin(&mut self, now: Timestamp) {
         let captured = self.ends.observations.get().captured;
         self.number += 1;
-        let mut info = ChunkInfo { number: self.number, captured, begun: now, ..ChunkInfo::default() };
+        let mut info = ChunkInfo {
+            number: self.number,
+            captured,
+            begun: now,
+            expected_ns: now.since(captured).saturating_add(self.delay.estimate()),
+            progress_at: self.ends.progress.get().at,
+            ..ChunkInfo::default()
+        };
         self.last_begun = Some(now);
         let guidance = self.guide(&mut info);
         let num_steps = self.engine.num_steps();
@@ -243,43 +259,6 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             Ok(()) => self.job = Some(Job { info, step: 0, num_steps }),
             Err(failure) => self.failed(failure, true),
         }
-    }
-
-    /// Prepares guidance by the chunk being executed, if there is any, and notes it in `info`.
-    fn guide(&mut self, info: &mut ChunkInfo) -> Option<f32> {
-        let rtc = self.rtc?;
-        if self.previous.info.number == 0 {
-            return None;
-        }
-        let progress = self.progress();
-        if !progress.moving {
-            // The robot stands still, so there is no motion to join.
-            return None;
-        }
-        // Where in the old chunk the robot was or will be at the moment the new chunk's row 0 is due.
-        let since = i128::from(info.captured.as_nanos()) - i128::from(progress.at.as_nanos());
-        let position = i128::from(progress.position_ns) + since;
-        let period = self.action_period as f64;
-        let planned =
-            self.previous.leftover_into(position as f64 / period, self.interpolation, &mut self.leftover);
-        if planned == 0 {
-            return None;
-        }
-        // What has passed since the capture, and what computing is expected to take.
-        let latency = info.begun.since(info.captured).saturating_add(self.delay.estimate());
-        let rows = latency.div_ceil(self.action_period);
-        let delay = match self.engine.max_inference_delay() {
-            None => rows.min(planned as u64) as usize,
-            // A policy trained for it has to be told enough rows, and no more than it knows: one more than expected, and
-            // all of them while nothing has been measured.
-            Some(most) if self.delay.estimate() == 0 => most.min(planned),
-            Some(most) => (rows + 1).min(most.min(planned) as u64) as usize,
-        };
-        let end = rtc.execution_horizon.min(planned);
-        prefix_weights(rtc.schedule, delay, end, &mut self.weights);
-        info.guided_rows = end as u32;
-        info.inference_delay = delay as u32;
-        Some(rtc.max_guidance_weight)
     }
 
     fn advance(&mut self, mut job: Job) -> Turn {
@@ -350,22 +329,6 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         counts.chunk.record(published.since(info.begun));
         counts.latency.record(published.since(info.captured));
         events.send(Event::Chunk(info));
-    }
-
-    /// Why a chunk is of no use that a policy trained for real-time chunking made to join after fewer rows than have
-    /// been executed by now: what was executed since is not what it was made to follow.
-    fn too_late(&mut self, info: &ChunkInfo) -> Option<Error> {
-        let most = self.engine.max_inference_delay().filter(|_| info.guided_rows > 0)?;
-        let now = self.clock.now();
-        let (late, told) = (now.since(info.captured).div_ceil(self.action_period), info.inference_delay);
-        (late > u64::from(told)).then(|| {
-            // The next one is told better.
-            self.delay.record(now.since(info.begun));
-            let text = format!(
-                "the chunk took {late} rows and was made to join after {told}; this policy was trained for at most {most}"
-            );
-            Error::new(ErrorKind::Runtime, text)
-        })
     }
 
     fn quantum<R>(

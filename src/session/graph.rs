@@ -14,6 +14,7 @@ use super::graph_error;
 use super::placement::{self, Placement};
 use super::provider;
 use super::tensors::{Storage, TensorId, Tensors};
+use super::workers::Workers;
 use crate::bundle::{Dtype, GraphSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Provider;
@@ -51,6 +52,7 @@ pub struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     tensors: Option<u64>,
+    workers: Workers,
 }
 
 fn ports(spec: &[crate::bundle::TensorSpec]) -> Result<Vec<Port>> {
@@ -102,10 +104,12 @@ impl Graph {
         };
         let builder = provider::register(builder().map_err(fail)?, options)
             .map_err(|e| provider::unusable(options.provider, environment.library(), e.message()))?;
+        let workers = Workers::default();
         let build = || -> ort::Result<Session> {
             builder
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads.max(1))?
+                .with_thread_manager(workers.clone())?
                 .with_parallel_execution(false)?
                 .with_intra_op_spinning(options.spin)?
                 // Workers may spin inside a run, never between runs: a control loop shares these cores.
@@ -130,12 +134,17 @@ impl Graph {
         check(session.outputs().iter().map(|o| o.name()).collect(), &spec.outputs, "output")?;
         let binding = Binding::new(&session).map_err(fail)?;
         let (inputs, outputs) = (ports(&spec.inputs)?, ports(&spec.outputs)?);
-        Ok(Graph { name, session, binding, inputs, outputs, tensors: None })
+        Ok(Graph { name, session, binding, inputs, outputs, tensors: None, workers })
     }
 
     /// The graph's name in the manifest.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// ONNX Runtime's own threads that share this graph's work, by Linux thread id.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        self.workers.ids()
     }
 
     /// Index of an input, for [`bind_input`](Self::bind_input).

@@ -12,6 +12,7 @@ mod mapped;
 mod placement;
 mod provider;
 mod tensors;
+mod workers;
 
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};

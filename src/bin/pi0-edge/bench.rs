@@ -35,8 +35,9 @@ pub struct Args {
     format: Format,
 }
 
+/// What `bench` prints.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Format {
+pub enum Format {
     /// For people
     Text,
     /// A table to paste

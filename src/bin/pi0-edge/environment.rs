@@ -10,7 +10,8 @@ fn read(path: &str) -> Option<String> {
 }
 
 /// The processor's name as the kernel gives it: a model name on x86, the board's on ARM.
-fn processor() -> Option<String> {
+/// The processor's name.
+pub fn processor() -> Option<String> {
     let info = read("/proc/cpuinfo")?;
     let model = info.lines().find(|l| l.starts_with("model name"));
     model

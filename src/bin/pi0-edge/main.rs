@@ -9,13 +9,17 @@ mod bench;
 mod benches;
 mod check;
 mod control;
+mod device;
 mod doctor;
 mod environment;
+mod figures;
 mod inspect;
 mod observation;
 mod options;
 mod output;
+mod replay;
 mod run;
+mod synthesize;
 
 use std::process::ExitCode;
 
@@ -32,7 +36,10 @@ Examples:
   pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
+  pi0-edge replay BUNDLE --episode DIR --rate 200 --rtc --svg trajectory.svg
   pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
+  pi0-edge bench device BUNDLE --minutes 5
+  pi0-edge bench device $(pi0-edge synthesize pi0)
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
 ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
@@ -52,12 +59,17 @@ enum Verb {
     Run(run::Args),
     /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
     Check(check::Args),
-    /// Measure latency by stage; `bench control`: what reading the action costs a control loop
+    /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
+    /// of it, with a report
     Bench(benches::Args),
+    /// Run a recorded episode through the real-time runtime at a given rate
+    Replay(Box<replay::Args>),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
+    /// Make a full-size bundle with random weights, to measure with
+    Synthesize(synthesize::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,11 +79,13 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => benches::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Doctor(args) => match doctor::run(&args) {
             Ok(code) => return code,
             Err(e) => Err(e),
         },
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

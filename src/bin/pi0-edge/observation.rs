@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pi0_edge::bundle::Golden;
+use pi0_edge::observation::Preprocessor;
 use pi0_edge::runtime::ObservationSlot;
 use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
 use serde::Deserialize;
@@ -19,11 +20,16 @@ struct ObservationFile {
     prompt: Option<String>,
 }
 
-struct Image {
-    name: String,
-    data: Vec<u8>,
-    width: u32,
-    height: u32,
+/// A decoded frame, RGB.
+pub struct Image {
+    /// The key it has in observation.json.
+    pub name: String,
+    /// `[height, width, 3]`.
+    pub data: Vec<u8>,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
 }
 
 /// A decoded observation: frames as RGB8.
@@ -78,6 +84,21 @@ impl StoredObservation {
         StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
     }
 
+    /// The frames.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.images.iter()
+    }
+
+    /// The state, in robot units.
+    pub fn state(&self) -> &[f32] {
+        &self.state
+    }
+
+    /// How many cameras it has frames of.
+    pub fn cameras(&self) -> usize {
+        self.images.len()
+    }
+
     /// The one in `directory`; without one, the bundle's first golden case, and where it has none, a made-up one.
     pub fn read_or_golden(directory: Option<&Path>, policy: &Policy) -> Result<Self> {
         if let Some(directory) = directory {
@@ -99,29 +120,28 @@ impl StoredObservation {
         self.images.iter().fold((1, 1), |(w, h), i| (w.max(i.width), h.max(i.height)))
     }
 
-    /// Checks that a slot of this bundle's runtime has a place for everything.
+    /// Checks that this is an observation of the bundle's cameras and state.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`], saying what does not fit.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
-        let wrong = |what: String| Err(Error::new(ErrorKind::Observation, what));
-        if let Some(image) = self.images.iter().find(|i| manifest.cameras.iter().all(|c| c.name != i.name)) {
-            return wrong(format!(
-                "the observation has a camera {} that the bundle does not know",
-                image.name
-            ));
-        }
-        if self.state.len() != manifest.state.dim {
-            let (got, want) = (self.state.len(), manifest.state.dim);
-            return wrong(format!("the observation's state has {got} values, the bundle's {want}"));
-        }
-        Ok(())
+        let mut preprocessor = Preprocessor::new(manifest);
+        let mut state = vec![0.0; preprocessor.state_len()];
+        self.with(|o| {
+            preprocessor.select_views(o)?;
+            preprocessor.write_state(o.state, &mut state)
+        })
     }
 
-    /// Fills a slot of the runtime that was found to have a place for everything.
-    pub fn copy_to(&self, slot: &mut ObservationSlot) {
-        for image in &self.images {
-            let camera = slot.cameras().position(|name| name == image.name);
-            let frame = camera.and_then(|camera| slot.frame_mut(camera, image.width, image.height));
-            if let Some(frame) = frame {
-                frame.copy_from_slice(&image.data);
+    /// Fills all of a slot that has room for the frames; cameras without a frame are absent from it. Allocates nothing.
+    pub fn copy_to(&self, manifest: &Manifest, slot: &mut ObservationSlot) {
+        for (i, camera) in manifest.cameras.iter().enumerate() {
+            let name =
+                |image: &Image| manifest.rename.get(&image.name).unwrap_or(&image.name) == &camera.name;
+            let image = self.images.iter().find(|image| name(image));
+            match image.and_then(|image| Some((image, slot.frame_mut(i, image.width, image.height)?))) {
+                Some((image, frame)) => frame.copy_from_slice(&image.data),
+                None => slot.clear_frame(i),
             }
         }
         slot.state_mut().copy_from_slice(&self.state);

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use pi0_edge::realtime::thread::Realtime;
 use pi0_edge::{Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.
@@ -29,6 +30,27 @@ pub struct LoadOptions {
     /// Let worker threads sleep instead of spin inside a run
     #[arg(long)]
     pub no_spin: bool,
+}
+
+/// Command-line form of [`Realtime`].
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum RealtimeOption {
+    /// Fail without
+    Enforce,
+    /// Go on without, and say so
+    Try,
+    /// Ask for nothing
+    Off,
+}
+
+impl From<RealtimeOption> for Realtime {
+    fn from(option: RealtimeOption) -> Realtime {
+        match option {
+            RealtimeOption::Enforce => Realtime::Enforce,
+            RealtimeOption::Try => Realtime::Try,
+            RealtimeOption::Off => Realtime::Off,
+        }
+    }
 }
 
 /// Command-line form of [`Verify`].
@@ -73,7 +95,7 @@ impl LoadOptions {
 
     /// Loads the policy, showing progress on a terminal while a large bundle is verified.
     pub fn load(&self) -> Result<Policy> {
-        let mut progress = Progress::new();
+        let mut progress = Progress::new("verifying");
         let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
             progress.show(done, total);
         });
@@ -84,6 +106,7 @@ impl LoadOptions {
 
 /// One self-overwriting line on stderr; silent when stderr is not a terminal or the work is small.
 pub struct Progress {
+    what: &'static str,
     enabled: bool,
     shown: Option<u64>,
 }
@@ -91,12 +114,12 @@ pub struct Progress {
 impl Progress {
     const WORTH_SHOWING: u64 = 256 << 20;
 
-    /// A silent line until there is something to show.
-    pub fn new() -> Self {
-        Progress { enabled: std::io::stderr().is_terminal(), shown: None }
+    /// A silent line until there is something to show; `what` is being done.
+    pub fn new(what: &'static str) -> Self {
+        Progress { what, enabled: std::io::stderr().is_terminal(), shown: None }
     }
 
-    /// Shows `done` of `total` bytes verified.
+    /// Shows `done` of `total` bytes.
     pub fn show(&mut self, done: u64, total: u64) {
         if !self.enabled || total < Self::WORTH_SHOWING {
             return;
@@ -104,7 +127,7 @@ impl Progress {
         let percent = done * 100 / total;
         if self.shown != Some(percent) {
             self.shown = Some(percent);
-            eprint!("\rverifying {percent:3} % of {:.1} GB", total as f64 / 1e9);
+            eprint!("\r{} {percent:3} % of {:.1} GB", self.what, total as f64 / 1e9);
         }
     }
 

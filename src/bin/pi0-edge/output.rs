@@ -1,6 +1,7 @@
 //! Writing results: to stdout, and to files that exist whole or not at all.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
@@ -32,14 +33,26 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&format!("{value:#}\n"))
 }
 
-/// Writes `array` as an .npy file under a temporary name and renames it, so that a failure leaves nothing behind.
+/// Writes `array` as an .npy file, whole or not at all.
 pub fn write_npy(path: &Path, array: ArrayView2<'_, f32>) -> Result<()> {
+    write_whole(path, |file| {
+        let mut file = BufWriter::new(file);
+        array.write_npy(&mut file)?;
+        Ok(file.flush()?)
+    })
+}
+
+/// Lets `fill` write a file under a temporary name and renames it, so that a failure leaves nothing behind.
+pub fn write_whole(
+    path: &Path,
+    fill: impl FnOnce(&File) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<()> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let write = || -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut file = std::io::BufWriter::new(std::fs::File::create_new(&part)?);
-        array.write_npy(&mut file)?;
-        file.into_inner()?.sync_all()?;
+        let file = File::create_new(&part)?;
+        fill(&file)?;
+        file.sync_all()?;
         std::fs::rename(&part, path)?;
         Ok(())
     };

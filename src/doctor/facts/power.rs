@@ -105,7 +105,7 @@ impl Power {
 }
 
 /// What a devfreq device drives, if it matters here.
-fn drives(tree: &Tree, dir: &str, device: &str) -> Option<String> {
+pub(in crate::doctor) fn drives(tree: &Tree, dir: &str, device: &str) -> Option<String> {
     // Orin: `17000000.gpu`, before that `17000000.ga10b`; Thor: `gpu-gpc-0`, `gpu-nvd-0` and `bwmgr` for the memory.
     let node = tree.text(&format!("{dir}/device/of_node/name")).unwrap_or_default();
     let gpu =

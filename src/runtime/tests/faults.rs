@@ -197,7 +197,9 @@ fn frozen_inference_is_stale_then_hold_in_time_every_time() {
 
 #[test]
 fn a_hung_step_is_seen_by_the_control_loop_and_by_the_watch() {
-    let config = RuntimeConfig { watchdog: 100 * MS, ..config() };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flight.json");
+    let config = RuntimeConfig { watchdog: 100 * MS, flight_record: Some(path.clone()), ..config() };
     let mut rig = Rig::new(Fake::new(20, 1), &config);
     rig.run(30, |_, _| {});
     let now = rig.clock.now();
@@ -216,7 +218,9 @@ fn a_hung_step_is_seen_by_the_control_loop_and_by_the_watch() {
     let reading = read_after(&mut rig, 130);
     assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Ok, Flags::empty()));
     let events: Vec<_> = rig.events().into_iter().filter(|e| !matches!(e, Event::Chunk(_))).collect();
-    assert_eq!(events, [Event::Hung { for_ns: 110_000_000 }, Event::Recovered]);
+    let written = Event::FlightRecord { outcome: Ok(path.clone()) };
+    assert_eq!(events, [Event::Hung { for_ns: 110_000_000 }, written, Event::Recovered]);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("\"ticks\""));
 }
 
 #[test]

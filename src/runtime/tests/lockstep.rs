@@ -346,3 +346,17 @@ fn settings_that_do_not_fit_the_policy_are_refused() {
     }
     assert!(Lockstep::new(Fake::new(0, 2), &config(), SimulatedClock::default()).is_err());
 }
+
+#[test]
+fn a_hang_that_a_recording_saw_can_be_shown_again() {
+    let mut rig = Rig::new(Fake::new(20, 1), &config());
+    rig.observe();
+    rig.settle();
+    rig.tick(2);
+    rig.runtime.set_hung(true);
+    let (reading, _) = rig.read();
+    assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Hold, Flags::HUNG));
+    rig.runtime.set_hung(false);
+    rig.clock.advance(10 * MS);
+    assert_eq!(rig.read().0.status, Status::Ok);
+}

@@ -47,6 +47,16 @@ fn what_is_marked_runs_under_the_sanitizer() {
     assert_eq!(counter.finish().unwrap(), []);
 }
 
+#[cfg(pi0_rtsan)]
+#[test]
+#[ignore = "the sanitizer stops it, and the process; scripts/realtime_checks.sh rtsan sees to that"]
+fn a_planted_allocation() {
+    let mut rig = Rig::new(Fake::new(20, 2), &config());
+    crate::runtime::controller::PLANT.set(true);
+    rig.tick(1);
+    panic!("a read that allocates was not found");
+}
+
 /// A function's name, whether its documentation has the mark, and whether it has the attribute.
 #[derive(Debug)]
 struct Function {

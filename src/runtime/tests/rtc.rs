@@ -47,6 +47,8 @@ fn the_leftover_is_what_would_have_been_executed_from_the_capture_on() {
         assert_eq!(got.weights, weights);
         let record = rig.runtime.flight_record();
         assert_eq!((record.chunks[1].inference_delay, record.chunks[1].guided_rows), (3, 10));
+        // The last of the reads before it, ten milliseconds earlier.
+        assert_eq!(record.chunks[1].progress_at_ns, record.chunks[1].begun_ns - 10_000_000);
     }
 }
 
@@ -92,6 +94,10 @@ fn the_measured_delay_is_the_row_that_is_joined_within_one() {
             }
         });
         let record = rig.runtime.flight_record();
+        for chunk in record.chunks.iter().filter(|c| c.number > 3) {
+            let took = chunk.published_ns - chunk.captured_ns;
+            assert_eq!(chunk.expected_ns, took, "{step_ms} ms a step, chunk {}", chunk.number);
+        }
         let told = record.chunks.iter().filter(|c| c.guided_rows > 0).map(|c| (c.number, c.inference_delay));
         let mut compared = 0;
         for (number, delay) in told.filter(|(number, _)| *number > 3) {

@@ -56,6 +56,7 @@ fn a_missing_right_that_is_enforced_fails_to_start() {
         realtime: Realtime::Enforce,
         priority: None,
         cpus: vec![1023],
+        worker_cpus: vec![],
         lock_memory: MemoryLock::Off,
         prefault_stack: 0,
         keep_heap: false,

@@ -18,11 +18,11 @@ use pi0_edge::realtime::timeline::TimelineConfig;
 use pi0_edge::runtime::{
     EngineOptions, ObservationSlot, ObservationWriter, Phase, PolicyEngine, Replan, Runtime, RuntimeConfig,
 };
-use pi0_edge::{Error, ErrorKind, Policy, Result};
+use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 
 use crate::environment;
 use crate::observation::StoredObservation;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, RealtimeOption};
 use crate::output::{self, Format};
 use load::Load;
 use report::Report;
@@ -69,25 +69,31 @@ pub struct Args {
     format: Format,
 }
 
-/// Command-line form of [`Realtime`].
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum RealtimeOption {
-    Enforce,
-    Try,
-    Off,
-}
-
 impl Args {
+    /// As `bench device` measures: the command's defaults, and no load but inference.
+    pub fn beside_inference(policy: LoadOptions, observation: Option<PathBuf>, duration: u32) -> Self {
+        Args {
+            policy,
+            observation,
+            rate: 1000,
+            duration,
+            load: false,
+            load_dir: None,
+            priority: 80,
+            cpu: None,
+            inference_cpus: Vec::new(),
+            realtime: RealtimeOption::Try,
+            histogram: None,
+            format: Format::Text,
+        }
+    }
+
     fn period(&self) -> Duration {
         Duration::from_nanos(1_000_000_000 / u64::from(self.rate))
     }
 
     fn realtime(&self) -> Realtime {
-        match self.realtime {
-            RealtimeOption::Enforce => Realtime::Enforce,
-            RealtimeOption::Try => Realtime::Try,
-            RealtimeOption::Off => Realtime::Off,
-        }
+        self.realtime.into()
     }
 
     /// Chunks as fast as they come, and rows as they are, so that every action can be told to be one of them.
@@ -124,13 +130,7 @@ impl Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    // Worker threads that spin would take the CPU the control loop is to wake up on.
-    let policy = LoadOptions { no_spin: true, ..args.policy.clone() }.load()?;
-    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
-    observation.check(policy.manifest())?;
-    let environment = environment::describe(&policy, args.policy.threads);
-    let (ticks, measured) = measure(args, policy, &observation)?;
-    let report = Report { args, ticks, measured, environment };
+    let report = examine(args)?;
     match args.format {
         Format::Text => output::print(&report.text())?,
         Format::Json => output::print_json(&report.json())?,
@@ -141,9 +141,20 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Measures, and reports nothing yet.
+pub fn examine(args: &Args) -> Result<Report<'_>> {
+    // Worker threads that spin would take the CPU the control loop is to wake up on.
+    let policy = LoadOptions { no_spin: true, ..args.policy.clone() }.load()?;
+    let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
+    observation.check(policy.manifest())?;
+    let environment = environment::describe(&policy, args.policy.threads);
+    let (ticks, measured) = measure(args, policy, &observation)?;
+    Ok(Report { args, ticks, measured, environment })
+}
+
 /// What is known beside what the control loop saw.
-struct Measured {
-    inference: pi0_edge::realtime::thread::Obtained,
+pub struct Measured {
+    pub inference: pi0_edge::realtime::thread::Obtained,
     /// Chunks published while the loop ran, and the statistics of all of them.
     published: u64,
     chunks: pi0_edge::stats::Summary,
@@ -158,6 +169,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         max_frame: observation.largest_frame(),
         ..EngineOptions::default()
     };
+    let manifest = policy.manifest().clone();
     let (engine, known) = Checked::new(PolicyEngine::new(policy, options)?);
     let (runtime, sensors, controller) = Runtime::start(engine, &args.runtime())?;
     let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
@@ -179,7 +191,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
             std::thread::Builder::new().name("control".into()).spawn_scoped(scope, || control.run());
         let control = control.map_err(cannot("start the control thread"))?;
         let _ends = Ends(&over);
-        scope.spawn(|| publish(observation, sensors, &over));
+        scope.spawn(|| publish(observation, &manifest, sensors, &over));
         while !control.is_finished() {
             // Nothing is measured before the first chunk, so that there must be one.
             if runtime.stats().phase == Phase::Failed {
@@ -230,12 +242,13 @@ impl Drop for Ends<'_> {
 /// The sensor side: the same observation, 30 times a second.
 fn publish(
     observation: &StoredObservation,
+    manifest: &Manifest,
     mut sensors: ObservationWriter<ObservationSlot>,
     over: &AtomicBool,
 ) {
     let mut next = Timestamp::now();
     while !over.load(Ordering::Relaxed) {
-        observation.copy_to(sensors.slot());
+        observation.copy_to(manifest, sensors.slot());
         // The capture is now, so it cannot be refused.
         _ = sensors.publish(Timestamp::now());
         next = next.plus(33_333_333);

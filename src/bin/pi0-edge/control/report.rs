@@ -131,7 +131,7 @@ impl Report<'_> {
     }
 
     /// The line that cyclictest prints of a thread, in microseconds.
-    fn cyclictest_line(&self) -> String {
+    pub fn cyclictest_line(&self) -> String {
         let s = self.ticks.wake.snapshot().summary();
         let us = |ns: Option<u64>| ns.unwrap_or_default() / 1000;
         format!(

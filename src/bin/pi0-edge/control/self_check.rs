@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pi0_edge::Result;
+use pi0_edge::realtime::chunk::Gate;
 use pi0_edge::realtime::engine::{Engine, Guidance};
 use pi0_edge::runtime::{ObservationSlot, PolicyEngine};
 
@@ -102,6 +103,18 @@ impl Engine for Checked {
 
     fn set_prompt(&mut self, prompt: &str) -> Result<()> {
         self.engine.set_prompt(prompt)
+    }
+
+    fn max_inference_delay(&self) -> Option<usize> {
+        self.engine.max_inference_delay()
+    }
+
+    fn limits(&self) -> Option<Gate> {
+        self.engine.limits()
+    }
+
+    fn worker_threads(&self) -> Vec<i32> {
+        self.engine.worker_threads()
     }
 
     fn warm_up(&mut self) -> Result<()> {

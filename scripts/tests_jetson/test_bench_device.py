@@ -1,0 +1,82 @@
+"""`bench_device.sh`: which bundle is measured where, and that the report comes back. What it measures is the program's own test."""
+import os
+
+import pytest
+from conftest import PROJECT
+
+BENCH = PROJECT / "scripts/bench_device.sh"
+# `synthesize` prints where the bundle is; `bench` leaves a report.
+PI0_EDGE = """case $1 in
+synthesize) echo /filled ;;
+bench) while [ "$1" != --output ]; do shift; done; mkdir -p "$2"; echo page >"$2/report.html" ;;
+esac
+"""
+# Runs the command in a home of its own, as on the other side.
+SSH = """while [ "${1#-}" != "$1" ]; do [ "$1" = -O ] && exit; shift 2; done
+cd "$FAR" && shift && eval "$1"
+"""
+SCP = """while [ "${1#-}" != "$1" ]; do case $1 in -o) shift 2 ;; *) shift ;; esac; done
+cp -r "$FAR/${1#*:}" "$2"
+"""
+
+
+@pytest.fixture
+def there(machine):
+    machine.program("pi0-edge", PI0_EDGE)
+    machine.program("ssh", SSH)
+    machine.program("scp", SCP)
+    machine.environment["FAR"] = str(machine.root / "far")
+    (machine.root / "far").mkdir()
+    return machine
+
+
+def test_here_with_a_bundle(there):
+    output = there.root / "report"
+    there.run(BENCH, "--bundle", "/a/bundle", "--minutes", "2", "--output", output, "--", "--threads", "2")
+    assert there.calls("pi0-edge")[1:] == [f"[bench] [device] [/a/bundle] [--minutes] [2] [--output] [{output}] [--threads] [2]"]
+    assert (output / "report.html").exists() and there.calls("ssh") == []
+
+
+def test_there_with_a_synthetic_bundle(there):
+    output = there.root / "report"
+    there.run(BENCH, "--host", "robot@jet", "--synthetic", "pi05", "--precision", "fp16", "--output", output)
+    version, fill, bench = there.calls("pi0-edge")
+    assert (version, fill) == ("[--version]", "[synthesize] [pi05] [--precision] [fp16]")
+    assert bench == "[bench] [device] [/filled] [--minutes] [5] [--output] [.pi0-edge-bench]"
+    assert (output / "report.html").read_text() == "page\n"
+    assert os.listdir(there.root / "far") == [], "nothing stays on the other machine"
+    assert all("[robot@jet]" in call for call in there.calls("ssh"))
+
+
+def test_a_name_is_a_deployed_bundle(there):
+    there.run(BENCH, "--host", "jet", "--bundle", "pick-bottle", "--output", there.root / "r")
+    assert "[/var/lib/pi0-edge/bundles/pick-bottle]" in there.calls("pi0-edge")[-1]
+
+
+def test_dry_run_runs_nothing(there):
+    result = there.run(BENCH, "--dry-run", "--host", "robot@jet", "--synthetic", "pi0", "--output", "r")
+    assert result.stdout.splitlines() == [
+        "ssh robot@jet pi0-edge synthesize pi0 --precision fp32",
+        "ssh robot@jet pi0-edge bench device DIRECTORY --minutes 5 --output .pi0-edge-bench",
+        "scp -r robot@jet:.pi0-edge-bench r",
+    ]
+    assert there.log() == []
+
+
+def test_wrong_use(there):
+    for arguments, words in (
+        (["--bundle", "a", "--synthetic", "pi0"], "not both"),
+        (["--minutes"], "--minutes wants a value"),
+        (["--fast"], "no argument called --fast"),
+    ):
+        result = there.run(BENCH, *arguments, ok=False)
+        assert result.returncode == 2 and words in result.stderr
+    there.program("pi0-edge", "exit 127")
+    result = there.run(BENCH, "--host", "jet", ok=False)
+    assert "install it by scripts/jetson.sh deploy jet" in result.stderr
+
+
+def test_a_failed_bench_is_a_failure(there):
+    there.program("pi0-edge", 'case $1 in bench) echo "no memory" >&2; exit 1 ;; esac')
+    result = there.run(BENCH, "--bundle", "/b", "--output", there.root / "r", ok=False)
+    assert "no memory" in result.stderr and "report:" not in result.stderr

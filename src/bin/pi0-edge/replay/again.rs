@@ -1,0 +1,237 @@
+//! A recorded run once more, without threads: the same inputs in the same order at the same times.
+//!
+//! The three threads of the live run saw each other through wait-free cells. A recording tells for every chunk which
+//! observation and which read of the control loop it was begun after, and for every read which chunk it saw. That
+//! fixes the order of everything that matters, and [`Lockstep`] does it again in that order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+
+use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
+use pi0_edge::realtime::engine::Engine;
+use pi0_edge::realtime::reading::Flags;
+use pi0_edge::realtime::thread::ThreadConfig;
+use pi0_edge::runtime::{Controller, Event, Lockstep, ObservationSlot, ObservationWriter};
+use pi0_edge::{Error, ErrorKind, Manifest, Result};
+
+use super::episode::Episode;
+use super::probe::{Loaded, Probe, Values, lock};
+use super::recording::Recorded;
+use super::trace::{Computed, Trace};
+
+/// Runs `recorded` again and compares everything that came out, bit by bit.
+///
+/// # Errors
+/// [`ErrorKind::Parity`], naming the first difference; [`ErrorKind::InvalidArgument`] for a recording that
+/// contradicts itself.
+pub fn verify(policy: &Loaded, episode: &Episode, recorded: &Recorded) -> Result<()> {
+    let trace = &recorded.trace;
+    if trace.observations.iter().any(|o| o.index >= episode.len()) {
+        return Err(contradiction("it names an observation that the episode does not have"));
+    }
+    let again = Again::new(policy, episode, recorded)?.run()?;
+    match difference(trace, &again) {
+        None => Ok(()),
+        Some(what) => {
+            let text = format!("the recording was run again with another result: {what}");
+            Err(Error::new(ErrorKind::Parity, text))
+        }
+    }
+}
+
+fn contradiction(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("the recording contradicts itself: {what}"))
+}
+
+struct Again<'a> {
+    episode: &'a Episode,
+    manifest: Manifest,
+    recorded: &'a Trace,
+    runtime: Lockstep<Probe>,
+    writer: ObservationWriter<ObservationSlot>,
+    controller: Controller,
+    clock: SimulatedClock,
+    finishes_at: Arc<AtomicU64>,
+    num_steps: usize,
+    values: mpsc::Receiver<Values>,
+    /// How much of the recording was done.
+    observations: usize,
+    reads: usize,
+    begun: usize,
+    finished: usize,
+    out: Trace,
+}
+
+impl<'a> Again<'a> {
+    fn new(policy: &Loaded, episode: &'a Episode, recorded: &'a Recorded) -> Result<Self> {
+        let num_steps = recorded.settings.num_steps;
+        let (dim, manifest) = {
+            let mut policy = lock(policy);
+            policy.set_num_steps(num_steps)?;
+            (policy.action_dim(), policy.policy().manifest().clone())
+        };
+        if dim != recorded.trace.dim {
+            return Err(contradiction("its actions have another width than the bundle's"));
+        }
+        let config = recorded.settings.runtime(dim, ThreadConfig::off())?;
+        let clock = SimulatedClock::default();
+        let (sender, values) = mpsc::channel();
+        let mut probe = Probe::new(policy);
+        probe.chunks = Some(sender);
+        let finishes_at = Arc::new(AtomicU64::new(0));
+        probe.finishes = Some((clock.clone(), Arc::clone(&finishes_at)));
+        let (runtime, writer, controller) = Lockstep::new(probe, &config, clock.clone())?;
+        let out = Trace { dim, observations: recorded.trace.observations.clone(), ..Trace::default() };
+        let recorded = &recorded.trace;
+        Ok(Again {
+            episode,
+            manifest,
+            recorded,
+            runtime,
+            writer,
+            controller,
+            clock,
+            finishes_at,
+            num_steps,
+            values,
+            observations: 0,
+            reads: 0,
+            begun: 0,
+            finished: 0,
+            out,
+        })
+    }
+
+    fn run(mut self) -> Result<Trace> {
+        let Trace { observations, ticks, chunks, .. } = self.recorded;
+        let all = (observations.len(), ticks.len(), chunks.len());
+        while (self.observations, self.reads, self.finished) != all {
+            if !(self.finish()? || self.begin()? || self.read() || self.publish()?) {
+                let text = format!(
+                    "no order explains observation {}, read {} and chunk {}",
+                    self.observations, self.reads, self.begun
+                );
+                return Err(contradiction(&text));
+            }
+        }
+        Ok(self.out)
+    }
+
+    /// Publishes the next observation, unless a chunk must be begun from the one before it.
+    fn publish(&mut self) -> Result<bool> {
+        let Some(next) = self.recorded.observations.get(self.observations) else { return Ok(false) };
+        if self.recorded.chunks.get(self.begun).is_some_and(|chunk| chunk.info.captured < next.captured) {
+            return Ok(false);
+        }
+        self.episode.observation(next.index).copy_to(&self.manifest, self.writer.slot());
+        let published = self.writer.publish_at(next.now, next.captured);
+        published.map_err(|e| contradiction(&e.to_string()))?;
+        self.observations += 1;
+        Ok(true)
+    }
+
+    /// Makes the next read, unless it saw a chunk that is not there yet or a chunk must be begun before it.
+    fn read(&mut self) -> bool {
+        let Some(next) = self.recorded.ticks.get(self.reads) else { return false };
+        let begins = self.recorded.chunks.get(self.begun);
+        if next.reading.chunk != self.newest()
+            || begins.is_some_and(|chunk| chunk.info.progress_at < next.now)
+        {
+            return false;
+        }
+        self.runtime.set_hung(next.reading.flags.contains(Flags::HUNG));
+        let reading = self.controller.read_at(next.now);
+        self.runtime.set_hung(false);
+        self.out.push(next.now, reading, self.controller.action());
+        self.reads += 1;
+        true
+    }
+
+    /// The number of the chunk published last.
+    fn newest(&self) -> u64 {
+        let published = self.recorded.chunks[..self.finished].iter().rev().find(|chunk| !chunk.rejected);
+        published.map_or(0, |chunk| chunk.info.number)
+    }
+
+    /// Begins the next chunk once its observation is the newest and the control loop has come as far as it had.
+    fn begin(&mut self) -> Result<bool> {
+        if self.begun > self.finished {
+            return Ok(false);
+        }
+        let Some(next) = self.recorded.chunks.get(self.begun) else { return Ok(false) };
+        let newest = self.observations.checked_sub(1).map(|i| self.recorded.observations[i].captured);
+        let read = self.reads.checked_sub(1).map_or(Timestamp::default(), |i| self.recorded.ticks[i].now);
+        if newest != Some(next.info.captured) || read != next.info.progress_at {
+            return Ok(false);
+        }
+        self.clock.set(next.info.begun);
+        let before = self.runtime.stats().inference.begun;
+        self.runtime.turn();
+        if self.runtime.stats().inference.begun != before + 1 {
+            let text = format!("chunk {} would not have been begun when it was", next.info.number);
+            return Err(contradiction(&text));
+        }
+        self.begun += 1;
+        Ok(true)
+    }
+
+    /// Finishes the chunk that was begun, unless the next read did not see it yet.
+    fn finish(&mut self) -> Result<bool> {
+        if self.begun == self.finished {
+            return Ok(false);
+        }
+        let chunk = &self.recorded.chunks[self.finished];
+        let next = self.recorded.ticks.get(self.reads);
+        if !chunk.rejected && next.is_some_and(|read| read.reading.chunk < chunk.info.number) {
+            return Ok(false);
+        }
+        (0..self.num_steps).for_each(|_| _ = self.runtime.turn());
+        // A rejected chunk has no such time; then it stays as it is.
+        let published = chunk.info.published.max(chunk.info.begun);
+        // Relaxed, because it is read on this thread, by the probe.
+        self.finishes_at.store(published.as_nanos(), Ordering::Relaxed);
+        self.runtime.turn();
+        let number = chunk.info.number;
+        let values = self.values.try_iter().find(|(got, _)| *got == number).map(|(_, values)| values);
+        let computed = std::iter::from_fn(|| self.runtime.event()).find_map(|event| match event {
+            Event::Chunk(info) => Some((info, false)),
+            // Nothing is said of a rejected chunk but its number.
+            Event::Rejected { .. } => Some((chunk.info, true)),
+            _ => None,
+        });
+        let (Some(values), Some((info, rejected))) = (values, computed) else {
+            let text = format!("chunk {number} did not come out when the recording was run again");
+            return Err(Error::new(ErrorKind::Parity, text));
+        };
+        self.out.chunks.push(Computed { info, rejected, values });
+        self.finished += 1;
+        Ok(true)
+    }
+}
+
+/// The first difference, in words.
+fn difference(recorded: &Trace, again: &Trace) -> Option<String> {
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    for (then, now) in recorded.chunks.iter().zip(&again.chunks) {
+        let number = then.info.number;
+        if (then.info, then.rejected) != (now.info, now.rejected) {
+            return Some(format!("chunk {number} was {:?}, now {:?}", then.info, now.info));
+        }
+        let pairs = then.values.iter().zip(&now.values).enumerate();
+        if let Some((i, (a, b))) = pairs.into_iter().find(|(_, (a, b))| a.to_bits() != b.to_bits()) {
+            let (row, joint) = (i / recorded.dim, i % recorded.dim);
+            return Some(format!("chunk {number}, row {row}, joint {joint} was {a}, now {b}"));
+        }
+    }
+    for (i, (then, now)) in recorded.ticks.iter().zip(&again.ticks).enumerate() {
+        if then.reading != now.reading {
+            return Some(format!("read {i} was {:?}, now {:?}", then.reading, now.reading));
+        }
+        let (a, b) = (recorded.action(i), again.action(i));
+        if a.map(bits) != b.map(bits) {
+            return Some(format!("the action of read {i} was {a:?}, now {b:?}"));
+        }
+    }
+    let counts = |t: &Trace| (t.observations.len(), t.chunks.len(), t.ticks.len());
+    (counts(recorded) != counts(again)).then(|| "more or fewer chunks or reads".to_owned())
+}

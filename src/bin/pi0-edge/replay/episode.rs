@@ -1,0 +1,190 @@
+//! An episode on disk: a folder of observations with times.
+//!
+//! ```text
+//! EPISODE/
+//!   episode.json     {"prompt": "pick up the cube",
+//!                     "observations": [{"time_s": 0.0, "path": "000"}, {"time_s": 0.033, "path": "001"}, …]}
+//!   000/             what `run --observation` takes: observation.json and the frames it names
+//!   001/
+//! ```
+//!
+//! `time_s` is the capture time in seconds, not negative and rising from one observation to the next; where it starts
+//! does not matter. `path` is a directory or an observation's JSON file, relative to `episode.json` and not above it.
+//! `prompt` may be absent; an observation that has a prompt of its own must have the same one. All frames are decoded
+//! before the replay begins, so an episode has to fit into memory.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use pi0_edge::{Error, ErrorKind, Manifest, Result};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::observation::StoredObservation;
+
+/// Largest episode.json read.
+const MAX_JSON_BYTES: u64 = 16 << 20;
+/// Most bytes of decoded frames held.
+const MAX_FRAME_BYTES: usize = 4 << 30;
+/// How long an episode of one observation lasts.
+const SINGLE: Duration = Duration::from_millis(33);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EpisodeFile {
+    prompt: Option<String>,
+    observations: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    time_s: f64,
+    path: PathBuf,
+}
+
+/// One observation and when it was captured.
+struct Moment {
+    /// Since the first.
+    at: Duration,
+    observation: StoredObservation,
+    /// Where it was read from.
+    path: PathBuf,
+}
+
+/// A decoded episode.
+pub struct Episode {
+    moments: Vec<Moment>,
+    /// The task, if the episode names one.
+    pub prompt: Option<String>,
+    /// SHA-256 over everything that is replayed.
+    pub digest: String,
+}
+
+impl Episode {
+    /// Reads `DIR/episode.json` and everything it names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] or [`ErrorKind::Observation`], naming the file and what is wrong with it.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let file = dir.join("episode.json");
+        let wrong = |what: String| Error::new(ErrorKind::Observation, format!("{}: {what}", file.display()));
+        let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e);
+        let size = std::fs::metadata(&file).map_err(cannot)?.len();
+        if size > MAX_JSON_BYTES {
+            return Err(wrong(format!("{size} bytes; at most {MAX_JSON_BYTES}")));
+        }
+        let text = std::fs::read(&file).map_err(cannot)?;
+        let stored: EpisodeFile = serde_json::from_slice(&text).map_err(|e| {
+            Error::with_source(ErrorKind::Observation, format!("{} is malformed", file.display()), e)
+        })?;
+        if stored.observations.is_empty() {
+            return Err(wrong("there are no observations in it".into()));
+        }
+        let mut moments: Vec<Moment> = Vec::with_capacity(stored.observations.len());
+        let (mut prompt, mut bytes, mut before) = (stored.prompt, 0, None);
+        let mut first = 0.0;
+        for (i, entry) in stored.observations.iter().enumerate() {
+            let time = entry.time_s;
+            if !(0.0..=1e9).contains(&time) {
+                return Err(wrong(format!("observation {i} has time_s {time}; use seconds from 0")));
+            }
+            if before.is_some_and(|before| time <= before) {
+                return Err(wrong(format!(
+                    "observation {i} has time_s {time}, which is not after that of the one before"
+                )));
+            }
+            if before.replace(time).is_none() {
+                first = time;
+            }
+            let inside =
+                entry.path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+            if !inside {
+                return Err(wrong(format!(
+                    "observation {i} has path {}; it must lie in the episode's directory",
+                    entry.path.display()
+                )));
+            }
+            let path = dir.join(&entry.path);
+            let observation = StoredObservation::read(&path)?;
+            if let Some(own) = observation.prompt() {
+                match &prompt {
+                    None if i == 0 => prompt = Some(own.to_owned()),
+                    Some(prompt) if prompt == own => {}
+                    _ => {
+                        return Err(wrong(format!(
+                            "observation {i} has a prompt of its own, {own:?}; an episode has one prompt"
+                        )));
+                    }
+                }
+            }
+            bytes += observation.images().map(|i| i.data.len()).sum::<usize>();
+            if bytes > MAX_FRAME_BYTES {
+                return Err(wrong(format!(
+                    "its frames come to more than {} GiB decoded; use a part of the episode or smaller frames",
+                    MAX_FRAME_BYTES >> 30
+                )));
+            }
+            moments.push(Moment { at: Duration::from_secs_f64(time - first), observation, path });
+        }
+        let digest = digest(prompt.as_deref(), &moments);
+        Ok(Episode { moments, prompt, digest })
+    }
+
+    /// Checks every observation against the bundle.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`], naming the observation and what does not fit.
+    pub fn check(&self, manifest: &Manifest) -> Result<()> {
+        let check = |m: &Moment| m.observation.check(manifest).map_err(|e| e.context(m.path.display()));
+        self.moments.iter().try_for_each(check)
+    }
+
+    /// How many observations there are.
+    pub fn len(&self) -> usize {
+        self.moments.len()
+    }
+
+    /// From the first observation to where the first would come again.
+    pub fn length(&self) -> Duration {
+        match &self.moments[..] {
+            [.., before, last] => last.at + (last.at - before.at),
+            _ => SINGLE,
+        }
+    }
+
+    /// When observation `index` was captured, since the first.
+    pub fn at(&self, index: usize) -> Duration {
+        self.moments[index].at
+    }
+
+    /// Observation `index`.
+    pub fn observation(&self, index: usize) -> &StoredObservation {
+        &self.moments[index].observation
+    }
+
+    /// Width and height that every frame fits into.
+    pub fn max_frame(&self) -> (u32, u32) {
+        let frames = self.moments.iter().map(|m| m.observation.largest_frame());
+        frames.fold((1, 1), |(w, h), (width, height)| (w.max(width), h.max(height)))
+    }
+}
+
+fn digest(prompt: Option<&str>, moments: &[Moment]) -> String {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(prompt.unwrap_or_default().as_bytes());
+    for moment in moments {
+        part(&(moment.at.as_nanos() as u64).to_le_bytes());
+        moment.observation.state().iter().for_each(|v| part(&v.to_le_bytes()));
+        for image in moment.observation.images() {
+            part(image.name.as_bytes());
+            part(&image.width.to_le_bytes());
+            part(&image.data);
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,389 @@
+//! One run of an episode through the threaded runtime.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use pi0_edge::realtime::chunk::ChunkInfo;
+use pi0_edge::realtime::clock::Timestamp;
+use pi0_edge::realtime::engine::Engine;
+use pi0_edge::realtime::reading::{Flags, Status};
+use pi0_edge::realtime::recorder::{ChunkRecord, FlightRecord};
+use pi0_edge::realtime::thread::{Obtained, ThreadConfig};
+use pi0_edge::realtime::wake::{Waiter, wake};
+use pi0_edge::runtime::{Controller, Event, ObservationSlot, ObservationWriter, Runtime, RuntimeStats};
+use pi0_edge::stats::{Histogram, HistogramSnapshot};
+use pi0_edge::{Error, ErrorKind, Manifest, Result};
+
+use super::episode::Episode;
+use super::probe::{Loaded, Probe, Values, lock};
+use super::settings::Settings;
+use super::soak::{self, Sample, Soak};
+use super::trace::{Computed, Seen, Trace};
+use crate::output;
+
+/// How often events are taken and the soak looked after.
+const PERIOD: Duration = Duration::from_millis(10);
+/// Most control ticks a trace can hold.
+pub const MAX_TRACE: u64 = 2_000_000;
+/// Distances are counted in millionths of a robot unit.
+pub const MILLIONTHS: f64 = 1e6;
+
+/// How a run goes, apart from the settings that decide its actions.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For how long.
+    pub duration: Duration,
+    /// Observations follow each other as fast as they are taken, instead of at their times.
+    pub full_speed: bool,
+    /// What the inference thread is to have.
+    pub inference: ThreadConfig,
+    /// What the control loop's thread is to have.
+    pub control: ThreadConfig,
+    /// Keep what happened at every tick.
+    pub trace: bool,
+    /// How often memory, threads and file descriptors are looked at.
+    pub soak: Option<Duration>,
+    /// Where the flight record goes.
+    pub flight_record: Option<PathBuf>,
+}
+
+/// What a run showed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the runtime counted.
+    pub stats: RuntimeStats,
+    /// What the inference thread was given.
+    pub inference: Obtained,
+    /// The control loop's side.
+    pub control: Control,
+    /// How the delay estimate compares with what happened.
+    pub delay: Delay,
+    /// Memory, threads and file descriptors.
+    pub soak: Option<Soak>,
+    /// What happened, if it was to be kept.
+    pub trace: Option<Trace>,
+}
+
+/// What the control loop's thread saw.
+#[derive(Debug)]
+pub struct Control {
+    /// What it was given.
+    pub obtained: Obtained,
+    /// How long all ticks took, read or not.
+    pub seconds: f64,
+    /// Reads made.
+    pub reads: u64,
+    /// Ticks that were due and not read, because the thread was late by a period or more.
+    pub deadline_misses: u64,
+    /// How late each read began, in nanoseconds.
+    pub late_ns: HistogramSnapshot,
+    /// At each first action of a chunk but the very first: the largest jump of a joint, in millionths of a unit.
+    pub seams: HistogramSnapshot,
+    /// On every other tick with motion: the largest step of a joint, in millionths of a unit.
+    pub steps: HistogramSnapshot,
+}
+
+/// Estimated against measured time from capture to publication. Chunks begun before there was an estimate do not
+/// count.
+#[derive(Debug, Default)]
+pub struct Delay {
+    /// By how much the truth was larger, where it was.
+    pub short_ns: Histogram,
+    /// By how much the estimate was larger, or equal.
+    pub over_ns: Histogram,
+}
+
+/// Runs the episode, again and again, for as long as `options` say.
+pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Options) -> Result<Outcome> {
+    let (dim, num_steps, manifest) = {
+        let mut policy = lock(policy);
+        policy.set_num_steps(settings.num_steps)?;
+        (policy.action_dim(), policy.num_steps(), policy.policy().manifest().clone())
+    };
+    let period = settings.period_ns();
+    let ticks = (options.duration.as_nanos() / u128::from(period)).max(1) as u64;
+    let (taken, waiter) = wake();
+    let (values_sender, values) = mpsc::channel();
+    let mut probe = Probe::new(policy);
+    probe.delay = Duration::from_secs_f64(settings.latency_ms / 1e3 / num_steps as f64);
+    probe.taken = options.full_speed.then(|| taken.clone());
+    probe.chunks = options.trace.then_some(values_sender);
+    let mut config = settings.runtime(dim, options.inference.clone())?;
+    config.flight_record = options.flight_record.clone();
+    let (runtime, writer, controller) = Runtime::start(probe, &config)?;
+
+    let (stop, start) = (AtomicBool::new(false), Timestamp::now().plus(2 * period));
+    let traced = if options.trace { ticks as usize } else { 0 };
+    let mut desk = Desk::new(values, options, start);
+    let (control, observations) = thread::scope(|scope| {
+        let sensors = Sensors {
+            writer,
+            episode,
+            manifest: &manifest,
+            start,
+            full_speed: options.full_speed,
+            trace: options.trace,
+        };
+        let sensors = spawn(scope, "pi0-sensors", || sensors.run(waiter, &stop))?;
+        let control = Loop { controller, start, period, ticks, dim, traced };
+        let control = spawn(scope, "pi0-control", || control.run(&options.control, &stop));
+        let control = control.and_then(|control| {
+            while !control.is_finished() {
+                if let Err(e) = desk.look(&runtime) {
+                    stop.store(true, Ordering::Relaxed);
+                    _ = control.join();
+                    return Err(e);
+                }
+                thread::sleep(PERIOD);
+            }
+            control.join().map_err(|_| gone("the control loop"))?
+        });
+        stop.store(true, Ordering::Relaxed);
+        taken.notify();
+        let observations = sensors.join().map_err(|_| gone("the sensor thread"))??;
+        Ok::<_, Error>((control?, observations))
+    })?;
+    let (stats, inference) = (runtime.stats(), runtime.realtime().clone());
+    // What is finished between here and the end is no part of the run.
+    let (events, record) = (runtime.events().clone(), runtime.flight_record());
+    runtime.stop()?;
+    while let Ok(event) = events.try_recv() {
+        desk.take(event, || record.clone())?;
+    }
+    if let Some(path) = options.flight_record.as_ref().filter(|_| !desk.dumped) {
+        output::write_whole(path, |mut file| Ok(file.write_all(record.to_json().as_bytes())?))?;
+    }
+    let (control, mut trace) = control;
+    if let Some(trace) = &mut trace {
+        trace.observations = observations;
+        trace.chunks = desk.chunks;
+    }
+    Ok(Outcome {
+        stats,
+        inference,
+        control,
+        delay: desk.delay,
+        soak: options.soak.and_then(|_| soak::evaluate(&desk.samples)),
+        trace,
+    })
+}
+
+fn gone(what: &str) -> Error {
+    Error::new(ErrorKind::Runtime, format!("{what} panicked"))
+}
+
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, T>> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, body);
+    thread.map_err(|e| Error::with_source(ErrorKind::Runtime, format!("starting thread {name}"), e))
+}
+
+/// What is not real-time: events, chunks and the soak.
+struct Desk {
+    start: Timestamp,
+    values: mpsc::Receiver<Values>,
+    chunks: Vec<Computed>,
+    delay: Delay,
+    trace: bool,
+    soak: Option<Duration>,
+    samples: Vec<Sample>,
+    /// The flight record was written.
+    dumped: bool,
+}
+
+impl Desk {
+    fn new(values: mpsc::Receiver<Values>, options: &Options, start: Timestamp) -> Self {
+        let samples = options.soak.map_or(0, |every| options.duration.div_duration_f64(every) as usize + 2);
+        Desk {
+            start,
+            values,
+            chunks: Vec::new(),
+            delay: Delay::default(),
+            trace: options.trace,
+            soak: options.soak,
+            // Made now, so that sampling does not make the process grow.
+            samples: Vec::with_capacity(samples),
+            dumped: false,
+        }
+    }
+
+    fn look(&mut self, runtime: &Runtime) -> Result<()> {
+        while let Ok(event) = runtime.events().try_recv() {
+            self.take(event, || runtime.flight_record())?;
+        }
+        if let Some(every) = self.soak {
+            let since = Duration::from_nanos(Timestamp::now().since(self.start));
+            if since >= every * self.samples.len() as u32 {
+                self.samples.push(Sample::take(since)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event, record: impl FnOnce() -> FlightRecord) -> Result<()> {
+        match event {
+            Event::Chunk(info) => {
+                let estimated = info.expected_ns > info.begun.since(info.captured);
+                let truth = info.published.since(info.captured);
+                match truth.checked_sub(info.expected_ns).filter(|short| *short > 0) {
+                    _ if !estimated => {}
+                    Some(short) => self.delay.short_ns.record(short),
+                    None => self.delay.over_ns.record(info.expected_ns - truth),
+                }
+                if self.trace {
+                    let values = self.values_of(info.number)?;
+                    self.chunks.push(Computed { info, rejected: false, values });
+                }
+            }
+            Event::Rejected { chunk, .. } if self.trace => {
+                let values = self.values_of(chunk)?;
+                let kept = record().chunks.into_iter().find(|c| c.number == chunk).ok_or_else(|| {
+                    let text = format!("chunk {chunk} was rejected and the flight record does not hold it");
+                    Error::new(ErrorKind::Runtime, text)
+                })?;
+                self.chunks.push(Computed { info: info(&kept), rejected: true, values });
+            }
+            Event::FlightRecord { outcome } => {
+                outcome.map_err(|e| Error::new(ErrorKind::Io, e))?;
+                self.dumped = true;
+            }
+            Event::GaveUp { error } => {
+                return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {error}")));
+            }
+            Event::EngineError { error, .. } if self.trace => {
+                let text = format!("inference failed, which cannot be recorded: {error}");
+                return Err(Error::new(ErrorKind::Runtime, text));
+            }
+            other => log::debug!("{other:?}"),
+        }
+        Ok(())
+    }
+
+    fn values_of(&self, chunk: u64) -> Result<Vec<f32>> {
+        let found = self.values.try_iter().find(|(number, _)| *number == chunk).map(|(_, values)| values);
+        found.ok_or_else(|| Error::new(ErrorKind::Runtime, format!("the values of chunk {chunk} are lost")))
+    }
+}
+
+/// What the flight record says of a chunk.
+fn info(record: &ChunkRecord) -> ChunkInfo {
+    ChunkInfo {
+        number: record.number,
+        captured: Timestamp::from_nanos(record.captured_ns),
+        begun: Timestamp::from_nanos(record.begun_ns),
+        published: Timestamp::from_nanos(record.published_ns),
+        guided_rows: record.guided_rows,
+        inference_delay: record.inference_delay,
+        expected_ns: record.expected_ns,
+        progress_at: Timestamp::from_nanos(record.progress_at_ns),
+    }
+}
+
+/// The thread that has the sensors.
+struct Sensors<'a> {
+    writer: ObservationWriter<ObservationSlot>,
+    episode: &'a Episode,
+    manifest: &'a Manifest,
+    start: Timestamp,
+    full_speed: bool,
+    trace: bool,
+}
+
+impl Sensors<'_> {
+    /// Publishes the episode's observations until told to stop.
+    fn run(mut self, mut waiter: Waiter, stop: &AtomicBool) -> Result<Vec<Seen>> {
+        let mut seen = Vec::new();
+        for round in 0u32.. {
+            for index in 0..self.episode.len() {
+                let due = self.start + self.episode.length() * round + self.episode.at(index);
+                if self.full_speed {
+                    // Until the one before was taken; not for ever, because the very first may have been late.
+                    waiter.wait(Some(Timestamp::now() + Duration::from_millis(100)));
+                } else {
+                    waiter.wait(Some(due));
+                }
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(seen);
+                }
+                let captured = Timestamp::now();
+                self.episode.observation(index).copy_to(self.manifest, self.writer.slot());
+                let now = Timestamp::now();
+                let published = self.writer.publish_at(now, captured);
+                published.map_err(|e| Error::new(ErrorKind::Observation, e.to_string()))?;
+                if self.trace {
+                    seen.push(Seen { now, captured, index });
+                }
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// The control loop.
+struct Loop {
+    controller: Controller,
+    start: Timestamp,
+    period: u64,
+    ticks: u64,
+    dim: usize,
+    /// Room for this many ticks in the trace; 0: no trace.
+    traced: usize,
+}
+
+impl Loop {
+    fn run(mut self, thread: &ThreadConfig, stop: &AtomicBool) -> Result<(Control, Option<Trace>)> {
+        let mut trace = (self.traced > 0).then(|| Trace {
+            dim: self.dim,
+            ticks: Vec::with_capacity(self.traced),
+            actions: Vec::with_capacity(self.traced * self.dim),
+            ..Trace::default()
+        });
+        let (late, seams, steps) = (Histogram::new(), Histogram::new(), Histogram::new());
+        let (mut reads, mut misses, mut tick) = (0, 0, 0);
+        let (mut before, mut known, mut moving) = (vec![0.0; self.dim], false, false);
+        let obtained = thread.apply()?;
+        while tick < self.ticks && !stop.load(Ordering::Relaxed) {
+            let due = self.start.plus(tick * self.period);
+            due.sleep_until();
+            let now = Timestamp::now();
+            late.record(now.since(due));
+            let reading = self.controller.read_at(now);
+            let action = self.controller.action();
+            reads += 1;
+            if let Some(action) = action {
+                // Where the robot held meanwhile, the first action comes some ticks after the chunk.
+                let joins = reading.flags.contains(Flags::NEW_CHUNK) || reading.seam_jump > 0.0;
+                if known && joins && reading.status != Status::Hold {
+                    seams.record(millionths(f64::from(reading.seam_jump)));
+                } else if moving && reading.status != Status::Hold {
+                    let distance = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
+                    steps.record(millionths(before.iter().zip(action).map(distance).fold(0.0, f64::max)));
+                }
+                before.copy_from_slice(action);
+                known = true;
+                moving = matches!(reading.status, Status::Ok | Status::Stale);
+            }
+            if let Some(trace) = &mut trace {
+                trace.push(now, reading, action);
+            }
+            // The tick after, or the one that is due by now if that is a later one.
+            let next = (Timestamp::now().since(self.start) / self.period).max(tick + 1).min(self.ticks);
+            misses += next - tick - 1;
+            tick = next;
+        }
+        let (late_ns, seams, steps) = (late.snapshot(), seams.snapshot(), steps.snapshot());
+        let seconds = (tick * self.period) as f64 / 1e9;
+        Ok((Control { obtained, seconds, reads, deadline_misses: misses, late_ns, seams, steps }, trace))
+    }
+}
+
+fn millionths(distance: f64) -> u64 {
+    (distance * MILLIONTHS).round() as u64
+}

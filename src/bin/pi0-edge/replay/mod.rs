@@ -1,0 +1,370 @@
+//! `pi0-edge replay`: a recorded episode through the real-time runtime.
+
+mod again;
+mod episode;
+mod live;
+mod picture;
+mod probe;
+mod recording;
+mod report;
+mod settings;
+mod soak;
+mod trace;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pi0_edge::policy::rtc::PrefixSchedule;
+use pi0_edge::realtime::engine::Engine;
+use pi0_edge::realtime::thread::{MemoryLock, ThreadConfig};
+use pi0_edge::runtime::{EngineOptions, PolicyEngine};
+use pi0_edge::{Error, ErrorKind, Policy, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::environment;
+use crate::options::{LoadOptions, RealtimeOption};
+use crate::output::{self, Format};
+use episode::Episode;
+use probe::Loaded;
+use recording::{Made, Recorded};
+use report::Run;
+use settings::{Rtc, Settings};
+
+/// SCHED_FIFO priority of the control loop: above the inference thread's.
+const CONTROL_PRIORITY: i32 = 90;
+
+const EPISODES: &str = "\
+An episode is a directory with episode.json:
+  {\"prompt\": \"pick up the cube\",
+   \"observations\": [{\"time_s\": 0.0, \"path\": \"000\"}, {\"time_s\": 0.033, \"path\": \"001\"}]}
+Each path is what `run --observation` takes: a directory with observation.json and the frames it names. Times are
+seconds and rise; where they start does not matter. scripts/make_episode.py makes a small one for a bundle. When the
+episode ends before the replay does it begins again.
+
+Examples:
+  pi0-edge replay models/pi0-tiny --episode EPISODE --rate 200 --duration 10
+  pi0-edge replay BUNDLE --episode EPISODE --rate 200 --duration 60 --rtc --inject-latency 0,100,200
+  pi0-edge replay BUNDLE --episode EPISODE --rate 500 --rtc --svg trajectory.svg --record run.jsonl
+  pi0-edge replay BUNDLE --episode EPISODE --recording run.jsonl
+  pi0-edge replay BUNDLE --episode EPISODE --rate 1000 --duration 3600 --full-speed --soak 10";
+
+/// Arguments of `replay`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EPISODES)]
+pub struct Args {
+    #[command(flatten)]
+    load: LoadOptions,
+    /// Directory with episode.json: observations with times
+    #[arg(long, value_name = "DIR")]
+    episode: PathBuf,
+    /// Control ticks per second
+    #[arg(long, value_name = "HZ", value_parser = rate, required_unless_present = "recording")]
+    rate: Option<f64>,
+    /// Seconds to run for (default: the episode once)
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    duration: Option<f64>,
+    /// Run a second time with real-time chunking, and show both
+    #[arg(long)]
+    rtc: bool,
+    /// Add this to the time each chunk takes; several values make one run each
+    #[arg(long, value_name = "MS,…", value_delimiter = ',', default_value = "0", value_parser = milliseconds)]
+    inject_latency: Vec<f64>,
+    /// Keep inputs and outputs of every tick, run them again without threads, and fail unless every bit is the same
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Instead of running live, run this recording of the same episode again, and fail unless every bit is the same
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "svg", "soak", "full_speed"])]
+    recording: Option<PathBuf>,
+    /// Draw the executed trajectory with the seams between chunks
+    #[arg(long, value_name = "FILE.svg")]
+    svg: Option<PathBuf>,
+    /// Rows of a chunk per second: the rate the policy was trained at
+    #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = rate)]
+    action_rate: f64,
+    /// Each row of a chunk stands for its whole period, instead of moving evenly to the next
+    #[arg(long)]
+    no_interpolation: bool,
+    /// Begin the next chunk when this many rows have not begun (default: half of the chunk)
+    #[arg(long, value_name = "ROWS", conflicts_with = "full_speed")]
+    replan_remaining: Option<usize>,
+    /// Observations and chunks follow each other without a pause
+    #[arg(long)]
+    full_speed: bool,
+    /// Row where guidance ends (lerobot's meaning of the word; default: 10, or the chunk if it is shorter)
+    #[arg(long, value_name = "ROWS", requires = "rtc")]
+    execution_horizon: Option<usize>,
+    /// How guidance falls: linear, exp, ones or zeros
+    #[arg(long, value_name = "NAME", default_value_t, requires = "rtc")]
+    rtc_schedule: PrefixSchedule,
+    /// Upper bound of the guidance weight
+    #[arg(long, value_name = "W", default_value_t = 10.0, requires = "rtc")]
+    max_guidance_weight: f32,
+    /// An action whose observation is older than this is STALE
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    max_age: u64,
+    /// An action whose observation is older than this is not followed any more: HOLD
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    hold_after: u64,
+    /// How far each joint may move in a control tick, in robot units
+    #[arg(long, value_name = "UNITS")]
+    step_limit: Option<f32>,
+    /// Ticks in a row at the step limit after which the robot holds for good (default: never)
+    #[arg(
+        long,
+        value_name = "TICKS",
+        default_value_t = 0,
+        hide_default_value = true,
+        requires = "step_limit"
+    )]
+    trip_after: u32,
+    /// Where the last 256 ticks and 16 chunks go: when the step limit trips or inference hangs or gives up, else at the end
+    #[arg(long, value_name = "FILE.json")]
+    flight_record: Option<PathBuf>,
+    /// The task (default: the episode's, else the bundle's)
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Euler steps (default: the bundle's)
+    #[arg(long, value_name = "N")]
+    num_steps: Option<usize>,
+    /// Real-time priority, CPU affinity and locked memory: insist on them, try, or ask for nothing
+    #[arg(long, value_enum, default_value = "try")]
+    realtime: RealtimeOption,
+    /// CPUs of the inference thread (default: any)
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    cpus: Vec<usize>,
+    /// CPUs of the threads that ONNX Runtime shares the inference thread's work with (default: any)
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    worker_cpus: Vec<usize>,
+    /// CPUs of the control loop (default: any)
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    control_cpus: Vec<usize>,
+    /// Look at memory, threads and file descriptors every so many seconds, and tell how they grow
+    #[arg(long, value_name = "S", value_parser = seconds, num_args = 0..=1, default_missing_value = "10")]
+    soak: Option<f64>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+fn number(text: &str, low: f64, high: f64) -> std::result::Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (low..=high).contains(&value) { Ok(value) } else { Err(format!("use {low} to {high}")) }
+}
+
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    number(text, 0.1, 10_000.0)
+}
+
+fn seconds(text: &str) -> std::result::Result<f64, String> {
+    number(text, 0.01, 1e6)
+}
+
+fn milliseconds(text: &str) -> std::result::Result<f64, String> {
+    number(text, 0.0, 60_000.0)
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    // Cheap to read and likely to be wrong: before the bundle is verified and loaded.
+    let recorded = args.recording.as_deref().map(recording::read).transpose()?;
+    let episode = Episode::read(&args.episode)?;
+    if args.svg.is_some() && args.inject_latency.len() > 1 {
+        let text = "--svg draws runs of one latency; give --inject-latency one value";
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    // Worker threads that spin would take the control loop's CPU.
+    let policy = LoadOptions { no_spin: true, ..args.load.clone() }.load()?;
+    episode.check(policy.manifest())?;
+    let environment = environment::describe(&policy, args.load.threads);
+    let made = made(&policy, &episode, &environment)?;
+    match recorded {
+        Some(recorded) => again(args, &recorded, &episode, policy, &made),
+        None => live(args, &episode, policy, &environment, &made),
+    }
+}
+
+fn made(policy: &Policy, episode: &Episode, environment: &Value) -> Result<Made> {
+    let path = policy.bundle().root().join("manifest.json");
+    let manifest = std::fs::read(&path)
+        .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e))?;
+    let bundle = Sha256::digest(&manifest).iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = |key: &str| environment[key].as_str().unwrap_or_default().to_owned();
+    let threads = environment["threads"].as_u64().unwrap_or(0) as usize;
+    Ok(Made::new(bundle, episode.digest.clone(), text("execution_provider"), threads, text("onnxruntime")))
+}
+
+fn load(policy: Policy, episode: &Episode, prompt: Option<&str>, seed: u64) -> Result<Loaded> {
+    let options = EngineOptions { prompt: prompt.map(str::to_owned), seed, max_frame: episode.max_frame() };
+    let mut engine = PolicyEngine::new(policy, options)?;
+    if let Some(prompt) = prompt {
+        // Now rather than at the first chunk.
+        engine.set_prompt(prompt)?;
+    }
+    Ok(Arc::new(Mutex::new(engine)))
+}
+
+/// Runs a recording again.
+fn again(args: &Args, runs: &[Recorded], episode: &Episode, policy: Policy, made: &Made) -> Result<()> {
+    let Recorded { settings, .. } = &runs[0];
+    if runs.iter().any(|run| (&run.settings.prompt, run.settings.seed) != (&settings.prompt, settings.seed)) {
+        let text = "the recording's runs differ in prompt or seed";
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    let policy = load(policy, episode, settings.prompt.as_deref(), settings.seed)?;
+    for run in runs {
+        let differences = run.made.compare(made)?;
+        again::verify(&policy, episode, run).map_err(|e| match e.kind() {
+            ErrorKind::Parity => Error::new(ErrorKind::Parity, format!("{e}{differences}")),
+            _ => e,
+        })?;
+    }
+    let ticks: usize = runs.iter().map(|run| run.trace.ticks.len()).sum();
+    let chunks: usize = runs.iter().map(|run| run.trace.chunks.len()).sum();
+    match args.format {
+        Format::Text => output::print(&identical(runs.len(), ticks, chunks)),
+        Format::Json => output::print_json(
+            &json!({"identical": true, "runs": runs.len(), "ticks": ticks, "chunks": chunks}),
+        ),
+    }
+}
+
+fn identical(runs: usize, ticks: usize, chunks: usize) -> String {
+    format!("run again without threads: {runs} runs, {ticks} ticks and {chunks} chunks, every bit the same\n")
+}
+
+/// Runs the episode live.
+fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, made: &Made) -> Result<()> {
+    let prompt = args.prompt.clone().or_else(|| episode.prompt.clone());
+    let base = settings(args, &policy, prompt.clone());
+    let rtc = args.rtc.then(|| rtc(args, policy.manifest().dimensions.action_horizon));
+    let names = joint_names(&policy);
+    let policy = load(policy, episode, prompt.as_deref(), args.seed)?;
+    let options = options(args, episode, &base)?;
+    let mut runs = Vec::new();
+    for &latency_ms in &args.inject_latency {
+        for rtc in std::iter::once(None).chain(rtc.clone().map(Some)) {
+            let settings = Settings { rtc, latency_ms, ..base.clone() };
+            let outcome = live::run(&policy, episode, &settings, &options)?;
+            runs.push(Run { settings, outcome });
+        }
+    }
+    let mut result = json!({
+        "environment": environment,
+        "episode": {"observations": episode.len(), "seconds": episode.length().as_secs_f64()},
+        "settings": base,
+        "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
+    });
+    let mut text = format!(
+        "{} observations over {:.2} s, prompt {:?}\n\n{}",
+        episode.len(),
+        episode.length().as_secs_f64(),
+        prompt.unwrap_or_default(),
+        report::table(&runs)
+    );
+    if let Some(path) = &args.svg {
+        output::write_whole(path, |mut file| {
+            Ok(std::io::Write::write_all(&mut file, picture::draw(&runs, &names).as_bytes())?)
+        })?;
+        text += &format!("\nthe trajectory is drawn in {}\n", path.display());
+        result["svg"] = json!(path);
+    }
+    if let Some(path) = &args.record {
+        let recorded = record(path, runs, made)?;
+        for run in &recorded {
+            again::verify(&policy, episode, run)?;
+        }
+        let ticks = recorded.iter().map(|run| run.trace.ticks.len()).sum();
+        let chunks = recorded.iter().map(|run| run.trace.chunks.len()).sum();
+        text += &format!("\nrecorded in {}; {}", path.display(), identical(recorded.len(), ticks, chunks));
+        result["recording"] = json!({"file": path, "ticks": ticks, "chunks": chunks, "identical": true});
+    }
+    match args.format {
+        Format::Text => output::print(&text),
+        Format::Json => output::print_json(&result),
+    }
+}
+
+/// Writes the runs down, and gives back what was read from the file.
+fn record(path: &std::path::Path, runs: Vec<Run>, made: &Made) -> Result<Vec<Recorded>> {
+    let recorded = |run: Run| {
+        let trace = run.outcome.trace?;
+        Some(Recorded { made: made.clone(), settings: run.settings, trace })
+    };
+    recording::write(path, &runs.into_iter().filter_map(recorded).collect::<Vec<_>>())?;
+    recording::read(path)
+}
+
+fn settings(args: &Args, policy: &Policy, prompt: Option<String>) -> Settings {
+    let manifest = policy.manifest();
+    let half = manifest.dimensions.action_horizon / 2;
+    Settings {
+        rate_hz: args.rate.unwrap_or_default(),
+        action_rate_hz: args.action_rate,
+        interpolate: !args.no_interpolation,
+        replan_remaining: (!args.full_speed).then(|| args.replan_remaining.unwrap_or(half)),
+        rtc: None,
+        latency_ms: 0.0,
+        max_age_ms: args.max_age,
+        hold_after_ms: args.hold_after,
+        step_limit: args.step_limit,
+        trip_after: args.trip_after,
+        prompt,
+        seed: args.seed,
+        num_steps: args.num_steps.unwrap_or(manifest.flow.num_steps),
+    }
+}
+
+fn rtc(args: &Args, action_horizon: usize) -> Rtc {
+    Rtc {
+        schedule: args.rtc_schedule.to_string(),
+        execution_horizon: args.execution_horizon.unwrap_or(action_horizon.min(10)),
+        max_guidance_weight: args.max_guidance_weight,
+    }
+}
+
+fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::Options> {
+    let duration = args.duration.map_or_else(|| episode.length(), Duration::from_secs_f64);
+    let trace = args.record.is_some() || args.svg.is_some();
+    let ticks = duration.as_secs_f64() * settings.rate_hz;
+    if trace && ticks > live::MAX_TRACE as f64 {
+        let text = format!("{ticks:.0} ticks are too many to keep; at most {}", live::MAX_TRACE);
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    let realtime = args.realtime.into();
+    let inference = ThreadConfig {
+        realtime,
+        cpus: args.cpus.clone(),
+        worker_cpus: args.worker_cpus.clone(),
+        ..ThreadConfig::default()
+    };
+    let control = ThreadConfig {
+        priority: Some(CONTROL_PRIORITY),
+        cpus: args.control_cpus.clone(),
+        // Memory and heap are the process's, and the inference thread has seen to them.
+        lock_memory: MemoryLock::Off,
+        keep_heap: false,
+        ..inference.clone()
+    };
+    let soak = args.soak.map(Duration::from_secs_f64);
+    let flight_record = args.flight_record.clone();
+    Ok(live::Options {
+        duration,
+        full_speed: args.full_speed,
+        inference,
+        control,
+        trace,
+        soak,
+        flight_record,
+    })
+}
+
+fn joint_names(policy: &Policy) -> Vec<String> {
+    let action = &policy.manifest().action;
+    let name = |i: usize| action.names.as_ref().map_or_else(|| format!("a{i}"), |names| names[i].clone());
+    (0..action.dim).map(name).collect()
+}

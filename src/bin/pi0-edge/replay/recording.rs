@@ -1,0 +1,249 @@
+//! A recording on disk: what went into one or several runs and what came out, one JSON value a line.
+//!
+//! ```text
+//! {"run": {"recording": 1, "bundle": "<sha256 of manifest.json>", "episode": "<sha256>", "settings": {…}, …}}
+//! {"observation": [now, captured, index]}
+//! {"chunk": [[number, captured, begun, published, progress_at, expected, guided_rows, delay], rejected, "<values>"]}
+//! {"read": [now, [status, flags, chunk, age, tick, row, remaining, missed, seam_jump], "<values>"]}
+//! {"end": [observations, chunks, reads]}
+//! ```
+//!
+//! Times are nanoseconds of CLOCK_MONOTONIC. Values are f32 bits, eight hexadecimal digits each, so that nothing is
+//! rounded on the way. The frames are not in it: it goes with the episode, whose digest it names.
+
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use pi0_edge::realtime::chunk::ChunkInfo;
+use pi0_edge::realtime::clock::Timestamp;
+use pi0_edge::realtime::reading::{Flags, Reading, Status};
+use pi0_edge::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::settings::Settings;
+use super::trace::{Computed, Seen, Tick, Trace};
+use crate::output;
+
+const VERSION: u32 = 1;
+
+/// What a run was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    /// Version of the format.
+    recording: u32,
+    /// SHA-256 of the bundle's manifest, which holds those of all its files.
+    pub bundle: String,
+    /// The episode's digest.
+    pub episode: String,
+    /// Where the graphs ran.
+    pub provider: String,
+    /// Threads of one operator.
+    pub threads: usize,
+    /// ONNX Runtime's description of its build.
+    pub onnxruntime: String,
+    /// The program's version.
+    pub pi0_edge: String,
+}
+
+impl Made {
+    /// Made with this program.
+    pub fn new(
+        bundle: String,
+        episode: String,
+        provider: String,
+        threads: usize,
+        onnxruntime: String,
+    ) -> Self {
+        let pi0_edge = env!("CARGO_PKG_VERSION").to_owned();
+        Made { recording: VERSION, bundle, episode, provider, threads, onnxruntime, pi0_edge }
+    }
+
+    /// Refuses what is certain to give other actions; says what may, for when it did.
+    pub fn compare(&self, here: &Made) -> Result<String> {
+        let wrong = |what: &str| {
+            Err(Error::new(ErrorKind::InvalidArgument, format!("the recording was made with another {what}")))
+        };
+        if self.bundle != here.bundle {
+            return wrong("bundle");
+        }
+        if self.episode != here.episode {
+            return wrong("episode");
+        }
+        let pairs = [
+            ("provider", &self.provider, &here.provider),
+            ("number of threads", &self.threads.to_string(), &here.threads.to_string()),
+            ("ONNX Runtime", &self.onnxruntime, &here.onnxruntime),
+            ("pi0-edge", &self.pi0_edge, &here.pi0_edge),
+        ];
+        let differ = pairs.into_iter().filter(|(_, then, now)| then != now);
+        Ok(differ.map(|(what, then, now)| format!("; {what}: {then} then, {now} now")).collect())
+    }
+}
+
+/// One run of a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// What it was made with.
+    pub made: Made,
+    /// Its settings.
+    pub settings: Settings,
+    /// What happened.
+    pub trace: Trace,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Run(Box<(Made, Settings, usize)>),
+    Observation(u64, u64, usize),
+    Chunk([u64; 8], bool, String),
+    Read(u64, [u64; 9], Option<String>),
+    End(usize, usize, usize),
+}
+
+fn to_hex(values: &[f32]) -> String {
+    values.iter().map(|v| format!("{:08x}", v.to_bits())).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<f32>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(8) {
+        return None;
+    }
+    let value = |i| u32::from_str_radix(&text[i * 8..][..8], 16).ok().map(f32::from_bits);
+    (0..text.len() / 8).map(value).collect()
+}
+
+/// Writes a recording, whole or not at all.
+pub fn write(path: &Path, runs: &[Recorded]) -> Result<()> {
+    output::write_whole(path, |file| {
+        let mut out = BufWriter::new(file);
+        for run in runs {
+            for line in lines(run) {
+                serde_json::to_writer(&mut out, &line)?;
+                out.write_all(b"\n")?;
+            }
+        }
+        Ok(out.flush()?)
+    })
+}
+
+fn lines(run: &Recorded) -> impl Iterator<Item = Line> + '_ {
+    let Recorded { made, settings, trace } = run;
+    let head = Line::Run(Box::new((made.clone(), settings.clone(), trace.dim)));
+    let seen = |o: &Seen| Line::Observation(o.now.as_nanos(), o.captured.as_nanos(), o.index);
+    let chunk = |c: &Computed| {
+        let i = &c.info;
+        let [captured, begun, published, progress_at] =
+            [i.captured, i.begun, i.published, i.progress_at].map(Timestamp::as_nanos);
+        let rows = [u64::from(i.guided_rows), u64::from(i.inference_delay)];
+        let head = [i.number, captured, begun, published, progress_at, i.expected_ns, rows[0], rows[1]];
+        Line::Chunk(head, c.rejected, to_hex(&c.values))
+    };
+    let read = |(i, tick): (usize, &Tick)| {
+        let r = &tick.reading;
+        let small = [r.row, r.remaining, r.missed, r.seam_jump.to_bits()].map(u64::from);
+        let [row, remaining, missed, seam] = small;
+        let status = r.status as u64;
+        let words =
+            [status, u64::from(r.flags.bits()), r.chunk, r.age_ns, r.tick, row, remaining, missed, seam];
+        Line::Read(tick.now.as_nanos(), words, trace.action(i).map(to_hex))
+    };
+    let end = Line::End(trace.observations.len(), trace.chunks.len(), trace.ticks.len());
+    std::iter::once(head)
+        .chain(trace.observations.iter().map(seen))
+        .chain(trace.chunks.iter().map(chunk))
+        .chain(trace.ticks.iter().enumerate().map(read))
+        .chain([end])
+}
+
+/// Reads a recording.
+///
+/// # Errors
+/// [`ErrorKind::Io`] or [`ErrorKind::InvalidArgument`], naming the file and the line.
+pub fn read(path: &Path) -> Result<Vec<Recorded>> {
+    let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e);
+    let file = BufReader::new(std::fs::File::open(path).map_err(cannot)?);
+    let wrong = |line: usize, what: String| {
+        Error::new(ErrorKind::InvalidArgument, format!("{} line {}: {what}", path.display(), line + 1))
+    };
+    let (mut runs, mut open): (Vec<Recorded>, Option<Recorded>) = (Vec::new(), None);
+    for (number, text) in file.lines().enumerate() {
+        let line: Line = serde_json::from_str(&text.map_err(cannot)?)
+            .map_err(|e| wrong(number, format!("this is no line of a recording: {e}")))?;
+        match (line, &mut open) {
+            (Line::Run(head), None) => {
+                let (made, settings, dim) = *head;
+                if made.recording != VERSION || dim == 0 {
+                    let what = format!("recordings of version {} are not known here", made.recording);
+                    return Err(wrong(number, what));
+                }
+                open = Some(Recorded { made, settings, trace: Trace { dim, ..Trace::default() } });
+            }
+            (Line::End(observations, chunks, reads), Some(run)) => {
+                let t = &run.trace;
+                if (observations, chunks, reads) != (t.observations.len(), t.chunks.len(), t.ticks.len()) {
+                    return Err(wrong(number, "lines are missing before it".into()));
+                }
+                runs.extend(open.take());
+            }
+            (line, Some(run)) => {
+                add(&mut run.trace, line).ok_or_else(|| wrong(number, "values out of range".into()))?;
+            }
+            (_, None) => return Err(wrong(number, "a run must begin with its `run` line".into())),
+        }
+    }
+    match open {
+        None if runs.is_empty() => Err(wrong(0, "the recording is empty".into())),
+        None => Ok(runs),
+        Some(_) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{} is cut off: its `end` line is missing", path.display()),
+        )),
+    }
+}
+
+fn add(trace: &mut Trace, line: Line) -> Option<()> {
+    let at = Timestamp::from_nanos;
+    match line {
+        Line::Observation(now, captured, index) => {
+            trace.observations.push(Seen { now: at(now), captured: at(captured), index });
+        }
+        Line::Chunk(
+            [number, captured, begun, published, progress, expected_ns, guided, delay],
+            rejected,
+            hex,
+        ) => {
+            let info = ChunkInfo {
+                number,
+                captured: at(captured),
+                begun: at(begun),
+                published: at(published),
+                progress_at: at(progress),
+                expected_ns,
+                guided_rows: guided.try_into().ok()?,
+                inference_delay: delay.try_into().ok()?,
+            };
+            trace.chunks.push(Computed { info, rejected, values: from_hex(&hex)? });
+        }
+        Line::Read(now, [status, flags, chunk, age_ns, tick, row, remaining, missed, seam], hex) => {
+            let flags = Flags::from_bits(flags.try_into().ok()?);
+            let reading = Reading {
+                status: *Status::ALL.get(usize::try_from(status).ok()?)?,
+                flags,
+                chunk,
+                age_ns,
+                tick,
+                row: row.try_into().ok()?,
+                remaining: remaining.try_into().ok()?,
+                missed: missed.try_into().ok()?,
+                seam_jump: f32::from_bits(seam.try_into().ok()?),
+            };
+            let action = hex.map(|hex| from_hex(&hex).filter(|a| a.len() == trace.dim));
+            let action = action.map_or(Some(None), |parsed| parsed.map(Some))?;
+            trace.push(at(now), reading, action.as_deref());
+        }
+        Line::Run(_) | Line::End(..) => return None,
+    }
+    Some(())
+}

@@ -1,0 +1,167 @@
+//! What the runs showed, side by side.
+
+use std::fmt::Write;
+
+use pi0_edge::stats::Summary;
+use serde_json::{Value, json};
+
+use super::live::{MILLIONTHS, Outcome};
+use super::settings::Settings;
+
+/// One run and how it was made.
+pub struct Run {
+    /// How it was made.
+    pub settings: Settings,
+    /// What it showed.
+    pub outcome: Outcome,
+}
+
+/// A histogram of millionths of a robot unit, in robot units.
+fn units(summary: &Summary) -> Value {
+    let scaled = |v: Option<u64>| v.map(|v| v as f64 / MILLIONTHS);
+    json!({
+        "n": summary.count, "mean": summary.mean.map(|v| v / MILLIONTHS), "p50": scaled(summary.p50),
+        "p90": scaled(summary.p90), "p99": scaled(summary.p99), "max": scaled(summary.max),
+    })
+}
+
+impl Run {
+    /// Everything, for programs.
+    pub fn json(&self) -> Value {
+        let Outcome { stats, inference, control, delay, soak, .. } = &self.outcome;
+        let (short, over) = (delay.short_ns.snapshot().summary(), delay.over_ns.snapshot().summary());
+        json!({
+            "latency_ms": self.settings.latency_ms,
+            "rtc": self.settings.rtc,
+            "seconds": control.seconds,
+            "rate_hz": control.reads as f64 / control.seconds,
+            "deadline_misses": control.deadline_misses,
+            "wake_late_ns": control.late_ns.summary(),
+            "underruns": stats.control.underruns,
+            "age_ns": stats.control.age_ns,
+            "seam_jump": units(&control.seams.summary()),
+            "step_between_seams": units(&control.steps.summary()),
+            "delay_estimate": {
+                "n": short.count + over.count, "short": short.count, "short_ns": short, "over_ns": over,
+            },
+            "runtime": stats,
+            "realtime": {"inference": inference, "control": control.obtained},
+            "soak": soak,
+        })
+    }
+
+    fn heading(&self) -> String {
+        let rtc = if self.settings.rtc.is_some() { "RTC" } else { "no RTC" };
+        match self.settings.latency_ms {
+            0.0 => rtc.into(),
+            latency => format!("{rtc} +{latency} ms"),
+        }
+    }
+}
+
+/// A figure of a summary in other units; a dash where there are too few values to say.
+fn figure(value: Option<f64>, digits: usize) -> String {
+    // Adding zero takes the sign off a negative one.
+    value.map_or("–".into(), |v| format!("{:.digits$}", v + 0.0))
+}
+
+/// A table with one column a run, for people.
+pub fn table(runs: &[Run]) -> String {
+    let width = runs.iter().map(|run| run.heading().chars().count()).max().unwrap_or(0).max(11) + 2;
+    let mut out = String::new();
+    let mut row = |name: &str, cells: &dyn Fn(&Run) -> String| {
+        let _ = write!(out, "{name:<38}");
+        runs.iter().for_each(|run| _ = write!(out, "{:>width$}", cells(run)));
+        out.push('\n');
+    };
+    let ms = |v: Option<u64>| figure(v.map(|ns| ns as f64 / 1e6), 2);
+    let us = |v: Option<u64>| figure(v.map(|ns| ns as f64 / 1e3), 1);
+    let unit = |v: Option<u64>| figure(v.map(|v| v as f64 / MILLIONTHS), 4);
+    row("", &Run::heading);
+    row("control ticks", &|r| r.outcome.control.reads.to_string());
+    row("rate (Hz)", &|r| format!("{:.2}", r.outcome.control.reads as f64 / r.outcome.control.seconds));
+    row("deadline misses (ticks)", &|r| r.outcome.control.deadline_misses.to_string());
+    row("woken late p50 (µs)", &|r| us(r.outcome.control.late_ns.summary().p50));
+    row("           p99 (µs)", &|r| us(r.outcome.control.late_ns.summary().p99));
+    row("           max (µs)", &|r| us(r.outcome.control.late_ns.max()));
+    row("ok / stale / hold / empty", &|r| {
+        let c = &r.outcome.stats.control;
+        format!("{}/{}/{}/{}", c.ok, c.stale, c.hold, c.empty)
+    });
+    row("underruns", &|r| r.outcome.stats.control.underruns.to_string());
+    row("clamped ticks", &|r| r.outcome.stats.control.clamped.to_string());
+    row("chunks published", &|r| r.outcome.stats.inference.published.to_string());
+    row("       guided", &|r| r.outcome.stats.inference.guided.to_string());
+    row("       rejected", &|r| {
+        let i = &r.outcome.stats.inference;
+        (i.rejected_limits + i.rejected_length + i.rejected_non_finite + i.errors).to_string()
+    });
+    row("chunk time p50 (ms)", &|r| ms(r.outcome.stats.inference.chunk_ns.p50));
+    row("           p99 (ms)", &|r| ms(r.outcome.stats.inference.chunk_ns.p99));
+    row("           max (ms)", &|r| ms(r.outcome.stats.inference.chunk_ns.max));
+    row("age of the observation p50 (ms)", &|r| ms(r.outcome.stats.control.age_ns.p50));
+    row("                       p90 (ms)", &|r| ms(r.outcome.stats.control.age_ns.p90));
+    row("                       p99 (ms)", &|r| ms(r.outcome.stats.control.age_ns.p99));
+    row("                       max (ms)", &|r| ms(r.outcome.stats.control.age_ns.max));
+    row("seam jumps", &|r| r.outcome.control.seams.count().to_string());
+    row("seam jump mean (robot units)", &|r| {
+        figure(r.outcome.control.seams.mean().map(|v| v / MILLIONTHS), 4)
+    });
+    row("          p50 (robot units)", &|r| unit(r.outcome.control.seams.summary().p50));
+    row("          p90 (robot units)", &|r| unit(r.outcome.control.seams.summary().p90));
+    row("          p99 (robot units)", &|r| unit(r.outcome.control.seams.summary().p99));
+    row("          max (robot units)", &|r| unit(r.outcome.control.seams.max()));
+    row("step between seams p50 (robot units)", &|r| unit(r.outcome.control.steps.summary().p50));
+    row("                   p99 (robot units)", &|r| unit(r.outcome.control.steps.summary().p99));
+    row("delay estimates", &|r| {
+        let d = &r.outcome.delay;
+        (d.short_ns.snapshot().count() + d.over_ns.snapshot().count()).to_string()
+    });
+    row("delay estimate too short (times)", &|r| r.outcome.delay.short_ns.snapshot().count().to_string());
+    row("               too short by max (ms)", &|r| ms(r.outcome.delay.short_ns.snapshot().max()));
+    row("               too long by p50 (ms)", &|r| ms(r.outcome.delay.over_ns.snapshot().summary().p50));
+    row("               too long by max (ms)", &|r| ms(r.outcome.delay.over_ns.snapshot().max()));
+    out.push_str("\nA dash: too few values for that percentile.\n");
+    for run in runs {
+        extras(run, &mut out);
+    }
+    out
+}
+
+/// What was not obtained, and the soak.
+fn extras(run: &Run, out: &mut String) {
+    let Outcome { inference, control, soak, .. } = &run.outcome;
+    for (thread, obtained) in [("inference", inference), ("control", &control.obtained)] {
+        for missing in &obtained.missing {
+            let _ = writeln!(out, "{}: {thread} thread: no {}: {}", run.heading(), missing.what, missing.why);
+        }
+    }
+    let Some(soak) = soak else { return };
+    let _ = writeln!(
+        out,
+        "\nsoak, {}: {} samples over {:.0} s\n{:<18}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}",
+        run.heading(),
+        soak.n,
+        soak.seconds,
+        "",
+        "first",
+        "last",
+        "min",
+        "max",
+        "slope / h",
+        "std. error"
+    );
+    for t in &soak.trends {
+        let _ = writeln!(
+            out,
+            "{:<18}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}",
+            t.name,
+            t.first,
+            t.last,
+            t.min,
+            t.max,
+            figure(t.slope_per_hour, 2),
+            figure(t.standard_error, 2)
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! What one replay is told: everything that decides which actions come out, apart from the inputs.
+
+use std::time::Duration;
+
+use pi0_edge::policy::rtc::RtcConfig;
+use pi0_edge::realtime::chunk::Interpolation;
+use pi0_edge::realtime::thread::ThreadConfig;
+use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::runtime::{Replan, RuntimeConfig};
+use pi0_edge::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+/// The settings of one replay. A recording carries them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Control ticks per second.
+    pub rate_hz: f64,
+    /// Rows of a chunk per second.
+    pub action_rate_hz: f64,
+    /// Whether the action moves evenly from row to row, or each row stands for its whole period.
+    pub interpolate: bool,
+    /// Rows left when the next chunk is begun; none: always, as fast as inference goes.
+    pub replan_remaining: Option<usize>,
+    /// Guidance by the chunk being executed.
+    pub rtc: Option<Rtc>,
+    /// What is added to the time each chunk takes.
+    pub latency_ms: f64,
+    /// An action older than this is STALE.
+    pub max_age_ms: u64,
+    /// An action older than this is HOLD.
+    pub hold_after_ms: u64,
+    /// How far each joint may move in a tick, in robot units.
+    pub step_limit: Option<f32>,
+    /// Ticks in a row at the step limit after which the robot holds for good; 0: never.
+    pub trip_after: u32,
+    /// The task; the bundle's default when absent.
+    pub prompt: Option<String>,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Euler steps.
+    pub num_steps: usize,
+}
+
+/// [`RtcConfig`] in words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rtc {
+    /// zeros, ones, linear or exp.
+    pub schedule: String,
+    /// The row where guidance ends.
+    pub execution_horizon: usize,
+    /// The upper bound of the guidance weight.
+    pub max_guidance_weight: f32,
+}
+
+impl Rtc {
+    fn config(&self) -> Result<RtcConfig> {
+        let schedule = self.schedule.parse().map_err(|e| Error::new(ErrorKind::InvalidArgument, e))?;
+        let Rtc { execution_horizon, max_guidance_weight, .. } = *self;
+        Ok(RtcConfig { schedule, execution_horizon, max_guidance_weight })
+    }
+}
+
+impl Settings {
+    /// The control loop's period in nanoseconds.
+    pub fn period_ns(&self) -> u64 {
+        (1e9 / self.rate_hz) as u64
+    }
+
+    /// What the runtime is told, for actions of `dim` values.
+    pub fn runtime(&self, dim: usize, thread: ThreadConfig) -> Result<RuntimeConfig> {
+        Ok(RuntimeConfig {
+            timeline: TimelineConfig {
+                control_period: Duration::from_nanos(self.period_ns()),
+                action_period: Duration::from_secs_f64(1.0 / self.action_rate_hz),
+                interpolation: if self.interpolate { Interpolation::Linear } else { Interpolation::None },
+                max_age: Duration::from_millis(self.max_age_ms),
+                hold_after: Duration::from_millis(self.hold_after_ms),
+                step_limits: self.step_limit.map(|limit| vec![limit; dim]),
+                trip_after: self.trip_after,
+                ..TimelineConfig::default()
+            },
+            replan: self.replan_remaining.map_or(Replan::Period(Duration::ZERO), Replan::Remaining),
+            rtc: self.rtc.as_ref().map(Rtc::config).transpose()?,
+            // A step may take as long as an action stays valid.
+            watchdog: Duration::from_millis(self.hold_after_ms.max(1)),
+            // Emptied every few milliseconds; chunks may come by the hundred.
+            event_capacity: 4096,
+            thread,
+            ..RuntimeConfig::default()
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! `pi0-edge synthesize`: a full-size bundle with random weights, made on the spot.
+//!
+//! The package ships everything of such a bundle but its weights, which are many gigabytes and of no value: they are
+//! filled in where the bundle is to be measured. What comes out is a bundle like any other, with true hashes; its
+//! actions mean nothing, and its manifest says so.
+
+mod fill;
+mod random;
+mod template;
+
+use std::path::{Path, PathBuf};
+
+use pi0_edge::{Error, ErrorKind, Result};
+
+use crate::options::Progress;
+use crate::output;
+use template::Template;
+
+/// Arguments of `synthesize`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The kind of policy
+    #[arg(value_enum)]
+    policy: Policy,
+    /// Directory to create (default: pi0-edge/synthetic/POLICY-PRECISION in the user's cache)
+    directory: Option<PathBuf>,
+    /// Element type of the weights, such as fp32 or fp16; without one that there is, the error lists them
+    #[arg(long, value_name = "PRECISION", default_value = "fp32")]
+    precision: String,
+    /// Another seed gives other weights
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Directory of the templates (default: share/pi0-edge/templates where pi0-edge is installed)
+    #[arg(long, value_name = "DIR")]
+    templates: Option<PathBuf>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Policy {
+    /// PI0
+    Pi0,
+    /// PI0.5
+    Pi05,
+}
+
+/// Runs the verb: prints the bundle's directory.
+pub fn run(args: &Args) -> Result<()> {
+    let policy = match args.policy {
+        Policy::Pi0 => "pi0",
+        Policy::Pi05 => "pi05",
+    };
+    let templates = template::find(args.templates.as_deref())?;
+    let template = Template::read(&templates, policy, &args.precision)?;
+    let directory = match &args.directory {
+        Some(directory) => directory.clone(),
+        None => cache()?.join(template.name()),
+    };
+    if template.is_filled(&directory, args.seed)? {
+        eprintln!("{}: filled before", directory.display());
+    } else {
+        let bytes = template.bytes();
+        eprintln!("{}: filling {:.1} GB with random weights", directory.display(), bytes as f64 / 1e9);
+        let mut progress = Progress::new("filling");
+        let filled = fill::fill(&template, &directory, args.seed, &mut |done| progress.show(done, bytes));
+        progress.clear();
+        filled?;
+    }
+    output::print(&format!("{}\n", directory.display()))
+}
+
+fn cache() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| Path::new(v).is_absolute()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    let cache = cache.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, "neither XDG_CACHE_HOME nor HOME is set: name a directory")
+    })?;
+    Ok(cache.join("pi0-edge/synthetic"))
+}

@@ -1,0 +1,209 @@
+//! Fills a template's weights: streamed, hashed while they are written, and either whole or not there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use pi0_edge::bundle::Dtype;
+use pi0_edge::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::random::Stream;
+use super::template::{MANIFEST, Run, Template, WeightsFile, cannot};
+
+/// Values made at a time; even, as [`Stream::fill`] wants.
+const BLOCK: usize = 1 << 18;
+
+/// Making, hashing and writing take about a core each gigabyte a second; two keep most disks busy.
+const WRITERS: usize = 2;
+
+/// Left free on the disk.
+const SPARE: u64 = 256 << 20;
+
+/// Makes `directory` the filled template, in place of an older one; calls `progress` with the bytes written so far.
+pub fn fill(template: &Template, directory: &Path, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    let parent = directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|e| cannot("create", parent, e))?;
+    expect_space(parent, template.bytes())?;
+    let part = Part::new(directory, parent)?;
+    for (name, from) in template.copied() {
+        fs::copy(&from, part.0.join(name)).map_err(|e| cannot("copy", &from, e))?;
+    }
+    let entries = fill_all(template, &part.0, seed, progress)?;
+    let mut manifest = template.marked(seed);
+    for (name, entry) in entries {
+        manifest["files"][name] = entry;
+    }
+    let path = part.0.join(MANIFEST);
+    fs::write(&path, format!("{manifest:#}\n")).map_err(|e| cannot("write", &path, e))?;
+    part.appear(directory)
+}
+
+fn expect_space(parent: &Path, needed: u64) -> Result<()> {
+    let disk = rustix::fs::statvfs(parent).map_err(|e| cannot("examine", parent, e.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < needed.saturating_add(SPARE) {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let text = format!(
+            "{} has {:.1} GB free and the weights take {:.1}: name a directory on another disk, or a smaller precision",
+            parent.display(),
+            gb(free),
+            gb(needed)
+        );
+        return Err(Error::new(ErrorKind::Io, text));
+    }
+    Ok(())
+}
+
+/// A directory beside the one that is to be; removed unless it takes that one's place.
+struct Part(PathBuf);
+
+impl Part {
+    fn new(directory: &Path, parent: &Path) -> Result<Self> {
+        let name = directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let part = parent.join(format!(".{name}.{}.part", std::process::id()));
+        fs::create_dir(&part).map_err(|e| cannot("create", &part, e))?;
+        Ok(Part(part))
+    }
+
+    fn appear(self, directory: &Path) -> Result<()> {
+        if directory.exists() {
+            fs::remove_dir_all(directory).map_err(|e| cannot("remove", directory, e))?;
+        }
+        fs::rename(&self.0, directory).map_err(|e| cannot("create", directory, e))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Fills every file; returns what the manifest says of each.
+fn fill_all(
+    template: &Template,
+    directory: &Path,
+    seed: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<(String, Value)>> {
+    let mut todo: Vec<(&String, &WeightsFile)> = template.weights.iter().collect();
+    // The largest is taken first, from the end, so that no thread is left alone with it.
+    todo.sort_by_key(|(_, file)| file.size);
+    let todo = Mutex::new(todo);
+    let next = || todo.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    std::thread::scope(|scope| {
+        let (report, reports) = mpsc::sync_channel::<u64>(16);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                let (report, next) = (report.clone(), &next);
+                scope.spawn(move || {
+                    let mut entries = Vec::new();
+                    while let Some((name, file)) = next() {
+                        let sha256 = fill_file(directory, name, file, seed, &report)?;
+                        entries.push((name.clone(), json!({"size": file.size, "sha256": sha256})));
+                    }
+                    Ok(entries)
+                })
+            })
+            .collect();
+        drop(report);
+        let mut done = 0;
+        for bytes in reports {
+            done += bytes;
+            progress(done);
+        }
+        let joined = writers.into_iter().map(|w| match w.join() {
+            Ok(entries) => entries,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        let mut entries = joined.collect::<Result<Vec<_>>>()?.concat();
+        // In the same order, whichever thread was faster.
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
+    })
+}
+
+fn fill_file(
+    directory: &Path,
+    name: &str,
+    file: &WeightsFile,
+    seed: u64,
+    report: &mpsc::SyncSender<u64>,
+) -> Result<String> {
+    let path = directory.join(name);
+    let mut out = Output {
+        file: File::create_new(&path).map_err(|e| cannot("create", &path, e))?,
+        hash: Sha256::new(),
+        written: 0,
+        path: &path,
+        report,
+    };
+    let mut values = vec![0f32; BLOCK];
+    let mut bytes = Vec::with_capacity(BLOCK * 4);
+    for run in &file.runs {
+        out.zeros(run.offset)?;
+        let stream = Stream::new(seed, name, run.offset, run.mean, run.std);
+        let mut first = 0;
+        while first < run.count {
+            let some = &mut values[..BLOCK.min((run.count - first) as usize)];
+            stream.fill(first, some);
+            encode(some, run, &mut bytes);
+            out.write(&bytes)?;
+            first += some.len() as u64;
+        }
+    }
+    out.zeros(file.size)?;
+    out.file.sync_all().map_err(|e| cannot("write", &path, e))?;
+    Ok(out.hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The values as little-endian bytes of the run's type.
+fn encode(values: &[f32], run: &Run, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    match run.dtype {
+        Dtype::F16 => {
+            let mut halves = vec![f16::ZERO; values.len()];
+            halves.convert_from_f32_slice(values);
+            bytes.extend(halves.iter().flat_map(|h| h.to_le_bytes()));
+        }
+        Dtype::Bf16 => {
+            let mut halves = vec![bf16::ZERO; values.len()];
+            halves.convert_from_f32_slice(values);
+            bytes.extend(halves.iter().flat_map(|h| h.to_le_bytes()));
+        }
+        // A template with any other type was refused when it was read.
+        _ => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+    }
+}
+
+/// A file, its hash, and what has been reported of it.
+struct Output<'a> {
+    file: File,
+    hash: Sha256,
+    written: u64,
+    path: &'a Path,
+    report: &'a mpsc::SyncSender<u64>,
+}
+
+impl Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| cannot("write", self.path, e))?;
+        self.hash.update(bytes);
+        self.written += bytes.len() as u64;
+        // A receiver that is gone has failed, and says so itself.
+        let _ = self.report.send(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Zeros up to the offset `end`: what lies between aligned tensors.
+    fn zeros(&mut self, end: u64) -> Result<()> {
+        let gap = vec![0; (end - self.written) as usize];
+        if gap.is_empty() { Ok(()) } else { self.write(&gap) }
+    }
+}

@@ -1,0 +1,123 @@
+//! The process's memory made fit for real time: locked, kept, and there before it is needed.
+
+use std::io;
+
+use super::thread::{MemoryLock, last_error};
+
+pub(super) fn lock_memory(lock: MemoryLock) -> io::Result<()> {
+    let flags = match lock {
+        MemoryLock::Off => return Ok(()),
+        MemoryLock::OnFault => libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
+        MemoryLock::All => libc::MCL_CURRENT | libc::MCL_FUTURE,
+    };
+    let advice = "allow it with `memlock unlimited` in limits.conf, LimitMEMLOCK=infinity, or CAP_IPC_LOCK";
+    // With a limit, locking what there is may succeed and every later allocation beyond the limit then fail.
+    if let Some(limit) = memlock_limit()? {
+        let what = format!("memory locking is limited to {} KiB; {advice}", limit >> 10);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    // SAFETY: only the process's own pages are pinned.
+    match unsafe { libc::mlockall(flags) } {
+        0 => Ok(()),
+        _ => Err(last_error(advice)),
+    }
+}
+
+/// The limit on locked memory, unless there is none for this process.
+fn memlock_limit() -> io::Result<Option<u64>> {
+    const CAP_IPC_LOCK: u32 = 14;
+    let capable = status_field("CapEff:")?.and_then(|v| u64::from_str_radix(&v, 16).ok());
+    if capable.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1) {
+        return Ok(None);
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid to write to.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+}
+
+pub(super) fn locked_kib() -> io::Result<u64> {
+    let field = status_field("VmLck:")?;
+    let kib = field.and_then(|v| v.trim_end_matches("kB").trim().parse().ok());
+    kib.ok_or_else(|| io::Error::other("/proc/self/status has no VmLck"))
+}
+
+fn status_field(name: &str) -> io::Result<Option<String>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    Ok(status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()))
+}
+
+#[cfg(target_env = "gnu")]
+pub(super) fn keep_heap() -> bool {
+    // SAFETY: mallopt may be called at any time; both settings only change when memory goes back to the system.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, -1) == 1 && libc::mallopt(libc::M_MMAP_MAX, 0) == 1 }
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn keep_heap() -> bool {
+    false
+}
+
+/// Touches up to `bytes` of the stack below, as far as there is stack, and says how many.
+pub(super) fn prefault_stack(bytes: usize) -> usize {
+    const PAGE: usize = 4096;
+    // Left alone at the far end: the guard page, and the frames of the touching itself.
+    const MARGIN: usize = 64 << 10;
+    // Each level touches one page and has a little of its own beside it.
+    const LEVEL: usize = PAGE + 512;
+    let levels = bytes.min(stack_left().saturating_sub(MARGIN)) / LEVEL;
+
+    #[inline(never)]
+    fn touch(levels: usize) {
+        let mut page = [0u8; PAGE];
+        std::hint::black_box(&mut page);
+        if levels > 1 {
+            touch(levels - 1);
+        }
+        // After the call, so that it cannot become a jump that reuses this frame.
+        std::hint::black_box(&mut page);
+    }
+    if levels > 0 {
+        touch(levels);
+    }
+    levels * PAGE
+}
+
+/// Bytes of the calling thread's stack below the caller's frame.
+#[cfg(target_os = "linux")]
+fn stack_left() -> usize {
+    let here = 0u8;
+    // SAFETY: all zeros is a valid pthread_attr_t to be filled in.
+    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+    let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the attributes are filled in before they are read, and destroyed exactly once afterwards.
+    let known = unsafe {
+        libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) == 0 && {
+            let known = libc::pthread_attr_getstack(&attributes, &mut lowest, &mut size) == 0;
+            libc::pthread_attr_destroy(&mut attributes);
+            known
+        }
+    };
+    if known { (std::ptr::from_ref(&here) as usize).saturating_sub(lowest as usize) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_is_touched_as_far_as_there_is_stack() {
+        let touched = |stack: usize, bytes: usize| {
+            let thread = std::thread::Builder::new().stack_size(stack);
+            thread.spawn(move || prefault_stack(bytes)).unwrap().join().unwrap()
+        };
+        assert_eq!(touched(2 << 20, 0), 0);
+        let some = touched(2 << 20, 512 << 10);
+        assert!(some > 400 << 10 && some <= 512 << 10, "{some}");
+        // The C library may hand out a larger stack it has at hand, but never a gigabyte.
+        let all = touched(512 << 10, 1 << 30);
+        assert!(all > 256 << 10 && all < 64 << 20, "{all}");
+    }
+}
