@@ -162,7 +162,8 @@ class Bundle:
         actions = unnormalized(x_t[:, : feature["dim"]], feature["normalization"])
         if feature["relative_mask"]:
             mask = np.array(feature["relative_mask"])
-            actions[:, : len(mask)] += np.where(mask, raw_state[: len(mask)], f32(0))
+            state = np.pad(raw_state, (0, max(0, len(mask) - len(raw_state))))
+            actions[:, : len(mask)] += np.where(mask, state[: len(mask)], f32(0))
         return actions
 
 
