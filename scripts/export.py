@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--require-cameras", metavar="LIST",
                         help="cameras an observation must have: names separated by commas, all, or none "
                              "(default: those that all golden observations have)")
+    parser.add_argument("--prefix-bucket", type=_count, metavar="N",
+                        help="pad the prefix to a multiple of N rows, which are masked: few lengths, for CUDA graphs and TensorRT, whose "
+                             "shapes are fixed; the results are equal (default: the exact length)")
     parser.add_argument("--no-golden", dest="golden", action="store_false", help="leave the reference's outputs out")
     parser.add_argument("--no-range-scan", dest="range_scan", action="store_false",
                         help="fp16: do not compute the golden observations to see whether anything overflows (minutes at full size)")

@@ -13,12 +13,16 @@ if [ "$(uname -m)" = x86_64 ]; then
     scripts/fetch_onnxruntime.sh --gpu
 fi
 scripts/python_env.sh --test
+scripts/c_tools.sh
 
 step "formatting"
 cargo fmt --check
 
 step "lints"
 cargo clippy --quiet --all-targets -- -D warnings
+
+step "C header"
+scripts/header.sh --check
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps

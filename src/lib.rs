@@ -38,6 +38,8 @@
 //!
 //! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes it.
 //!
+//! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`; [`ffi`] is what they call.
+//!
 //! # Crate features
 //!
 //! * `cli` (default): the `pi0-edge` program. The library alone builds without it and its dependencies.
@@ -68,6 +70,9 @@ pub mod runtime;
 
 pub mod doctor;
 
+#[allow(unsafe_code)]
+pub mod ffi;
+
 pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
@@ -77,4 +82,4 @@ pub use policy::{
     InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
-pub use session::Environment;
+pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

@@ -11,14 +11,21 @@ pub(crate) const OLDEST_RUNTIME: [u64; 2] = [1, 24];
 
 /// The files to try when none was asked for, in order, each with why it is looked at. After them comes whatever
 /// the dynamic loader finds under [`RUNTIME_LIBRARY`].
+///
+/// `library` is the file that this code is in, where that is not the executable: libpi0_edge.so.
 pub(crate) fn places(
+    library: Option<&Path>,
     executable: Option<&Path>,
     is_file: impl Fn(&Path) -> bool,
 ) -> Vec<(PathBuf, &'static str)> {
     let mut places = Vec::new();
-    if let Some(dir) = executable.and_then(Path::parent) {
-        places.push((dir.join(RUNTIME_LIBRARY), "beside the executable"));
-        places.push((dir.join("lib").join(RUNTIME_LIBRARY), "beside the executable"));
+    let files = [(library, "beside libpi0_edge"), (executable, "beside the executable")];
+    for (dir, beside) in files.into_iter().filter_map(|(file, why)| Some((file?.parent()?, why))) {
+        places.push((dir.join(RUNTIME_LIBRARY), beside));
+        places.push((dir.join("lib").join(RUNTIME_LIBRARY), beside));
+        // Where scripts/install.sh puts it, as seen from the library and from the program.
+        places.push((dir.join("pi0-edge").join(RUNTIME_LIBRARY), beside));
+        places.push((dir.join("../lib/pi0-edge").join(RUNTIME_LIBRARY), beside));
         let fetched = |dir: &Path| dir.join(".cache/onnxruntime").join(RUNTIME_LIBRARY);
         let above = dir.ancestors().map(fetched).find(|p| is_file(p));
         places.push((above.unwrap_or_else(|| fetched(dir)), "the project's fetched copy"));
@@ -37,15 +44,27 @@ mod tests {
     #[test]
     fn the_fetched_copy_is_found_in_any_directory_above_the_executable() {
         let wanted = Path::new("/project/.cache/onnxruntime").join(RUNTIME_LIBRARY);
-        let places = places(Some(Path::new("/project/target/release/pi0-edge")), |p| p == wanted);
+        let program = Path::new("/project/target/release/pi0-edge");
+        let places = places(None, Some(program), |p| p == wanted);
         let origins: Vec<_> = places.iter().map(|(_, origin)| *origin).collect();
-        assert_eq!(origins[..2], ["beside the executable"; 2]);
-        assert_eq!(places[2], (wanted, "the project's fetched copy"));
-        assert_eq!(origins[3..], ["installed with pi0-edge"]);
+        assert_eq!(origins[..4], ["beside the executable"; 4]);
+        assert_eq!(places[4], (wanted, "the project's fetched copy"));
+        assert_eq!(origins[5..], ["installed with pi0-edge"]);
+    }
+
+    #[test]
+    fn an_installed_copy_is_found_from_the_library_before_the_program_that_uses_it() {
+        let library = Path::new("/opt/robot/lib/x86_64-linux-gnu/libpi0_edge.so.0.1.0");
+        let places = places(Some(library), Some(Path::new("/home/me/loop")), |_| false);
+        let wanted = library.with_file_name("pi0-edge").join(RUNTIME_LIBRARY);
+        let at = |path: &Path| places.iter().position(|(p, _)| p == path);
+        assert!(
+            at(&wanted).expect("looked at") < at(&Path::new("/home/me").join(RUNTIME_LIBRARY)).expect("too")
+        );
     }
 
     #[test]
     fn an_unknown_executable_leaves_the_installed_place() {
-        assert_eq!(places(None, |_| false).len(), 1);
+        assert_eq!(places(None, None, |_| false).len(), 1);
     }
 }

@@ -25,6 +25,7 @@ mod tests;
 mod watch;
 mod worker;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -273,7 +274,13 @@ impl Runtime {
         self.end()
     }
 
-    fn end(&mut self) -> Result<()> {
+    /// Writes the last control ticks and chunks to a file, as JSON: all of it or nothing.
+    pub fn write_flight_record(&self, path: &Path) -> Result<()> {
+        watch::write(path, &self.flight_record().to_json()).map_err(|e| Error::new(ErrorKind::Io, e))
+    }
+
+    /// As [`stop`](Self::stop), for owners that go on to ask what happened. Ending again does nothing.
+    pub(crate) fn end(&mut self) -> Result<()> {
         self.office.shared.ask_to_stop();
         // The watch first, so that it can still say what it sees; it never hangs.
         let watched = self.watch.take().map_or(Ok(()), |thread| thread.end(self.stop_timeout));

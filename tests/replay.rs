@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::tiny;
+use common::{copy_of_tiny, tiny};
 use serde_json::{Value, json};
 
 fn text(bytes: &[u8]) -> String {
@@ -29,8 +29,12 @@ fn with_episode() -> tempfile::TempDir {
 
 /// Replays without asking for rights that would change the machine the test runs on.
 fn replay(dir: &Path, more: &[&str]) -> Output {
+    replay_of(&tiny(), dir, more)
+}
+
+fn replay_of(bundle: &Path, dir: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
-    command.env("RUST_LOG", "warn").arg("replay").arg(tiny()).arg("--episode").arg(dir.join("episode"));
+    command.env("RUST_LOG", "warn").arg("replay").arg(bundle).arg("--episode").arg(dir.join("episode"));
     command.args(["--threads", "1", "--realtime", "off"]).args(more).current_dir(dir);
     command.output().expect("the program starts")
 }
@@ -148,6 +152,74 @@ fn at_full_speed_threads_and_files_stay_and_memory_is_flat() {
         assert!(grown <= allowed, "{trend}");
         assert!(trend["slope_per_hour"].as_f64().is_some(), "{trend}");
     }
+}
+
+#[test]
+fn the_flight_record_is_written_on_a_trip_and_otherwise_at_the_end() {
+    let dir = with_episode();
+    let flight = || -> Value {
+        let text = std::fs::read_to_string(dir.path().join("flight.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let tripped = |record: &Value| {
+        let ticks = record["ticks"].as_array().unwrap();
+        ticks.iter().filter(|tick| tick["flags"].as_array().unwrap().contains(&json!("tripped"))).count()
+    };
+    let base = ["--rate", "100", "--duration", "1", "--format", "json", "--flight-record", "flight.json"];
+    let calm = json_of(&replay(dir.path(), &base));
+    assert_eq!(calm["runs"][0]["runtime"]["control"]["trips"], 0);
+    assert_eq!(tripped(&flight()), 0);
+    assert!(!flight()["chunks"].as_array().unwrap().is_empty());
+    let trip = ["--step-limit", "0.001", "--trip-after", "5", "--record", "run.jsonl"];
+    let tripping = json_of(&replay(dir.path(), &[&base[..], &trip].concat()));
+    let control = &tripping["runs"][0]["runtime"]["control"];
+    assert!(control["trips"] == 1 && control["hold"].as_u64().unwrap() > 10, "{control}");
+    assert!(tripped(&flight()) > 0);
+    assert_eq!(tripping["recording"]["identical"], true, "a trip can be recorded too");
+}
+
+/// A control loop that is late reads some ticks twice, and chunks come between such reads.
+#[test]
+fn a_run_too_fast_for_the_machine_can_be_recorded_too() {
+    let dir = with_episode();
+    let more = ["--rate", "4000", "--duration", "1", "--full-speed", "--rtc", "--record", "run.jsonl"];
+    for _ in 0..2 {
+        let report = json_of(&replay(dir.path(), &[&more[..], &["--format", "json"]].concat()));
+        assert_eq!(report["recording"]["identical"], true);
+    }
+}
+
+#[test]
+fn rejected_chunks_can_be_recorded_too() {
+    let (dir, bundle) = (with_episode(), copy_of_tiny());
+    let manifest = bundle.path().join("manifest.json");
+    let mut edited: Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    // Some chunks of the random policy go beyond this, and some do not.
+    edited["action"]["limits"] = json!({"min": vec![-4.0; 7], "max": vec![4.0; 7]});
+    std::fs::write(&manifest, edited.to_string()).unwrap();
+    let more = ["--rate", "100", "--duration", "2", "--rtc", "--record", "run.jsonl", "--format", "json"];
+    let report = json_of(&replay_of(bundle.path(), dir.path(), &more));
+    assert_eq!(report["recording"]["identical"], true);
+    let counts = |key: &str| -> u64 {
+        let runs = report["runs"].as_array().unwrap();
+        runs.iter().map(|run| run["runtime"]["inference"][key].as_u64().unwrap()).sum()
+    };
+    assert!(counts("rejected_limits") > 0 && counts("published") > 0 && counts("errors") == 0, "{report}");
+}
+
+#[test]
+fn hung_inference_can_be_recorded_too() {
+    let dir = with_episode();
+    let slow = ["--inject-latency", "1200", "--num-steps", "4", "--hold-after", "200", "--max-age", "100"];
+    let more = ["--rate", "100", "--duration", "2.5", "--record", "run.jsonl", "--format", "json"];
+    let report = json_of(&replay(dir.path(), &[&slow[..], &more].concat()));
+    assert_eq!(report["recording"]["identical"], true);
+    let recorded = std::fs::read_to_string(dir.path().join("run.jsonl")).unwrap();
+    let hung = recorded.lines().filter(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["read"][1][1].as_u64().is_some_and(|flags| flags & 1 << 7 != 0)
+    });
+    assert!(hung.count() > 10, "each step takes longer than an action stays valid");
 }
 
 #[test]

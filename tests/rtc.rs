@@ -8,8 +8,9 @@ use std::process::Command;
 use common::{load_tiny, observation_dir, tiny};
 use ndarray::{Array1, Array2};
 use ndarray_npy::{read_npy, write_npy};
+use pi0_edge::InferOptions;
 use pi0_edge::observation::Normalizer;
-use pi0_edge::policy::rtc::{PrefixSchedule, prefix_weights};
+use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
 
 fn recorded(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rtc").join(name)
@@ -90,4 +91,42 @@ fn a_previous_chunk_of_the_wrong_shape_is_refused() {
     let run = guided(&previous, &output, &[]);
     assert_eq!(run.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&run.stderr).contains("finite"));
+}
+
+/// A policy whose actions are offsets from the state sees the leftover as offsets from the *new* state: where the robot
+/// has moved by some distance, the same places are that much nearer.
+#[test]
+fn the_leftover_of_a_relative_policy_is_anchored_to_the_new_state() {
+    let bundle = common::copy_of_tiny();
+    let manifest = bundle.path().join("manifest.json");
+    let mut edited: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let mask = [true, true, false, true, true, true, false];
+    edited["action"]["relative_mask"] = serde_json::json!(mask);
+    std::fs::write(&manifest, edited.to_string()).unwrap();
+    let (mut absolute, mut relative) = (load_tiny(), common::load(bundle.path()).unwrap());
+    for moved in [0.0, 0.7] {
+        let mut scene = common::Scene::new(&absolute, &[0, 1], "pick up the cube");
+        scene.state.iter_mut().for_each(|s| *s += moved);
+        let offset = |i: usize| if mask[i % 7] { scene.state[i % 7] } else { 0.0 };
+        let offsets: Vec<f32> = (0..10 * 7).map(|i| (i as f32 * 0.7).sin()).collect();
+        let places: Vec<f32> = offsets.iter().enumerate().map(|(i, v)| v + offset(i)).collect();
+        let chunk = |policy: &mut pi0_edge::Policy, previous: &[f32]| -> Vec<f32> {
+            let guidance = Guidance {
+                previous,
+                prefix_weights: &[1.0; 10],
+                max_guidance_weight: 10.0,
+                inference_delay: 2,
+            };
+            let options = InferOptions { guidance: Some(guidance), ..InferOptions::default() };
+            scene.with(|o| policy.infer(o, &options).unwrap().as_slice().to_vec())
+        };
+        // In model units the two are the same problem, so they differ by the state alone.
+        let (want, got) = (chunk(&mut absolute, &offsets), chunk(&mut relative, &places));
+        for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+            assert!(
+                (want + offset(i) - got).abs() <= 2e-5,
+                "moved {moved}, value {i}: {got}, not {want} and the state"
+            );
+        }
+    }
 }

@@ -63,7 +63,7 @@ fn nothing_stale_is_read() {
     let options = InferOptions { noise: Noise::Seed(3), num_steps: Some(4), guidance: None };
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     let clean = scene.with(|o| policy.infer(o, &options).cloned()).unwrap();
-    policy.poison();
+    policy.poison().unwrap();
     let poisoned = scene.with(|o| policy.infer(o, &options).cloned()).unwrap();
     assert_eq!(clean.as_slice(), poisoned.as_slice());
 }
@@ -74,10 +74,10 @@ fn poison_reaches_the_graphs() {
     let mut policy = load_tiny();
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     scene.with(|o| policy.infer(o, &InferOptions::default()).map(|_| ())).unwrap();
-    assert!(policy.last_velocity().iter().all(|v| v.is_finite()));
-    policy.poison();
+    assert!(policy.last_velocity().unwrap().iter().all(|v| v.is_finite()));
+    policy.poison().unwrap();
     policy.run_stage(Stage::DenoiseStep).unwrap();
-    assert!(policy.last_velocity().iter().all(|v| v.is_nan()));
+    assert!(policy.last_velocity().unwrap().iter().all(|v| v.is_nan()));
 }
 
 #[test]

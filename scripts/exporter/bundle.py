@@ -65,7 +65,8 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
         model_sha256 = _checksum(model.file.path, progress)
         graphs = []
         for name, chosen, build in GRAPHS:
-            graph = Graph(directory, name, compute, progress.start(name, model.size(chosen) * NUMPY[compute].itemsize))
+            watch = progress.start(name, model.size(chosen) * NUMPY[compute].itemsize)
+            graph = Graph(directory, name, compute, watch, options.prefix_bucket is not None)
             with graph.data:
                 build(graph, model)
             graph.write()

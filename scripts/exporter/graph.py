@@ -29,11 +29,15 @@ NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dt
 
 
 class Graph:
-    """A graph under construction. ``compute`` is the dtype of matrix products; everything named f32 stays in f32."""
+    """A graph under construction. ``compute`` is the dtype of matrix products; everything named f32 stays in f32.
+    ``padded_prefix``: the prefix may hold rows that are not to be seen."""
 
-    def __init__(self, directory: Path, name: str, compute: str, progress: Callable[[int], None] = lambda size: None):
+    def __init__(
+        self, directory: Path, name: str, compute: str, progress: Callable[[int], None] = lambda size: None, padded_prefix: bool = False,
+    ):
         self.name = name
         self.compute = compute
+        self.padded_prefix = padded_prefix
         self.inputs: list[dict] = []
         self.outputs: list[dict] = []
         self.path = directory / f"{name}.onnx"
@@ -51,6 +55,10 @@ class Graph:
 
     def output(self, name: str, dtype: str, shape: list[int | str]) -> None:
         self.outputs.append({"name": name, "dtype": dtype, "shape": shape})
+
+    def prefix_bias(self) -> list[str]:
+        """The operand that keeps the rows which only fill a padded prefix up from being seen; none if it is not padded."""
+        return [self.input("prefix_bias", self.compute, [1, "prefix"])] if self.padded_prefix else []
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:

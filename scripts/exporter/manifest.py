@@ -32,6 +32,8 @@ class Options:
     vision_heads: int | None = None
     tokenizer: Path | None = None
     require_cameras: str | None = None
+    # The prefix's length is padded to a multiple of this; None: exact.
+    prefix_bucket: int | None = None
     force: bool = False
     # What openpi's checkpoints do not hold; see openpi.py.
     norm_stats: Path | None = None
@@ -123,6 +125,7 @@ def build_manifest(
             "rows": dimensions.vocab_size,
             "width": dimensions.prefix_width,
         },
+        **({"prefix_bucket": options.prefix_bucket} if options.prefix_bucket is not None else {}),
         "graphs": {
             graph.name: {"file": graph.path.name, "inputs": graph.inputs, "outputs": graph.outputs} for graph in graphs
         },

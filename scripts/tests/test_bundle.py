@@ -305,6 +305,19 @@ def test_required_cameras_can_be_given(broken, tmp_path, option, required):
     assert manifest["golden"] is None and not (tmp_path / "bundle/golden").exists()
 
 
+def test_a_padded_prefix_takes_a_bias(tiny, bundle, tmp_path):
+    export(tiny, tmp_path / "padded", Options(prefix_bucket=64))
+    manifest = json.loads((tmp_path / "padded/manifest.json").read_text())
+    assert manifest["prefix_bucket"] == 64
+    for name in GRAPHS:
+        takes_bias = name in ("prefix_prefill", "denoise_step")
+        names = [tensor["name"] for tensor in manifest["graphs"][name]["inputs"]]
+        assert ("prefix_bias" in names) == takes_bias
+        assert takes_bias or (tmp_path / f"padded/{name}.onnx").read_bytes() == (bundle / f"{name}.onnx").read_bytes()
+    # The exact prefix is the default, and nothing of this is in it.
+    assert "prefix_bias" not in (bundle / "manifest.json").read_text() and "prefix_bucket" not in (bundle / "manifest.json").read_text()
+
+
 def test_replacing_a_bundle(tiny, bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "bundle")
     (tmp_path / "bundle/manifest.json").write_text("old")

@@ -200,17 +200,17 @@ impl Manifest {
                 .map(|name| TensorSpec { name, dtype: embedding, shape: shape![1, PREFIX, d.head_dim] })
                 .collect()
         };
+        let bias = self.prefix_bucket.map(|_| tensor("prefix_bias", embedding, shape![1, PREFIX]));
         match name {
             GraphName::VisionEncoder => (
                 vec![f32_tensor("pixel_values", shape![VIEWS, 3, d.image_height, d.image_width])],
                 vec![tensor("image_embeds", embedding, shape![VIEWS, d.tokens_per_view, d.prefix_width])],
             ),
             GraphName::PrefixPrefill => (
-                vec![
-                    tensor("prefix_embeds", embedding, shape![1, PREFIX, d.prefix_width]),
-                    f32_tensor("rope_cos", shape![PREFIX, half]),
-                    f32_tensor("rope_sin", shape![PREFIX, half]),
-                ],
+                std::iter::once(tensor("prefix_embeds", embedding, shape![1, PREFIX, d.prefix_width]))
+                    .chain(bias)
+                    .chain(["rope_cos", "rope_sin"].map(|name| f32_tensor(name, shape![PREFIX, half])))
+                    .collect(),
                 cache("present"),
             ),
             GraphName::TimeConditioning => (
@@ -240,6 +240,7 @@ impl Manifest {
                         f32_tensor("clean_time", shape![1, self.time_row_len()]),
                     ]);
                 }
+                inputs.extend(bias);
                 inputs.extend(cache("past_key_values"));
                 (inputs, vec![f32_tensor("x_next", actions()), f32_tensor("v_t", actions())])
             }

@@ -61,6 +61,10 @@ pub struct Manifest {
     pub rope: Rope,
     /// The table of token rows.
     pub token_embedding: TokenEmbedding,
+    /// What the prefix's length is padded to a multiple of, for providers whose shapes are fixed. The rows that fill it
+    /// up are kept from being seen by a bias. Absent: the prefix is as long as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_bucket: Option<usize>,
     /// File and signature of each graph.
     pub graphs: Graphs,
     /// `golden.json` relative to the bundle, if the bundle can check itself.

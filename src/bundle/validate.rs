@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_SIZE: usize = 1 << 24;
 const MAX_LAYERS: usize = 512;
 const MAX_CAMERAS: usize = 64;
+/// Longest step between two lengths of a padded prefix: every tensor of the prefix has room for as much.
+const MAX_BUCKET: usize = 1 << 14;
 /// Most bytes of a prompt; checked before a tokenizer sees it.
 pub(crate) const MAX_PROMPT_BYTES: usize = 16 << 10;
 /// Most Euler steps: the time tables grow with them.
@@ -90,6 +92,9 @@ impl Manifest {
                 "dimensions.vision_width",
                 format_args!("is {}, not a multiple of vision_heads {}", d.vision_width, d.vision_heads),
             );
+        }
+        if let Some(bucket) = self.prefix_bucket {
+            in_range("prefix_bucket", bucket, MAX_BUCKET)?;
         }
         if !(1..=20).contains(&self.opset) {
             return bad("opset", format_args!("is {}, supported are 1 to 20", self.opset));

@@ -30,6 +30,17 @@ pub fn write_schedule(
     }
 }
 
+/// Whether the schedule's rows hold these guidance weights already.
+pub fn has_weights(
+    times: FlowTimes,
+    num_steps: usize,
+    schedule: &[f32],
+    guidance: impl Fn(f64) -> f32,
+) -> bool {
+    let rows = schedule.chunks_exact(SCHEDULE_COLUMNS).take(num_steps);
+    rows.enumerate().all(|(step, row)| row[2] == guidance(flow_time(times, step, num_steps)))
+}
+
 /// Writes the sine-cosine embedding of `time`: `[sin(t·ω_i)…, cos(t·ω_i)…]`, ω_i = 2π / period_i, the periods
 /// spaced geometrically from `min_period` to `max_period`. Arguments reach thousands of radians, so all of it is
 /// f64 until the last rounding.

@@ -4,7 +4,7 @@ use crate::bundle::{Bundle, Dim, Dtype, GraphName, Manifest, TensorSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::MAX_NUM_STEPS;
 use crate::policy::flow::SCHEDULE_COLUMNS;
-use crate::session::{Graph, TensorId, Tensors};
+use crate::session::{Access, Graph, TensorId, Tensors};
 
 /// The tensors, by role. Capacities are for every camera present and the longest prompt.
 pub(super) struct Ids {
@@ -16,17 +16,33 @@ pub(super) struct Ids {
     pub(super) time_embedding: TensorId,
     pub(super) time_table: TensorId,
     pub(super) schedule: TensorId,
+    /// The numbers of all steps, and the one that is on: the device advances without being told a number.
+    pub(super) steps: TensorId,
     pub(super) step: TensorId,
     pub(super) state: TensorId,
     pub(super) prev_actions: TensorId,
     pub(super) prefix_weights: TensorId,
     pub(super) x_t: TensorId,
+    /// Where the denoise step writes what becomes `x_t`, on a device that may not write what it reads.
+    pub(super) x_next: Option<TensorId>,
     pub(super) v_t: TensorId,
     /// Of a policy trained for real-time chunking: how many rows are a clean prefix, and the time table's row for them.
     pub(super) clean: Option<Clean>,
+    /// What a padded prefix needs beside it.
+    pub(super) padding: Option<Padding>,
 }
 
-#[derive(Clone, Copy)]
+/// What tells the rows of a padded prefix from those that only fill it up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Padding {
+    /// Added to the scores of every prefix row: nothing, or what makes the row weigh nothing.
+    pub(super) bias: TensorId,
+    /// Rotary tables of the suffix, whose positions follow the rows that count: at one address for every prefix.
+    pub(super) rope_cos: TensorId,
+    pub(super) rope_sin: TensorId,
+}
+
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Clean {
     pub(super) rows: TensorId,
     pub(super) time: TensorId,
@@ -43,8 +59,8 @@ pub(super) struct Ports {
     /// Key and value of each layer: the prefill's outputs, and the denoise step's inputs.
     pub(super) kv_outputs: Vec<[usize; 2]>,
     pub(super) kv_inputs: Vec<[usize; 2]>,
-    pub(super) time_table: usize,
-    pub(super) schedule: usize,
+    /// Of the prefill and the denoise step, in a bundle with a padded prefix.
+    pub(super) prefix_bias: Option<[usize; 2]>,
 }
 
 impl Ports {
@@ -66,8 +82,7 @@ impl Ports {
             kv_inputs: (0..layers)
                 .map(|i| both(&|n| input(denoise, n), "past_key_values", i))
                 .collect::<Result<_>>()?,
-            time_table: input(denoise, "time_table")?,
-            schedule: input(denoise, "schedule")?,
+            prefix_bias: prefill.input("prefix_bias").zip(denoise.input("prefix_bias")).map(|(a, b)| [a, b]),
         })
     }
 }
@@ -88,12 +103,21 @@ pub(super) struct Sizes {
     pub(super) state: i64,
     pub(super) max_views: usize,
     pub(super) max_prefix: usize,
+    /// What the prefix's length is padded to a multiple of, if it is.
+    pub(super) bucket: Option<usize>,
 }
 
 impl Sizes {
+    /// The length that a prefix of `valid` rows is run at.
+    pub(super) fn padded(&self, valid: usize) -> usize {
+        self.bucket.map_or(valid, |bucket| valid.next_multiple_of(bucket))
+    }
+
     pub(super) fn new(manifest: &Manifest) -> Self {
         let d = &manifest.dimensions;
         let max_views = manifest.cameras.len();
+        let longest = max_views * d.tokens_per_view + manifest.prompt.max_tokens;
+        let bucket = manifest.prefix_bucket;
         Sizes {
             height: d.image_height as i64,
             width: d.image_width as i64,
@@ -107,7 +131,8 @@ impl Sizes {
             actions: manifest.action.padded_dim as i64,
             state: manifest.state.padded_dim as i64,
             max_views,
-            max_prefix: max_views * d.tokens_per_view + manifest.prompt.max_tokens,
+            max_prefix: bucket.map_or(longest, |bucket| longest.next_multiple_of(bucket)),
+            bucket,
         }
     }
 }
@@ -128,35 +153,70 @@ pub(super) fn missing_port(graph: &str, port: &str) -> Error {
     Error::new(ErrorKind::Graph, format!("{graph} has no port named {port}; export the bundle again"))
 }
 
-pub(super) fn allocate(tensors: &mut Tensors, bundle: &Bundle, s: &Sizes, time_row: &[i64]) -> Ids {
+pub(super) fn allocate(
+    tensors: &mut Tensors,
+    bundle: &Bundle,
+    s: &Sizes,
+    time_row: &[i64],
+    in_place: bool,
+) -> Result<Ids> {
     let embeds = dtype_of(bundle, GraphName::PrefixPrefill, "prefix_embeds");
     let cache = dtype_of(bundle, GraphName::PrefixPrefill, "present.0.key");
     let positions = s.max_prefix + s.suffix as usize;
     let rope = positions * s.half_head as usize;
+    let suffix_rope = (s.suffix * s.half_head) as usize;
     let chunk = (s.horizon * s.actions) as usize;
     let time_row: i64 = time_row.iter().product();
     let f32 = Dtype::F32;
-    let clean = bundle.manifest().flow.rtc_training_max_delay.map(|_| Clean {
-        rows: tensors.add("clean_rows", Dtype::I64, 1),
-        time: tensors.add("clean_time", f32, time_row as usize),
-    });
-    Ids {
-        clean,
-        pixel_values: tensors.add("pixel_values", f32, s.max_views * (3 * s.height * s.width) as usize),
-        prefix: tensors.add("prefix_embeds", embeds, s.max_prefix * s.prefix_width as usize),
-        rope_cos: tensors.add("rope_cos", f32, rope),
-        rope_sin: tensors.add("rope_sin", f32, rope),
-        kv_cache: (0..bundle.manifest().dimensions.layers)
-            .map(|_| ["key", "value"].map(|n| tensors.add(n, cache, s.max_prefix * s.head_dim as usize)))
-            .collect(),
-        time_embedding: tensors.add("time_embedding", f32, MAX_NUM_STEPS * s.expert_width as usize),
-        time_table: tensors.add("time_table", f32, MAX_NUM_STEPS * time_row as usize),
-        schedule: tensors.add("schedule", f32, MAX_NUM_STEPS * SCHEDULE_COLUMNS),
-        step: tensors.add("step", Dtype::I64, 1),
-        state: tensors.add("state", f32, s.state as usize),
-        prev_actions: tensors.add("prev_actions", f32, chunk),
-        prefix_weights: tensors.add("prefix_weights", f32, s.horizon as usize),
-        x_t: tensors.add("x_t", f32, chunk),
-        v_t: tensors.add("v_t", f32, chunk),
-    }
+    let layers = bundle.manifest().dimensions.layers;
+    let mut host = |name, dtype, elements| tensors.add(name, dtype, elements, Access::Host);
+    let (pixel_values, prefix) = (
+        host("pixel_values", f32, s.max_views * (3 * s.height * s.width) as usize)?,
+        host("prefix_embeds", embeds, s.max_prefix * s.prefix_width as usize)?,
+    );
+    let (time_embedding, schedule) = (
+        host("time_embedding", f32, MAX_NUM_STEPS * s.expert_width as usize)?,
+        host("schedule", f32, MAX_NUM_STEPS * SCHEDULE_COLUMNS)?,
+    );
+    let state = host("state", f32, s.state as usize)?;
+    let prev_actions = host("prev_actions", f32, chunk)?;
+    let prefix_weights = host("prefix_weights", f32, s.horizon as usize)?;
+    let x_t = host("x_t", f32, chunk)?;
+    let bias = s.bucket.map(|_| host("prefix_bias", embeds, s.max_prefix)).transpose()?;
+    let trained = bundle.manifest().flow.rtc_training_max_delay;
+    let clean_rows = trained.map(|_| host("clean_rows", Dtype::I64, 1)).transpose()?;
+    let mut device = |name, dtype, elements| tensors.add(name, dtype, elements, Access::Graphs);
+    let rows = s.max_prefix * s.head_dim as usize;
+    Ok(Ids {
+        pixel_values,
+        prefix,
+        time_embedding,
+        schedule,
+        state,
+        prev_actions,
+        prefix_weights,
+        x_t,
+        x_next: if in_place { None } else { Some(device("x_next", f32, chunk)?) },
+        rope_cos: device("rope_cos", f32, rope)?,
+        rope_sin: device("rope_sin", f32, rope)?,
+        kv_cache: (0..layers)
+            .map(|_| Ok([device("key", cache, rows)?, device("value", cache, rows)?]))
+            .collect::<Result<_>>()?,
+        time_table: device("time_table", f32, MAX_NUM_STEPS * time_row as usize)?,
+        steps: device("steps", Dtype::I64, MAX_NUM_STEPS)?,
+        step: device("step", Dtype::I64, 1)?,
+        v_t: device("v_t", f32, chunk)?,
+        clean: match clean_rows {
+            None => None,
+            Some(rows) => Some(Clean { rows, time: device("clean_time", f32, time_row as usize)? }),
+        },
+        padding: match bias {
+            None => None,
+            Some(bias) => Some(Padding {
+                bias,
+                rope_cos: device("suffix_rope_cos", f32, suffix_rope)?,
+                rope_sin: device("suffix_rope_sin", f32, suffix_rope)?,
+            }),
+        },
+    })
 }

@@ -4,76 +4,31 @@ mod flow;
 mod inputs;
 mod layout;
 mod noise;
+mod options;
 mod pipeline;
 mod rope;
 pub mod rtc;
 mod timing;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
 pub use noise::Noise;
+pub use options::{InferOptions, PolicyOptions, Weights};
 pub use pipeline::MAX_NUM_STEPS;
 pub use timing::Timing;
 
 use crate::action::{ActionChunk, Postprocessor};
-use crate::bundle::{Bundle, GraphName, Manifest, TokenTable, Verify};
+use crate::bundle::{Bundle, GraphName, Manifest, TokenTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
-use crate::session::{Environment, GraphOptions, map_file};
-use pipeline::{Intermediate, Pipeline};
-use rtc::Guidance;
-
-/// Where weights live while the policy is loaded. The numbers that decide are in the README's bench table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Weights {
-    /// Each graph the way that suits it: the denoise step, which runs many times over few rows and gains a third
-    /// from it, packed; vision and prefix, whose large products gain nothing, mapped.
-    #[default]
-    Auto,
-    /// All mapped: nothing to do at load, pages shared between processes and evictable.
-    Mapped,
-    /// All packed: anonymous memory of the weights' size, read in full at load.
-    Packed,
-}
-
-/// How to load a policy.
-#[derive(Debug, Clone, Default)]
-pub struct PolicyOptions {
-    /// What computes the graphs. If it cannot, loading fails and says why.
-    pub provider: Provider,
-    /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
-    pub ort_library: Option<PathBuf>,
-    /// Threads of one operator, the calling thread included; 0 means one per available core.
-    pub threads: usize,
-    /// How much of the bundle is verified before it is used.
-    pub verify: Verify,
-    /// Where weights live.
-    pub weights: Weights,
-    /// Worker threads sleep instead of spin while they wait for their part of an operator: slower by some
-    /// percent, but a control loop on the same cores keeps them.
-    pub no_spin: bool,
-}
-
-/// What one inference may change.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct InferOptions<'a> {
-    /// The flow's starting point.
-    pub noise: Noise<'a>,
-    /// Euler steps, 1 to [`MAX_NUM_STEPS`]; the bundle's default when absent.
-    pub num_steps: Option<usize>,
-    /// What the chunk is to join on to (real-time chunking); nothing when absent.
-    pub guidance: Option<Guidance<'a>>,
-}
-
-impl Default for InferOptions<'_> {
-    fn default() -> Self {
-        InferOptions { noise: Noise::Seed(0), num_steps: None, guidance: None }
-    }
-}
+use crate::session::{
+    Device, DeviceMemoryUse, DeviceOptions, Environment, GraphOptions, Transfers, map_file,
+};
+use pipeline::{Filled, Intermediate, Pipeline};
 
 /// An intermediate result handed to the observer of [`Policy::infer_observed`]: f32 copies, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +108,16 @@ impl Policy {
     ) -> Result<Self> {
         // The library first: it fails in milliseconds, verifying a large bundle takes seconds.
         let library = Environment::get(options.ort_library.as_deref())?;
+        // Then the device, for the same reason.
+        let device = Device::open(
+            library,
+            DeviceOptions {
+                provider: options.provider,
+                gpu: options.gpu,
+                memory: options.device_memory,
+                sleep: options.no_spin,
+            },
+        )?;
         let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
         let manifest = bundle.manifest();
         let table = &manifest.token_embedding;
@@ -162,8 +127,7 @@ impl Policy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let pipeline = Pipeline::load(library, &bundle, |graph| GraphOptions {
-            provider: options.provider,
+        let pipeline = Pipeline::load(library, &device, &bundle, |graph| GraphOptions {
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {
                 Weights::Auto => graph == GraphName::DenoiseStep,
@@ -171,6 +135,9 @@ impl Policy {
                 Weights::Packed => true,
             },
             spin: !options.no_spin,
+            cuda_graph: options.provider == Provider::Cuda
+                && !options.no_cuda_graphs
+                && graph != GraphName::TimeConditioning,
         })?;
         let preprocessor = Preprocessor::new(manifest);
         let tokenizer = PromptTokenizer::load(&bundle)?;
@@ -179,7 +146,7 @@ impl Policy {
         let raw_state = Vec::with_capacity(manifest.state.dim);
         let row = vec![0.0; manifest.action.dim];
         let num_steps = manifest.flow.num_steps;
-        Ok(Policy {
+        let mut policy = Policy {
             preprocessor,
             tokenizer,
             token_table,
@@ -194,7 +161,61 @@ impl Policy {
             library,
             provider: options.provider,
             bundle,
+        };
+        // On a CPU, a provider that has loaded computes; elsewhere only a run shows it.
+        if options.provider != Provider::Cpu {
+            policy.smoke()?;
+        }
+        Ok(policy)
+    }
+
+    /// Runs every graph once, over all cameras and the longest prompt, on whatever the tensors hold. Shows that the
+    /// provider can run what it took; done by [`load`](Self::load) for every provider but the CPU's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Graph`] or [`ErrorKind::Provider`], saying which graph failed and how.
+    pub fn smoke(&mut self) -> Result<()> {
+        self.pipeline.smoke(self.num_steps).map_err(|e| {
+            let provider = self.provider;
+            let text = format!("smoke run on {provider} failed; pi0-edge doctor --provider {provider} says what may be missing");
+            Error::with_source(e.kind(), text, e)
         })
+    }
+
+    /// Captures CUDA graphs of what the last inference ran, so that further ones of its shape (the same number of
+    /// cameras and of prefix rows) on this thread replay them: far less to do for the CPU, the same results.
+    ///
+    /// Never happens by itself, because it runs every graph several times over. A graph that cannot be captured is
+    /// run as before, and the log says why. Does nothing for other providers, with
+    /// [`no_cuda_graphs`](PolicyOptions::no_cuda_graphs), and before the first inference.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the device fails.
+    pub fn capture_graphs(&mut self) -> Result<()> {
+        self.pipeline.capture()
+    }
+
+    /// The graphs that an inference of the last one's shape replays on this thread.
+    pub fn replayed_graphs(&self) -> impl Iterator<Item = &'static str> {
+        self.pipeline.replaying()
+    }
+
+    /// Where each graph's nodes run, as (graph, provider in ONNX Runtime's words, number of nodes).
+    pub fn placement(&self) -> impl Iterator<Item = (&'static str, &str, usize)> {
+        self.pipeline.placement()
+    }
+
+    /// Bytes that the last inference sent between host and device; none where both have one memory.
+    pub fn transfers(&self) -> Transfers {
+        self.pipeline.transfers()
+    }
+
+    /// The device's memory, if it has one of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the device does not answer.
+    pub fn device_memory_use(&self) -> Result<Option<DeviceMemoryUse>> {
+        self.pipeline.memory_use()
     }
 
     /// The bundle's contract.
@@ -288,11 +309,11 @@ impl Policy {
         for step in 0..num_steps {
             self.denoise_step(step)?;
             if let Some(observe) = observer.as_deref_mut() {
-                observe(StageOutput::Velocity(step, self.pipeline.read(Intermediate::Velocity)))?;
+                observe(StageOutput::Velocity(step, self.pipeline.read(Intermediate::Velocity)?))?;
             }
         }
         if let Some(observe) = observer {
-            observe(StageOutput::ActionsNormalized(self.pipeline.x_t().to_vec()))?;
+            observe(StageOutput::ActionsNormalized(self.pipeline.read(Intermediate::Actions)?))?;
         }
         self.finish()?;
         self.timing.total = start.elapsed();
@@ -306,25 +327,30 @@ impl Policy {
         options: &InferOptions<'_>,
     ) -> Result<usize> {
         self.timing.reset();
+        self.pipeline.restart();
         let preprocessing = Instant::now();
         let num_steps = options.num_steps.unwrap_or(self.num_steps);
         let views = self.preprocessor.select_views(observation)?;
-        self.preprocessor.write_pixels(observation, self.pipeline.pixel_values_mut(views))?;
-        self.preprocessor.write_state(observation.state, self.pipeline.state_mut())?;
+        self.preprocessor.write_pixels(observation, self.pipeline.pixel_values_mut(views)?)?;
+        self.pipeline.send(Filled::Pixels(views))?;
+        let state = self.pipeline.state_mut()?;
+        self.preprocessor.write_state(observation.state, state)?;
         self.raw_state.clear();
         self.raw_state.extend_from_slice(observation.state);
-        let tokens = self.tokenizer.encode(observation.prompt, self.pipeline.state_mut())?;
+        let tokens = self.tokenizer.encode(observation.prompt, state)?;
+        self.pipeline.send(Filled::State)?;
         self.timing.preprocess = preprocessing.elapsed();
 
         let image_rows = views * self.pipeline.tokens_per_view();
         self.prefix_len = image_rows + tokens.len();
         self.pipeline.set_num_steps(num_steps)?;
         self.pipeline.prepare(views, self.prefix_len)?;
-        self.token_table.gather(tokens, self.pipeline.prefix_rows_mut(image_rows, tokens.len()))?;
+        self.token_table.gather(tokens, self.pipeline.prefix_rows_mut(image_rows, tokens.len())?)?;
+        self.pipeline.send(Filled::PrefixRows(image_rows..self.prefix_len))?;
         self.write_noise(options.noise)?;
         self.write_guidance(options.guidance)?;
-        self.timing.vision = self.pipeline.encode_views()?;
-        self.timing.prefix = self.pipeline.prefill()?;
+        self.pipeline.encode_views()?;
+        self.pipeline.prefill()?;
         Ok(num_steps)
     }
 
@@ -335,21 +361,33 @@ impl Policy {
 
     /// Whether `prompt` can be used: tokenises it, which the next chunk then need not.
     pub(crate) fn check_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.tokenizer.encode(Some(prompt), self.pipeline.state_mut()).map(|_| ())
+        self.tokenizer.encode(Some(prompt), self.pipeline.state_mut()?).map(|_| ())
     }
 
     pub(crate) fn denoise_step(&mut self, step: usize) -> Result<()> {
-        let took = self.pipeline.denoise_step(step)?;
-        self.timing.steps.push(took);
-        Ok(())
+        self.pipeline.denoise_step(step)
+    }
+
+    /// Waits for what was queued, without making a chunk of it.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.pipeline.settle()
     }
 
     pub(crate) fn finish(&mut self) -> Result<()> {
+        self.bring_in()?;
         self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+    }
+
+    /// Waits for the actions, and for the times of the runs that made them.
+    fn bring_in(&mut self) -> Result<()> {
+        self.pipeline.fetch_actions()?;
+        self.timing.set_runs(self.pipeline.laps()?);
+        Ok(())
     }
 
     /// As [`finish`](Self::finish), into `actions` and with no value checked. Returns how many values there are.
     pub(crate) fn finish_unchecked(&mut self, actions: &mut [f32]) -> Result<usize> {
+        self.bring_in()?;
         let length = self.chunk.as_slice().len();
         let Some(room) = actions.get_mut(..length) else {
             let text = format!("a chunk has {length} values, there is room for {}", actions.len());
@@ -359,35 +397,41 @@ impl Policy {
         Ok(length)
     }
 
-    /// Runs one stage again on what its tensors hold since the last inference, and returns ONNX Runtime's time.
+    /// Runs one stage again on what its tensors hold since the last inference, and returns the time it took, on the
+    /// device if there is one.
     /// For measuring: the chunk is not touched, and the next [`infer`](Self::infer) starts afresh.
     ///
     /// # Errors
     /// [`ErrorKind::Graph`] when nothing was inferred before, or ONNX Runtime fails.
     pub fn run_stage(&mut self, stage: Stage) -> Result<Duration> {
+        self.pipeline.restart();
         match stage {
             Stage::Vision => self.pipeline.encode_views(),
             Stage::Prefix => self.pipeline.prefill(),
             Stage::DenoiseStep => self.pipeline.denoise_step(0),
             Stage::DenoiseLoop => {
                 self.pipeline.set_num_steps(self.num_steps)?;
-                (0..self.num_steps).map(|step| self.pipeline.denoise_step(step)).sum()
+                (0..self.num_steps).try_for_each(|step| self.pipeline.denoise_step(step))
             }
-        }
+        }?;
+        Ok(self.pipeline.laps()?.iter().sum())
     }
 
     /// A copy of the velocity that the last Euler step computed, `[action_horizon, padded action width]`.
-    pub fn last_velocity(&self) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the device fails.
+    pub fn last_velocity(&self) -> Result<Vec<f32>> {
         self.pipeline.read(Intermediate::Velocity)
     }
 
     fn report_prefix(&self, observe: &mut Observer<'_>) -> Result<()> {
         observe(StageOutput::Tokens(self.tokenizer.ids().to_vec()))?;
-        observe(StageOutput::PixelValues(self.pipeline.read(Intermediate::PixelValues)))?;
-        observe(StageOutput::ImageEmbeds(self.pipeline.read(Intermediate::ImageEmbeds)))?;
+        observe(StageOutput::PixelValues(self.pipeline.read(Intermediate::PixelValues)?))?;
+        observe(StageOutput::ImageEmbeds(self.pipeline.read(Intermediate::ImageEmbeds)?))?;
         for layer in 0..self.pipeline.layers() {
-            observe(StageOutput::Keys(layer, self.pipeline.read(Intermediate::Key(layer))))?;
-            observe(StageOutput::Values(layer, self.pipeline.read(Intermediate::Value(layer))))?;
+            observe(StageOutput::Keys(layer, self.pipeline.read(Intermediate::Key(layer))?))?;
+            observe(StageOutput::Values(layer, self.pipeline.read(Intermediate::Value(layer))?))?;
         }
         Ok(())
     }
@@ -400,8 +444,11 @@ impl Policy {
 
     /// Fills every tensor that an inference must write before reading it with NaN. An inference that still gives
     /// the same chunk read nothing stale.
-    pub fn poison(&mut self) {
-        self.pipeline.poison();
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when the device fails.
+    pub fn poison(&mut self) -> Result<()> {
+        self.pipeline.poison()
     }
 }
 

@@ -5,24 +5,36 @@
 //! token table ───── gather ───────▶ prefix rows V·T..P ┴▶ prefix_prefill ─▶ K, V ─▶ denoise_step ⟲ x_t
 //! ```
 //!
-//! The arrows between graphs are shared addresses, not copies.
+//! The arrows between graphs are shared addresses, not copies. On a device with memory of its own, what the host fills
+//! is sent there in order with the runs, and only the finished actions are waited for.
+
+mod checks;
+mod tables;
 
 use std::time::Duration;
 
 use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::flow::{self, SCHEDULE_COLUMNS};
+use crate::policy::flow::SCHEDULE_COLUMNS;
 use crate::policy::layout::{Clean, Ids, Ports, Sizes, allocate, missing_port, row_shape};
 use crate::policy::rope;
-use crate::session::{Environment, Graph, GraphOptions, TensorId, Tensors};
+use crate::session::{
+    Device, DeviceMemoryUse, Environment, Graph, GraphOptions, TensorId, Tensors, Transfers,
+};
+
+pub use checks::Intermediate;
 
 /// Most Euler steps a chunk can have; tables are made for this many.
 pub const MAX_NUM_STEPS: usize = 64;
+
+/// Added to the scores of a row that is not to be seen. Its exponential is zero, and it is a number in f16 too.
+const MASKED: f32 = -30000.0;
 
 /// The loaded graphs and everything they read and write.
 pub struct Pipeline {
     sizes: Sizes,
     time_row: Vec<i64>,
+    device: Device,
     tensors: Tensors,
     ids: Ids,
     ports: Ports,
@@ -30,21 +42,28 @@ pub struct Pipeline {
     prefill: Graph,
     time_conditioning: Graph,
     denoise: Graph,
-    /// Views and prefix length the graphs are bound for.
+    /// Views and (padded) prefix length the graphs are bound for.
     bound: Option<(usize, usize)>,
+    /// Rows of the prefix that count, and its padded length, which the padding was made for.
+    valid: Option<(usize, usize)>,
     /// Step count the tables hold.
     num_steps: Option<usize>,
+    /// The schedule as the graphs have it.
+    schedule: Vec<f32>,
     periods: (f64, f64),
     times: FlowTimes,
+    /// Rows that are a clean prefix, as the graphs have it.
+    clean_rows: usize,
 }
 
 impl Pipeline {
     /// Loads the graphs and makes every tensor.
     ///
     /// # Errors
-    /// As [`Graph::load`].
+    /// As [`Graph::load`]; [`ErrorKind::Provider`] when the device has no room for the tensors.
     pub fn load(
         environment: &Environment,
+        device: &Device,
         bundle: &Bundle,
         options: impl Fn(GraphName) -> GraphOptions,
     ) -> Result<Self> {
@@ -52,27 +71,30 @@ impl Pipeline {
         let load = |name: GraphName| {
             let spec = manifest.graph(name);
             let path = bundle.path(&spec.file);
-            Graph::load(environment, name.as_str(), &path, spec, &options(name))
+            Graph::load(environment, device, name.as_str(), &path, spec, &options(name))
         };
         let sizes = Sizes::new(manifest);
-        let mut tensors = Tensors::new();
+        let mut tensors = device.tensors();
         let time_spec = &manifest.graph(GraphName::TimeConditioning).outputs[0];
         let time_row = row_shape(time_spec);
-        let ids = allocate(&mut tensors, bundle, &sizes, &time_row);
+        let ids = allocate(&mut tensors, bundle, &sizes, &time_row, device.in_place())?;
         let positions = sizes.max_prefix + sizes.suffix as usize;
         let (mut cos, mut sin) = (
             vec![0.0; positions * sizes.half_head as usize],
             vec![0.0; positions * sizes.half_head as usize],
         );
         rope::write_tables(&manifest.rope, sizes.head_dim as usize, &mut cos, &mut sin);
-        tensors.f32_mut(ids.rope_cos).copy_from_slice(&cos);
-        tensors.f32_mut(ids.rope_sin).copy_from_slice(&sin);
+        tensors.write_once(ids.rope_cos, &cos)?;
+        tensors.write_once(ids.rope_sin, &sin)?;
+        let steps: [i64; MAX_NUM_STEPS] = std::array::from_fn(|step| step as i64);
+        tensors.write_once(ids.steps, &steps)?;
         let vision = load(GraphName::VisionEncoder)?;
         let prefill = load(GraphName::PrefixPrefill)?;
         let denoise = load(GraphName::DenoiseStep)?;
         let mut pipeline = Pipeline {
             sizes,
             time_row,
+            device: device.clone(),
             ports: Ports::new(&vision, &prefill, &denoise, manifest.dimensions.layers)?,
             vision,
             prefill,
@@ -81,22 +103,31 @@ impl Pipeline {
             tensors,
             ids,
             bound: None,
+            valid: None,
             num_steps: None,
+            schedule: vec![0.0; MAX_NUM_STEPS * SCHEDULE_COLUMNS],
             periods: (manifest.flow.min_period, manifest.flow.max_period),
             times: manifest.flow.times,
+            clean_rows: 0,
         };
         pipeline.bind_fixed()?;
         pipeline.make_clean_time()?;
         Ok(pipeline)
     }
 
-    /// Binds what never moves: the denoise loop's own tensors. `x_t` is both input and output.
+    /// Binds what never moves: the denoise loop's own tensors. `x_t` is both input and output where the device allows
+    /// it. Tables are bound for all the steps there can be, so that their number changes no shape.
     fn bind_fixed(&mut self) -> Result<()> {
         let Sizes { horizon, actions, state, .. } = self.sizes;
         let (ids, tensors, graph) = (&self.ids, &self.tensors, &mut self.denoise);
         let chunk: &[i64] = &[1, horizon, actions];
-        let inputs: [(&str, TensorId, &[i64]); 5] = [
+        let all = MAX_NUM_STEPS as i64;
+        let mut table = vec![all];
+        table.extend(&self.time_row);
+        let inputs: [(&str, TensorId, &[i64]); 7] = [
             ("x_t", ids.x_t, chunk),
+            ("time_table", ids.time_table, &table),
+            ("schedule", ids.schedule, &[all, SCHEDULE_COLUMNS as i64]),
             ("step", ids.step, &[1]),
             ("state", ids.state, &[1, state]),
             ("prev_actions", ids.prev_actions, chunk),
@@ -116,22 +147,20 @@ impl Pipeline {
                 graph.bind_input(port, tensors, tensor, 0, shape)?;
             }
         }
-        for (name, tensor) in [("x_next", ids.x_t), ("v_t", ids.v_t)] {
+        for (name, tensor) in [("x_next", ids.x_next.unwrap_or(ids.x_t)), ("v_t", ids.v_t)] {
             let port = graph.output(name).ok_or_else(|| missing_port(graph.name(), name))?;
             graph.bind_output(port, tensors, tensor, 0, chunk)?;
         }
         Ok(())
     }
 
-    /// Binds for `views` present cameras and a prefix of `prefix_len` rows. Free when nothing changed; otherwise
-    /// a few microseconds, and still no allocation of ours.
+    /// Binds for `views` present cameras and a prefix of `prefix_len` rows, which a bundle with a padded prefix runs at
+    /// the next length of its buckets. Free when nothing changed; otherwise a few microseconds, and still no
+    /// allocation of ours.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when the sizes exceed the bundle's.
     pub fn prepare(&mut self, views: usize, prefix_len: usize) -> Result<()> {
-        if self.bound == Some((views, prefix_len)) {
-            return Ok(());
-        }
         let s = self.sizes;
         if views == 0 || views > s.max_views || prefix_len > s.max_prefix {
             let text = format!(
@@ -140,7 +169,22 @@ impl Pipeline {
             );
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
-        self.bound = None;
+        let padded = s.padded(prefix_len);
+        if self.bound != Some((views, padded)) {
+            self.bound = None;
+            self.bind(views, padded)?;
+            self.bound = Some((views, padded));
+        }
+        if self.valid != Some((prefix_len, padded)) {
+            self.valid = None;
+            self.pad(prefix_len, padded)?;
+            self.valid = Some((prefix_len, padded));
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, views: usize, prefix_len: usize) -> Result<()> {
+        let s = self.sizes;
         let (v, p) = (views as i64, prefix_len as i64);
         let Pipeline { ids, tensors, ports, vision, prefill, denoise, .. } = self;
         let pixels = [v, 3, s.height, s.width];
@@ -149,11 +193,21 @@ impl Pipeline {
         let embeds = [v, s.tokens_per_view, s.prefix_width];
         vision.bind_output(ports.image_embeds, tensors, ids.prefix, 0, &embeds)?;
         prefill.bind_input(ports.prefix_embeds, tensors, ids.prefix, 0, &[1, p, s.prefix_width])?;
-        // Suffix positions continue after the prefix: the same tables, further on.
-        let suffix_start = prefix_len * s.half_head as usize;
         for (port, table) in [(ports.rope_cos, ids.rope_cos), (ports.rope_sin, ids.rope_sin)] {
             prefill.bind_input(port[0], tensors, table, 0, &[p, s.half_head])?;
-            denoise.bind_input(port[1], tensors, table, suffix_start, &[s.suffix, s.half_head])?;
+        }
+        // Suffix positions continue after the prefix: the same tables, further on. After a padded one they are copied
+        // to where they do not move, see `pad`.
+        let (start, tables) = match ids.padding {
+            Some(padding) => (0, [padding.rope_cos, padding.rope_sin]),
+            None => (prefix_len * s.half_head as usize, [ids.rope_cos, ids.rope_sin]),
+        };
+        for (port, table) in [ports.rope_cos[1], ports.rope_sin[1]].into_iter().zip(tables) {
+            denoise.bind_input(port, tensors, table, start, &[s.suffix, s.half_head])?;
+        }
+        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.prefix_bias) {
+            prefill.bind_input(of_prefill, tensors, padding.bias, 0, &[1, p])?;
+            denoise.bind_input(of_denoise, tensors, padding.bias, 0, &[1, p])?;
         }
         let cached = [1, p, s.head_dim];
         for ((outputs, inputs), pair) in ports.kv_outputs.iter().zip(&ports.kv_inputs).zip(&ids.kv_cache) {
@@ -162,181 +216,162 @@ impl Pipeline {
                 denoise.bind_input(inputs[side], tensors, pair[side], 0, &cached)?;
             }
         }
-        self.bound = Some((views, prefix_len));
+        vision.set_shape(views as u32);
+        prefill.set_shape(prefix_len as u32);
+        denoise.set_shape(prefix_len as u32);
         Ok(())
     }
 
-    /// Makes the time table's row for rows that are clean, whose time is 0 in every step.
-    fn make_clean_time(&mut self) -> Result<()> {
-        let Some(clean) = self.ids.clean else { return Ok(()) };
-        let width = self.sizes.expert_width as usize;
-        let embedding = &mut self.tensors.f32_mut(self.ids.time_embedding)[..width];
-        flow::write_time_embedding(0.0, self.periods.0, self.periods.1, embedding);
-        let (time, tensors) = (&mut self.time_conditioning, &mut self.tensors);
-        time.bind_input(0, tensors, self.ids.time_embedding, 0, &[1, width as i64])?;
-        let row = [1, self.time_row.iter().product()];
-        time.bind_output(0, tensors, clean.time, 0, &row)?;
-        time.run(tensors).map(drop)
-    }
-
-    /// Makes the tables of `num_steps` Euler steps unless they are there already.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] outside 1..=[`MAX_NUM_STEPS`].
-    pub fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
-        if self.num_steps == Some(num_steps) {
-            return Ok(());
-        }
-        if !(1..=MAX_NUM_STEPS).contains(&num_steps) {
-            let text = format!("num_steps is {num_steps}; it must be from 1 to {MAX_NUM_STEPS}");
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        }
-        self.num_steps = None;
-        let (ids, tensors) = (&self.ids, &mut self.tensors);
-        let width = self.sizes.expert_width as usize;
-        let embeddings = tensors.f32_mut(ids.time_embedding);
-        for (step, row) in embeddings.chunks_exact_mut(width).take(num_steps).enumerate() {
-            let time = flow::flow_time(self.times, step, num_steps) as f32;
-            flow::write_time_embedding(time, self.periods.0, self.periods.1, row);
-        }
-        flow::write_schedule(self.times, num_steps, tensors.f32_mut(ids.schedule), |_| 0.0);
-        let n = num_steps as i64;
-        let mut table = vec![n];
-        table.extend(&self.time_row);
-        let time = &mut self.time_conditioning;
-        time.bind_input(0, tensors, ids.time_embedding, 0, &[n, width as i64])?;
-        time.bind_output(0, tensors, ids.time_table, 0, &table)?;
-        time.run(tensors)?;
-        let (ports, denoise) = (&self.ports, &mut self.denoise);
-        denoise.bind_input(ports.time_table, tensors, ids.time_table, 0, &table)?;
-        denoise.bind_input(ports.schedule, tensors, ids.schedule, 0, &[n, SCHEDULE_COLUMNS as i64])?;
-        self.num_steps = Some(num_steps);
-        Ok(())
-    }
-
-    /// Sets every step's guidance weight: `weight(flow time)`. The tables must have been made.
-    pub fn set_guidance(&mut self, weight: impl Fn(f64) -> f32) {
-        if let Some(num_steps) = self.num_steps {
-            flow::write_schedule(self.times, num_steps, self.tensors.f32_mut(self.ids.schedule), weight);
-        }
-    }
-
-    /// Sets how many rows are a clean prefix: those of the previous actions, kept as they are in every step.
-    /// Nothing for a policy that was not trained for it.
-    pub fn set_clean_rows(&mut self, rows: usize) {
-        if let Some(clean) = self.ids.clean {
-            self.tensors.i64_mut(clean.rows)[0] = rows as i64;
-        }
+    /// Marks the rows from `valid` to `padded` as ones that count for nothing, and makes them zero: even a weight of
+    /// nothing makes a NaN of a NaN.
+    fn pad(&mut self, valid: usize, padded: usize) -> Result<()> {
+        let Some(padding) = self.ids.padding else { return Ok(()) };
+        let s = self.sizes;
+        let width = s.prefix_width as usize;
+        let tensors = &mut self.tensors;
+        tensors.clear(self.ids.prefix, valid * width..padded * width)?;
+        tensors.fill_floats(padding.bias, 0..valid, 0.0)?;
+        tensors.fill_floats(padding.bias, valid..padded, MASKED)?;
+        tensors.upload(padding.bias, 0..padded)?;
+        let (start, elements) = (valid * s.half_head as usize, (s.suffix * s.half_head) as usize);
+        tensors.copy((self.ids.rope_cos, start), padding.rope_cos, elements)?;
+        tensors.copy((self.ids.rope_sin, start), padding.rope_sin, elements)
     }
 
     /// What guidance pulls towards, `[action_horizon, padded action width]` in model units, to fill.
-    pub fn prev_actions_mut(&mut self) -> &mut [f32] {
+    pub fn prev_actions_mut(&mut self) -> Result<&mut [f32]> {
         self.tensors.f32_mut(self.ids.prev_actions)
     }
 
     /// Guidance's weight of each row, to fill.
-    pub fn prefix_weights_mut(&mut self) -> &mut [f32] {
+    pub fn prefix_weights_mut(&mut self) -> Result<&mut [f32]> {
         self.tensors.f32_mut(self.ids.prefix_weights)
     }
 
-    /// Runs the vision encoder over the bound views; returns ONNX Runtime's time.
-    pub fn encode_views(&mut self) -> Result<Duration> {
+    /// Sends what was filled on its way to the graphs. What is sent is not to be filled again before the chunk is
+    /// done: filling waits for it.
+    pub fn send(&mut self, what: Filled) -> Result<()> {
+        let s = self.sizes;
+        let (id, range) = match what {
+            Filled::Pixels(views) => (self.ids.pixel_values, 0..views * (3 * s.height * s.width) as usize),
+            Filled::State => (self.ids.state, 0..s.state as usize),
+            Filled::PrefixRows(rows) => {
+                let width = s.prefix_width as usize;
+                (self.ids.prefix, rows.start * width..rows.end * width)
+            }
+            Filled::Noise => (self.ids.x_t, 0..(s.horizon * s.actions) as usize),
+            Filled::Guidance => {
+                self.tensors.upload(self.ids.prefix_weights, 0..s.horizon as usize)?;
+                (self.ids.prev_actions, 0..(s.horizon * s.actions) as usize)
+            }
+        };
+        self.tensors.upload(id, range)
+    }
+
+    /// Runs the vision encoder over the bound views.
+    pub fn encode_views(&mut self) -> Result<()> {
         self.vision.run(&mut self.tensors)
     }
 
-    /// Runs the prefill over the bound prefix; returns ONNX Runtime's time.
-    pub fn prefill(&mut self) -> Result<Duration> {
+    /// Runs the prefill over the bound prefix.
+    pub fn prefill(&mut self) -> Result<()> {
         self.prefill.run(&mut self.tensors)
     }
 
-    /// Runs Euler step `step` on `x_t` in place; returns ONNX Runtime's time.
-    pub fn denoise_step(&mut self, step: usize) -> Result<Duration> {
+    /// Runs Euler step `step` on `x_t`.
+    pub fn denoise_step(&mut self, step: usize) -> Result<()> {
         debug_assert!(self.num_steps.is_some_and(|n| step < n));
-        self.tensors.i64_mut(self.ids.step)[0] = step as i64;
-        self.denoise.run(&mut self.tensors)
+        let (ids, tensors) = (&self.ids, &mut self.tensors);
+        tensors.copy((ids.steps, step), ids.step, 1)?;
+        self.denoise.run(tensors)?;
+        match ids.x_next {
+            Some(x_next) => tensors.copy((x_next, 0), ids.x_t, tensors.capacity(x_next)),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings the finished actions to the host, where [`x_t`](Self::x_t) reads them. The one wait of a chunk.
+    pub fn fetch_actions(&mut self) -> Result<()> {
+        self.tensors.download(self.ids.x_t, 0..self.tensors.capacity(self.ids.x_t))?;
+        self.tensors.synchronize()
+    }
+
+    /// Waits until everything that was queued is done, and says what of it failed.
+    pub fn settle(&mut self) -> Result<()> {
+        self.tensors.synchronize()
+    }
+
+    /// Begins to count anew: times of runs and bytes sent.
+    pub fn restart(&mut self) {
+        self.tensors.restart();
+    }
+
+    /// How long each run since [`restart`](Self::restart) took. Waits for them.
+    pub fn laps(&mut self) -> Result<&[Duration]> {
+        self.tensors.laps()
+    }
+
+    /// Bytes sent between host and device since [`restart`](Self::restart).
+    pub fn transfers(&self) -> Transfers {
+        self.tensors.transfers()
+    }
+
+    /// What the device's memory has left, where it has one of its own.
+    pub fn memory_use(&self) -> Result<Option<DeviceMemoryUse>> {
+        self.device.memory_use()
+    }
+
+    /// Captures the CUDA graphs of the shapes that are bound, on the calling thread. Spoils `x_t`.
+    pub fn capture(&mut self) -> Result<()> {
+        if self.bound.is_none() || self.num_steps.is_none() {
+            return Ok(());
+        }
+        self.tensors.copy((self.ids.steps, 0), self.ids.step, 1)?;
+        self.vision.capture(&mut self.tensors)?;
+        self.prefill.capture(&mut self.tensors)?;
+        self.denoise.capture(&mut self.tensors)
+    }
+
+    /// Runs every graph once over all there is room for, on whatever the tensors hold.
+    pub fn smoke(&mut self, num_steps: usize) -> Result<()> {
+        self.set_num_steps(num_steps)?;
+        self.prepare(self.sizes.max_views, self.sizes.max_prefix)?;
+        self.encode_views()?;
+        self.prefill()?;
+        self.denoise_step(0)?;
+        self.settle()
     }
 
     /// The pixels of `views` views to fill, `[views, 3, height, width]` f32.
-    pub fn pixel_values_mut(&mut self, views: usize) -> &mut [f32] {
+    pub fn pixel_values_mut(&mut self, views: usize) -> Result<&mut [f32]> {
         let per_view = (3 * self.sizes.height * self.sizes.width) as usize;
-        &mut self.tensors.f32_mut(self.ids.pixel_values)[..views * per_view]
+        Ok(&mut self.tensors.f32_mut(self.ids.pixel_values)?[..views * per_view])
     }
 
     /// The padded, normalised state to fill.
-    pub fn state_mut(&mut self) -> &mut [f32] {
+    pub fn state_mut(&mut self) -> Result<&mut [f32]> {
         self.tensors.f32_mut(self.ids.state)
     }
 
-    /// The flow's variable, `[action_horizon, padded action width]`: noise before the first step, actions after
-    /// the last.
-    pub fn x_t_mut(&mut self) -> &mut [f32] {
+    /// The flow's variable, `[action_horizon, padded action width]`, to be filled with noise.
+    pub fn x_t_mut(&mut self) -> Result<&mut [f32]> {
         self.tensors.f32_mut(self.ids.x_t)
     }
 
-    /// As [`x_t_mut`](Self::x_t_mut), to read.
+    /// The flow's variable as [`fetch_actions`](Self::fetch_actions) brought it.
     pub fn x_t(&self) -> &[f32] {
         self.tensors.f32(self.ids.x_t)
     }
 
     /// The bytes of prefix row `row` and on, for token rows to be gathered into.
-    pub fn prefix_rows_mut(&mut self, row: usize, rows: usize) -> &mut [u8] {
+    pub fn prefix_rows_mut(&mut self, row: usize, rows: usize) -> Result<&mut [u8]> {
         let bytes = self.sizes.prefix_width as usize * self.tensors.dtype(self.ids.prefix).size();
-        &mut self.tensors.bytes_mut(self.ids.prefix)[row * bytes..(row + rows) * bytes]
+        Ok(&mut self.tensors.bytes_mut(self.ids.prefix)?[row * bytes..(row + rows) * bytes])
     }
 
     /// Rows one view fills in the prefix.
     pub fn tokens_per_view(&self) -> usize {
         self.sizes.tokens_per_view as usize
-    }
-
-    /// Copies of intermediate results as f32, for checks.
-    pub fn read(&self, what: Intermediate) -> Vec<f32> {
-        let s = self.sizes;
-        let (views, prefix) = self.bound.unwrap_or_default();
-        let per_view = (3 * s.height * s.width) as usize;
-        let (id, len) = match what {
-            Intermediate::PixelValues => (self.ids.pixel_values, views * per_view),
-            Intermediate::ImageEmbeds => {
-                (self.ids.prefix, views * (s.tokens_per_view * s.prefix_width) as usize)
-            }
-            Intermediate::Key(layer) => (self.ids.kv_cache[layer][0], prefix * s.head_dim as usize),
-            Intermediate::Value(layer) => (self.ids.kv_cache[layer][1], prefix * s.head_dim as usize),
-            Intermediate::Velocity => (self.ids.v_t, (s.horizon * s.actions) as usize),
-        };
-        self.tensors.read_f32(id, 0..len)
-    }
-
-    /// Layers of the KV cache.
-    pub fn layers(&self) -> usize {
-        self.ids.kv_cache.len()
-    }
-
-    /// ONNX Runtime's own threads of all graphs.
-    pub fn worker_threads(&self) -> Vec<i32> {
-        [&self.vision, &self.prefill, &self.denoise].into_iter().flat_map(Graph::worker_threads).collect()
-    }
-
-    /// Bytes of all preallocated tensors.
-    pub fn tensor_bytes(&self) -> usize {
-        self.tensors.total_bytes()
-    }
-
-    /// Every bound port as (graph, port, address, bytes).
-    pub fn bound_ports(&self) -> impl Iterator<Item = (&'static str, &str, usize, usize)> {
-        [&self.vision, &self.prefill, &self.denoise]
-            .into_iter()
-            .flat_map(|g| g.bound().map(|(port, address, bytes)| (g.name(), port, address, bytes)))
-    }
-
-    /// Fills everything that one inference must write before it reads with NaN.
-    pub fn poison(&mut self) {
-        let Ids { pixel_values, prefix, step, state, x_t, v_t, .. } = self.ids;
-        for id in [pixel_values, prefix, step, state, x_t, v_t] {
-            self.tensors.poison(id);
-        }
-        for id in self.ids.kv_cache.iter().flatten() {
-            self.tensors.poison(*id);
-        }
     }
 }
 
@@ -346,12 +381,19 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
-/// A result between graphs, for checks.
-#[derive(Debug, Clone, Copy)]
-pub enum Intermediate {
-    PixelValues,
-    ImageEmbeds,
-    Key(usize),
-    Value(usize),
-    Velocity,
+/// What the host fills for one chunk.
+#[derive(Debug, Clone)]
+pub enum Filled {
+    /// The pixels of so many views.
+    Pixels(usize),
+    State,
+    /// These rows of the prefix.
+    PrefixRows(std::ops::Range<usize>),
+    Noise,
+    /// The previous actions, and the weights of their rows.
+    Guidance,
 }
+
+#[cfg(test)]
+#[path = "pipeline/provider_tests.rs"]
+mod provider_tests;

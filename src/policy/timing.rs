@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Times of one chunk, monotonic. `vision`, `prefix` and `steps` are the time inside ONNX Runtime's runs alone.
+/// Times of one chunk, monotonic. `vision`, `prefix` and `steps` are the time inside ONNX Runtime's runs alone,
+/// on a GPU as its own clock saw them.
 #[derive(Debug, Clone, Default)]
 pub struct Timing {
     /// Frames resized and normalised, state normalised, prompt tokenised.
@@ -26,6 +27,14 @@ impl Timing {
         let mut steps = std::mem::take(&mut self.steps);
         steps.clear();
         *self = Timing { steps, ..Timing::default() };
+    }
+
+    /// Takes the times of the runs that make a chunk, in their order.
+    pub(super) fn set_runs(&mut self, runs: &[Duration]) {
+        if let [vision, prefix, steps @ ..] = runs {
+            (self.vision, self.prefix) = (*vision, *prefix);
+            self.steps.extend_from_slice(steps);
+        }
     }
 
     /// The denoise loop: all Euler steps together.

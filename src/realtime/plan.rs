@@ -86,7 +86,7 @@ enum Motion {
 
 /// How many changes of pace are remembered. What is older is taken as time at rest, so that a chunk whose observation
 /// is older still starts too early in its plan, never too late.
-const KNOTS: usize = 8;
+pub(super) const KNOTS: usize = 8;
 
 /// Time spent executing, as opposed to time passed: it stands still while the robot holds.
 ///

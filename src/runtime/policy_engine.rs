@@ -39,7 +39,8 @@ pub struct PolicyEngine {
 }
 
 impl PolicyEngine {
-    /// Takes a policy over.
+    /// Takes a policy over. Load it with [`PolicyOptions::no_spin`](crate::PolicyOptions::no_spin): threads that spin
+    /// while they wait for their share of the work would take CPUs from the control loop.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for more than 16 cameras, frames of no or too large a size, or when neither
@@ -186,12 +187,15 @@ impl Engine for PolicyEngine {
         for camera in 0..observation.cameras.len() {
             observation.frame_mut(camera, width, height);
         }
-        // Twice: the first run makes ONNX Runtime's arenas, the second shows that they suffice.
+        // Twice: the first run makes ONNX Runtime's arenas and what a GPU replays afterwards, the second shows that it
+        // all suffices.
         for chunk in 0..2 {
             self.begin(&observation, None, chunk)?;
             for step in 0..self.num_steps {
                 self.step(step)?;
             }
+            self.policy.settle()?;
+            self.policy.capture_graphs()?;
         }
         Ok(())
     }

@@ -80,9 +80,13 @@ impl Watch {
 }
 
 /// Writes all of a file or none of it.
-fn write(path: &Path, text: &str) -> Result<(), String> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|e| format!("flight record {}: {e}", path.display()))
+    written.map_err(|e| {
+        // What there is of it is no use to anybody.
+        _ = std::fs::remove_file(&beside);
+        format!("flight record {}: {e}", path.display())
+    })
 }

@@ -6,10 +6,11 @@
 use std::ffi::CStr;
 use std::ptr::{NonNull, null, null_mut};
 
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::MemoryInfo;
 use ort::session::Session;
 use ort::{AsPointer, ortsys, sys};
 
+use super::run_options::RunOptions;
 use crate::bundle::Dtype;
 
 pub(super) struct Binding {
@@ -36,8 +37,8 @@ fn element_type(dtype: Dtype) -> sys::ONNXTensorElementDataType {
 }
 
 impl Binding {
-    pub(super) fn new(session: &Session) -> ort::Result<Self> {
-        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+    /// A binding of tensors in `memory`.
+    pub(super) fn new(session: &Session, memory: MemoryInfo<'static>) -> ort::Result<Self> {
         let mut ptr: *mut sys::OrtIoBinding = null_mut();
         // SAFETY: the session is alive and `ptr` is a valid place for the result.
         ortsys![unsafe CreateIoBinding(session.ptr().cast_mut(), &mut ptr)?];
@@ -45,11 +46,12 @@ impl Binding {
         Ok(Binding { ptr, memory })
     }
 
-    /// Binds host memory as the port `name`. ONNX Runtime keeps the address, not the shape slice or the name.
+    /// Binds memory as the port `name`. ONNX Runtime keeps the address, not the shape slice or the name.
     ///
     /// # Safety
-    /// `data` must be valid for reads and writes of `bytes` bytes, aligned for `dtype`, for as long as this
-    /// binding (or until the port is bound anew), and nothing else may access it during [`run`](Self::run).
+    /// `data` must lie in this binding's memory and be valid for reads and writes of `bytes` bytes, aligned for
+    /// `dtype`, for as long as this binding (or until the port is bound anew), and nothing else may access it until
+    /// what [`run`](Self::run) queued is done.
     pub(super) unsafe fn bind(
         &mut self,
         side: Side,
@@ -77,10 +79,12 @@ impl Binding {
         }
     }
 
-    /// Runs the session on what is bound. Allocates nothing on our side.
-    pub(super) fn run(&mut self, session: &mut Session) -> ort::Result<()> {
+    /// Runs the session on what is bound; without `options` as ONNX Runtime does by itself. Allocates nothing on our
+    /// side.
+    pub(super) fn run(&mut self, session: &mut Session, options: Option<&RunOptions>) -> ort::Result<()> {
+        let options = options.map_or(null(), RunOptions::ptr);
         // SAFETY: session and binding are alive, and `&mut` on both makes this the only run.
-        ortsys![unsafe RunWithBinding(session.ptr().cast_mut(), null(), self.ptr.as_ptr())?];
+        ortsys![unsafe RunWithBinding(session.ptr().cast_mut(), options, self.ptr.as_ptr())?];
         Ok(())
     }
 }

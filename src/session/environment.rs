@@ -1,5 +1,6 @@
 //! Finding ONNX Runtime's library and starting it, once per process.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -24,13 +25,14 @@ static STARTING: Mutex<()> = Mutex::new(());
 impl Environment {
     /// Loads ONNX Runtime, or returns the one this process already loaded.
     ///
-    /// Looked for in this order: `explicit`; `ORT_DYLIB_PATH`; beside the executable (its directory, and `lib` in
-    /// it); the project's fetched copy (`.cache/onnxruntime` in a directory above the executable); the directory
-    /// packages install it to; the system's library path. `explicit` and `ORT_DYLIB_PATH` must work when given:
-    /// there is no falling back from what was asked for.
+    /// Looked for in this order: `explicit`; `ORT_DYLIB_PATH`; beside libpi0_edge.so where that is what this code is
+    /// in, then beside the executable, each time in its directory, in `lib` and `pi0-edge` in it, in
+    /// `../lib/pi0-edge`, and as the project's fetched copy (`.cache/onnxruntime` in a directory above); the
+    /// directory packages install it to; the system's library path. `explicit` and `ORT_DYLIB_PATH` must work when
+    /// given: there is no falling back from what was asked for.
     ///
-    /// Sets `ORT_DISABLE_TELEMETRY=1` first: Microsoft's builds otherwise start an uploader while loading. As always with environment variables, no other thread should be changing the
-    /// environment at that time.
+    /// Sets `ORT_DISABLE_TELEMETRY=1` first: Microsoft's builds otherwise start an uploader while loading. As always
+    /// with environment variables, no other thread should be changing the environment at that time.
     ///
     /// # Errors
     /// [`ErrorKind::Library`], naming every path tried and why it failed; also when the process already runs
@@ -148,6 +150,19 @@ fn resolve(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 
+/// The file that this code was loaded from: the executable, or libpi0_edge.so.
+fn this_file() -> Option<PathBuf> {
+    // SAFETY: all zeros is a valid Dl_info to be filled in.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    // SAFETY: any address may be asked about, and `info` is valid to write to.
+    if unsafe { libc::dladdr(this_file as *const libc::c_void, &mut info) } == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the loader's own string, there for as long as this code is.
+    let name = unsafe { std::ffi::CStr::from_ptr(info.dli_fname) };
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())))
+}
+
 fn candidates(explicit: Option<&Path>) -> Vec<Candidate> {
     let asked =
         |path: &Path, origin| Candidate { path: resolve(path), origin, binding: true, must_exist: true };
@@ -158,7 +173,8 @@ fn candidates(explicit: Option<&Path>) -> Vec<Candidate> {
         return vec![asked(Path::new(&path), "ORT_DYLIB_PATH")];
     }
     let executable = std::env::current_exe().ok().as_deref().map(resolve);
-    let mut list: Vec<Candidate> = lookup::places(executable.as_deref(), Path::is_file)
+    let library = this_file().map(|p| resolve(&p)).filter(|p| Some(p) != executable.as_ref());
+    let mut list: Vec<Candidate> = lookup::places(library.as_deref(), executable.as_deref(), Path::is_file)
         .into_iter()
         .map(|(path, origin)| Candidate { path, origin, binding: false, must_exist: true })
         .collect();

@@ -3,17 +3,19 @@
 use std::ffi::CString;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::binding::{Binding, Side};
+use super::captures::{Captures, GraphId};
+use super::device::Device;
 use super::environment::Environment;
 use super::graph_error;
+use super::memory::Storage;
 use super::placement::{self, Placement};
 use super::provider;
-use super::tensors::{Storage, TensorId, Tensors};
+use super::tensors::{TensorId, Tensors};
 use super::workers::Workers;
 use crate::bundle::{Dtype, GraphSpec};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,8 +24,6 @@ use crate::provider::Provider;
 /// How one graph is loaded.
 #[derive(Debug, Clone)]
 pub struct GraphOptions {
-    /// What runs the graph: all of it.
-    pub provider: Provider,
     /// Threads that share one operator's work, the calling thread included.
     pub threads: usize,
     /// Copy weights once into the layout the matrix kernels read fastest (costs load time and anonymous memory
@@ -32,6 +32,8 @@ pub struct GraphOptions {
     pub prepack: bool,
     /// Whether worker threads spin while a run is going on. They always sleep between runs.
     pub spin: bool,
+    /// Whether CUDA graphs of it may be captured, see [`Graph::capture`].
+    pub cuda_graph: bool,
 }
 
 /// Where one port was bound.
@@ -52,7 +54,14 @@ pub struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     tensors: Option<u64>,
+    placement: Placement,
+    /// How runs are queued; nothing where they are not.
+    captures: Option<Captures>,
+    /// Tells the shapes that ports are bound for apart, as captured graphs do.
+    shape: GraphId,
     workers: Workers,
+    // Last, so that session and binding go first: they work on its stream and in its memory.
+    device: Device,
 }
 
 fn ports(spec: &[crate::bundle::TensorSpec]) -> Result<Vec<Port>> {
@@ -93,6 +102,7 @@ impl Graph {
     /// when ONNX Runtime refuses the file or a port differs from `spec`.
     pub fn load(
         environment: &Environment,
+        device: &Device,
         name: &'static str,
         path: &Path,
         spec: &GraphSpec,
@@ -102,8 +112,8 @@ impl Graph {
         let builder = || -> ort::Result<SessionBuilder> {
             Ok(Session::builder(environment.inner())?.with_no_environment_execution_providers()?)
         };
-        let builder = provider::register(builder().map_err(fail)?, options)
-            .map_err(|e| provider::unusable(options.provider, environment.library(), e.message()))?;
+        let builder = provider::register(builder().map_err(fail)?, device, options)
+            .map_err(|e| provider::unusable(device.provider(), environment.library(), e.message()))?;
         let workers = Workers::default();
         let build = || -> ort::Result<Session> {
             builder
@@ -118,8 +128,9 @@ impl Graph {
                 .with_prepacking(options.prepack)?
                 .commit_from_file(path)
         };
-        let session = build().map_err(|e| without_kernel(fail(e), spec, options.provider))?;
-        Placement::read(&session).map_err(fail)?.expect(name, options.provider)?;
+        let session = build().map_err(|e| without_kernel(fail(e), spec, device.provider()))?;
+        let placement = Placement::read(&session).map_err(fail)?;
+        placement.expect(name, device.provider())?;
         let check = |found: Vec<&str>, wanted: &[crate::bundle::TensorSpec], side: &str| -> Result<()> {
             for t in wanted {
                 if !found.contains(&t.name.as_str()) {
@@ -132,9 +143,28 @@ impl Graph {
         };
         check(session.inputs().iter().map(|o| o.name()).collect(), &spec.inputs, "input")?;
         check(session.outputs().iter().map(|o| o.name()).collect(), &spec.outputs, "output")?;
-        let binding = Binding::new(&session).map_err(fail)?;
+        let bound = || -> ort::Result<_> {
+            let binding = Binding::new(&session, device.memory().info()?)?;
+            let queued = device.memory().is_queued();
+            let captures = queued.then(|| Captures::new(options.cuda_graph)).transpose()?;
+            Ok((binding, captures))
+        };
+        let (binding, captures) = bound().map_err(fail)?;
         let (inputs, outputs) = (ports(&spec.inputs)?, ports(&spec.outputs)?);
-        Ok(Graph { name, session, binding, inputs, outputs, tensors: None, workers })
+        let device = device.clone();
+        Ok(Graph {
+            name,
+            session,
+            binding,
+            inputs,
+            outputs,
+            tensors: None,
+            placement,
+            captures,
+            shape: 1,
+            workers,
+            device,
+        })
     }
 
     /// The graph's name in the manifest.
@@ -224,9 +254,9 @@ impl Graph {
         let bytes = elements.unwrap_or(0) * size;
         let storage = tensors.storage(tensor);
         // SAFETY: `offset` elements lie inside the storage, checked above.
-        let data = unsafe { storage.ptr().add(offset * size) };
-        // SAFETY: `data..data+bytes` lies inside the storage (checked above) and is aligned, as the storage is
-        // page-aligned and the offset a whole number of elements. `slot.storage` keeps it alive while bound. Only
+        let data = unsafe { storage.block().device.add(offset * size) };
+        // SAFETY: `data..data+bytes` lies inside the storage (checked above) and is aligned, as the storage is (to 256
+        // bytes at the least) and the offset a whole number of elements. `slot.storage` keeps it alive while bound. Only
         // `run` makes ONNX Runtime touch it, and that holds `&mut Tensors`, so no slice of it is alive then.
         let bound = unsafe { self.binding.bind(side, &slot.name, data, bytes, slot.dtype, shape) };
         bound.map_err(|e| graph_error(format_args!("{}: cannot bind {}", self.name, slot.label), e))?;
@@ -236,25 +266,77 @@ impl Graph {
         Ok(())
     }
 
-    /// Runs the graph on what is bound, and returns how long ONNX Runtime took. Nothing is allocated on our side.
+    /// Says which shape the ports are bound for. Graphs captured for another shape are not replayed.
+    pub fn set_shape(&mut self, shape: GraphId) {
+        self.shape = shape;
+    }
+
+    /// Runs the graph on what is bound, or queues that where the device has a queue; the time it takes is a lap of
+    /// `tensors`. Nothing is allocated on our side.
     ///
     /// # Errors
     /// [`ErrorKind::Graph`] when a port is not bound, the tensors are not the ones bound, or ONNX Runtime fails.
-    pub fn run(&mut self, tensors: &mut Tensors) -> Result<Duration> {
+    pub fn run(&mut self, tensors: &mut Tensors) -> Result<()> {
+        self.check_bound(tensors)?;
+        let Graph { name, session, binding, captures, shape, .. } = self;
+        let options = captures.as_ref().map(|c| c.options(*shape));
+        tensors.timed(|| {
+            binding.run(session, options).map_err(|e| graph_error(format_args!("{name} failed"), e))
+        })
+    }
+
+    /// Captures a CUDA graph of a run on what is bound, for runs of this shape on this thread to replay. Nothing
+    /// happens where that is done already, or not to be done.
+    ///
+    /// The graph runs several times over: what it writes is spoiled if it also reads it. A graph that cannot be
+    /// captured is run as before, and the log says why.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Graph`] when a port is not bound or the tensors are not the ones bound.
+    pub fn capture(&mut self, tensors: &mut Tensors) -> Result<()> {
+        self.check_bound(tensors)?;
+        let Some(captures) = &mut self.captures else { return Ok(()) };
+        let fail = |e| graph_error(format_args!("{}: run options", self.name), e);
+        let Some(options) = captures.missing(self.shape).map_err(fail)? else { return Ok(()) };
+        // ONNX Runtime begins a capture by waiting; what is queued before it should fail as itself.
+        tensors.synchronize()?;
+        match self.binding.run(&mut self.session, Some(&options)) {
+            Ok(()) => {
+                captures.insert(self.shape, options);
+                log::debug!("{}: CUDA graph captured for shape {}", self.name, self.shape);
+            }
+            Err(e) => {
+                captures.give_up();
+                self.device.memory().abandon_capture();
+                log::warn!(
+                    "{}: no CUDA graph, its kernels are launched one by one: {}",
+                    self.name,
+                    e.message()
+                );
+            }
+        }
+        tensors.synchronize()
+    }
+
+    /// The providers that run its nodes, as ONNX Runtime names them, and how many each runs.
+    pub fn placement(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.placement.nodes.iter().map(|(provider, nodes)| (provider.as_str(), nodes.len()))
+    }
+
+    /// Whether runs of this shape on this thread replay a CUDA graph.
+    pub fn replays(&self) -> bool {
+        self.captures.as_ref().is_some_and(|c| c.has(self.shape))
+    }
+
+    fn check_bound(&self, tensors: &Tensors) -> Result<()> {
         if self.tensors != Some(tensors.identity()) {
-            return Err(Error::new(
-                ErrorKind::Graph,
-                format!("{}: run on tensors it is not bound to", self.name),
-            ));
+            let text = format!("{}: run on tensors it is not bound to", self.name);
+            return Err(Error::new(ErrorKind::Graph, text));
         }
-        if let Some(p) = self.inputs.iter().chain(&self.outputs).find(|p| p.storage.is_none()) {
-            return Err(Error::new(ErrorKind::Graph, format!("{}: {} is not bound", self.name, p.label)));
+        match self.inputs.iter().chain(&self.outputs).find(|p| p.storage.is_none()) {
+            Some(p) => Err(Error::new(ErrorKind::Graph, format!("{}: {} is not bound", self.name, p.label))),
+            None => Ok(()),
         }
-        let start = std::time::Instant::now();
-        let result = self.binding.run(&mut self.session);
-        let took = start.elapsed();
-        result.map_err(|e| graph_error(format_args!("{} failed", self.name), e))?;
-        Ok(took)
     }
 
     /// Every port with its name, the address bound to it, and the size in bytes: inputs, then outputs.

@@ -6,18 +6,27 @@
 //! alive while ONNX Runtime reads or writes it.
 
 mod binding;
+mod captures;
+mod device;
 mod environment;
 mod graph;
 mod mapped;
+mod memory;
 mod placement;
 mod provider;
+mod run_options;
 mod tensors;
 mod workers;
 
+pub use device::{Device, DeviceMemory, DeviceOptions};
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};
 pub use mapped::map_file;
-pub use tensors::{TensorId, Tensors};
+pub use memory::{Access, DeviceMemoryUse};
+pub use tensors::{TensorId, Tensors, Transfers};
+
+#[cfg(test)]
+pub(crate) use memory::fake;
 
 use crate::error::{Error, ErrorKind};
 

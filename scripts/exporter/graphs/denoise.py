@@ -31,6 +31,7 @@ def build(g: Graph, model: Model) -> None:
     previous = g.input("prev_actions", "f32", [1, horizon, actions])
     prefix_weights = g.input("prefix_weights", "f32", [1, horizon, 1])
     rotary = Rotary.inputs(g, suffix, d.head_dim)
+    bias = g.prefix_bias()
     past = [
         [g.input(f"past_key_values.{i}.{name}", g.compute, [1, "prefix", d.head_dim]) for name in ("key", "value")]
         for i in range(d.layers)
@@ -50,7 +51,7 @@ def build(g: Graph, model: Model) -> None:
         with g.scope(f"layer.{i}.attention"):
             normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm")
             query, key, value = stack.queries_keys_values(g, normed, i, rotary)
-            heads = _attention(g, query, key, value, past[i], mask, suffix, d.head_dim)
+            heads = _attention(g, query, key, value, past[i], mask, bias, suffix, d.head_dim)
             x = stack.attention_output(g, heads, x, i)
         with g.scope(f"layer.{i}.mlp"):
             x = stack.mlp(g, x, i)
@@ -145,14 +146,14 @@ def _suffix_mask(suffix: int, heads: int) -> np.ndarray:
 
 
 def _attention(
-    g: Graph, query: str, key: str, value: str, past: list[str], mask: str | None, suffix: int, head_dim: int
+    g: Graph, query: str, key: str, value: str, past: list[str], mask: str | None, bias: list[str], suffix: int, head_dim: int,
 ) -> str:
     """Attention over the suffix and the prefix. Their scores are joined, the prefix's keys and values never copied."""
     past_key, past_value = (
         g.op("Reshape", f"past_{name}", [cached, g.ints(-1, head_dim)]) for name, cached in zip(("key", "value"), past)
     )
     own = g.op("Gemm", "scores_suffix", [query, key, mask] if mask else [query, key], transB=1)
-    seen = g.op("Gemm", "scores_prefix", [query, past_key], transB=1)
+    seen = g.op("Gemm", "scores_prefix", [query, past_key, *bias], transB=1)
     # The suffix comes first: its length is fixed, so that both parts begin at fixed places.
     scores = g.cast("scores_f32", g.op("Concat", "scores", [own, seen], axis=1), "f32")
     weights = g.cast("softmax_cast", g.op("Softmax", "softmax", [scores], axis=-1), "compute")

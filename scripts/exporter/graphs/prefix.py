@@ -11,6 +11,7 @@ def build(g: Graph, model: Model) -> None:
     d = model.dimensions
     stack = GemmaStack(model, PREFIX, d.prefix_width)
     embeds = g.input("prefix_embeds", g.compute, [1, "prefix", d.prefix_width])
+    bias = g.prefix_bias()
     rotary = Rotary.inputs(g, "prefix", d.head_dim)
     rows = g.op("Reshape", "prefix_rows", [embeds, g.ints(-1, d.prefix_width)])
     x = g.cast("prefix_rows_f32", rows, "f32")
@@ -31,7 +32,7 @@ def build(g: Graph, model: Model) -> None:
             break
         with g.scope(f"layer.{i}.attention"):
             # One key head serves all query heads, so that heads are just more rows.
-            scores = g.op("Gemm", "scores", [query, key], transB=1)
+            scores = g.op("Gemm", "scores", [query, key, *bias], transB=1)
             weights = g.op("Softmax", "softmax", [g.cast("scores_f32", scores, "f32")], axis=-1)
             heads = g.op("Gemm", "weighted_values", [g.cast("softmax_cast", weights, "compute"), value])
             x = stack.attention_output(g, heads, x, i)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pi0_edge::realtime::probe::allocations;
-use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing};
+use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers};
 use serde_json::{Value, json};
 
 use crate::environment;
@@ -75,6 +75,10 @@ struct Report {
     allocations_per_chunk: f64,
     environment: Value,
     memory: Value,
+    device_memory: Value,
+    placement: Value,
+    transfers: Transfers,
+    replayed: Vec<&'static str>,
     prefix_len: usize,
     num_steps: usize,
 }
@@ -97,6 +101,7 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
     observation.with(|o| {
         policy.infer(o, &options)?;
         let first_chunk = policy.timing().total;
+        policy.capture_graphs()?;
         for _ in 1..args.warmup {
             policy.infer(o, &options)?;
         }
@@ -129,6 +134,10 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
             allocations_per_chunk: allocations as f64 / iterations as f64,
             environment: environment::describe(policy, args.load.threads),
             memory: environment::memory(policy),
+            device_memory: environment::device_memory(policy)?,
+            placement: environment::placement(policy),
+            transfers: policy.transfers(),
+            replayed: policy.replayed_graphs().collect(),
             prefix_len: policy.prefix_len(),
             num_steps,
         })
@@ -167,7 +176,13 @@ impl Report {
             "num_steps": self.num_steps,
             "prefix_len": self.prefix_len,
             "allocations_per_chunk": self.allocations_per_chunk,
+            "host_device_bytes": {
+                "to_device": self.transfers.to_device, "from_device": self.transfers.from_device,
+            },
+            "cuda_graphs": self.replayed,
+            "nodes": self.placement,
             "memory": self.memory,
+            "device_memory": self.device_memory,
             "environment": self.environment,
         })
     }
@@ -175,14 +190,29 @@ impl Report {
     fn summary(&self) -> String {
         format!(
             "{} steps, prefix of {} rows; first chunk {:.3} ms, {} warm-up chunks not counted; {} allocations of \
-             ours per chunk\n{}",
+             ours per chunk\n{}\n{}",
             self.num_steps,
             self.prefix_len,
             self.first_chunk.as_secs_f64() * 1e3,
             self.warmup,
             self.allocations_per_chunk,
             self.memory_line(),
+            self.device_line(),
         )
+    }
+
+    fn device_line(&self) -> String {
+        let Transfers { to_device, from_device } = self.transfers;
+        let mut line = format!("host to device {to_device} bytes a chunk, back {from_device}");
+        if let (Some(used), Some(total)) =
+            (self.device_memory["used_mb"].as_f64(), self.device_memory["total_mb"].as_f64())
+        {
+            let _ = write!(line, "; GPU memory: {used:.0} MB of {total:.0} MB");
+        }
+        if !self.replayed.is_empty() {
+            let _ = write!(line, "; CUDA graphs: {}", self.replayed.join(", "));
+        }
+        line
     }
 
     fn memory_line(&self) -> String {

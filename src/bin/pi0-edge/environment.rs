@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pi0_edge::Policy;
+use pi0_edge::{Policy, Result};
 use serde_json::{Value, json};
 
 fn read(path: &str) -> Option<String> {
@@ -41,6 +41,25 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
         "checkpoint": m.source.checkpoint,
         "precision": m.precision,
     })
+}
+
+/// Nodes of each graph by the provider that runs them.
+pub fn placement(policy: &Policy) -> Value {
+    let mut graphs = serde_json::Map::new();
+    for (graph, provider, nodes) in policy.placement() {
+        graphs.entry(graph).or_insert_with(|| json!({}))[provider] = json!(nodes);
+    }
+    graphs.into()
+}
+
+/// Memory of the device, in megabytes; null where it is the host's.
+pub fn device_memory(policy: &Policy) -> Result<Value> {
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let usage = policy.device_memory_use()?;
+    Ok(usage.map_or(
+        Value::Null,
+        |u| json!({"used_mb": mb(u.used), "free_mb": mb(u.free), "total_mb": mb(u.total)}),
+    ))
 }
 
 /// Memory of this process now, in megabytes: proportional set size, the part of it that is anonymous (cannot be

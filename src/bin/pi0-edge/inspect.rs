@@ -77,6 +77,9 @@ fn text(m: &Manifest) -> String {
         "prefix",
         format!("{} layers of width {}, {} heads of {}", d.layers, d.prefix_width, d.query_heads, d.head_dim),
     );
+    if let Some(bucket) = m.prefix_bucket {
+        line("", format!("padded to a multiple of {bucket} rows"));
+    }
     line("expert", format!("{} layers of width {}", d.layers, d.expert_width));
     line(
         "vision",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use pi0_edge::realtime::thread::Realtime;
-use pi0_edge::{Policy, PolicyOptions, Provider, Result, Verify, Weights};
+use pi0_edge::{DeviceMemory, Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.
 #[derive(Args, Clone, Debug)]
@@ -15,6 +15,16 @@ pub struct LoadOptions {
     /// What computes: nothing else does, or it is an error
     #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
     pub provider: Provider,
+    /// The GPU, as CUDA counts them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub gpu: u32,
+    /// Where tensors are that host and graphs both touch: on each side with copies between them, or in one place
+    /// that both see (for a Jetson); auto: unified on the CPU, separate on a GPU
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device_memory: DeviceMemoryOption,
+    /// Replay CUDA graphs, captured while warming up
+    #[arg(long, value_enum, default_value = "on")]
+    pub cuda_graphs: Switch,
     /// Threads of one operator (default: one per available core)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
@@ -27,7 +37,7 @@ pub struct LoadOptions {
     /// Where weights live: `mapped` from the file, `packed` into the fastest layout, or each as suits it
     #[arg(long, value_enum, default_value = "auto")]
     pub weights: WeightsOption,
-    /// Let worker threads sleep instead of spin inside a run
+    /// Let worker threads, and the one that waits for a GPU, sleep instead of spin inside a run
     #[arg(long)]
     pub no_spin: bool,
 }
@@ -62,6 +72,26 @@ pub enum VerifyOption {
     Size,
 }
 
+/// Command-line form of [`DeviceMemory`].
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum DeviceMemoryOption {
+    /// As suits the provider
+    Auto,
+    /// On each side
+    Separate,
+    /// In one place
+    Unified,
+}
+
+/// On or off.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
 /// Command-line form of [`Weights`].
 #[derive(ValueEnum, Clone, Copy, Debug)]
 pub enum WeightsOption {
@@ -78,6 +108,13 @@ impl LoadOptions {
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
             provider: self.provider,
+            gpu: self.gpu,
+            device_memory: match self.device_memory {
+                DeviceMemoryOption::Auto => DeviceMemory::Auto,
+                DeviceMemoryOption::Separate => DeviceMemory::Separate,
+                DeviceMemoryOption::Unified => DeviceMemory::Unified,
+            },
+            no_cuda_graphs: self.cuda_graphs == Switch::Off,
             ort_library: self.ort_library.clone(),
             threads: self.threads,
             verify: match self.verify {

@@ -165,7 +165,7 @@ fn candidates(
         return asked(Path::new(&path), "ORT_DYLIB_PATH");
     }
     let mut list: Vec<Candidate> =
-        lookup::places(tree.link("/proc/self/exe").as_deref(), |path| tree.is_file(path))
+        lookup::places(None, tree.link("/proc/self/exe").as_deref(), |path| tree.is_file(path))
             .into_iter()
             .map(|(path, origin)| Candidate { path, origin, binding: false })
             .collect();

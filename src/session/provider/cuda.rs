@@ -1,14 +1,15 @@
 //! The CUDA provider.
 
 use ort::session::builder::SessionBuilder;
+use ort::sys::OrtCUDAProviderOptionsV2;
 
 use super::Functions;
+use crate::session::device::Device;
 use crate::session::graph::GraphOptions;
 
 /// The provider's options, by the names its library knows. An unknown one is an error there.
-fn options(_graph: &GraphOptions) -> Vec<(&'static str, String)> {
+pub(super) fn options(device: &Device, graph: &GraphOptions) -> Vec<(&'static str, String)> {
     let fixed = [
-        ("device_id", "0"),
         // The arena would otherwise double with every extension, in memory that a Jetson shares with everything.
         ("arena_extend_strategy", "kSameAsRequested"),
         // Benchmarking convolutions at start-up picks another one now and then: other bits for the same input.
@@ -16,16 +17,27 @@ fn options(_graph: &GraphOptions) -> Vec<(&'static str, String)> {
         // 10 bits of mantissa are not fp32.
         ("use_tf32", "0"),
     ];
-    fixed.map(|(key, value)| (key, value.to_owned())).to_vec()
+    let mut options = fixed.map(|(key, value)| (key, value.to_owned())).to_vec();
+    options.push(("device_id", device.options().gpu.to_string()));
+    options.push(("enable_cuda_graph", u8::from(graph.cuda_graph).to_string()));
+    options.extend(super::stream_options(device));
+    options
 }
 
-pub(super) fn register(builder: SessionBuilder, graph: &GraphOptions) -> ort::Result<SessionBuilder> {
+pub(super) fn functions() -> Functions<OrtCUDAProviderOptionsV2> {
     let api = ort::api();
-    let functions = Functions {
+    Functions {
         create: api.CreateCUDAProviderOptions,
         update: api.UpdateCUDAProviderOptions,
         append: api.SessionOptionsAppendExecutionProvider_CUDA_V2,
         release: api.ReleaseCUDAProviderOptions,
-    };
-    functions.append(builder, &options(graph))
+    }
+}
+
+pub(super) fn register(
+    builder: SessionBuilder,
+    device: &Device,
+    graph: &GraphOptions,
+) -> ort::Result<SessionBuilder> {
+    functions().append(builder, &options(device, graph))
 }

@@ -9,22 +9,51 @@ use std::path::Path;
 use std::ptr::null_mut;
 
 use ort::AsPointer;
+use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::sys::{OrtSessionOptions, OrtStatusPtr};
 
+use super::device::Device;
+use super::environment::Environment;
 use super::graph::GraphOptions;
 use crate::doctor::{Facts, Finding, Group, Options, Severity, diagnose};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Provider;
 
-/// Gives the session the provider that `options` asks for, and no other but the CPU's, which ONNX Runtime adds by
-/// itself; what that one takes is found out afterwards, see [`placement`](super::placement).
-pub(super) fn register(builder: SessionBuilder, options: &GraphOptions) -> ort::Result<SessionBuilder> {
-    match options.provider {
+/// Gives a session on `device` its provider, and no other but the CPU's, which ONNX Runtime adds by itself; what that
+/// one takes is found out afterwards, see [`placement`](super::placement).
+pub(super) fn register(
+    builder: SessionBuilder,
+    device: &Device,
+    options: &GraphOptions,
+) -> ort::Result<SessionBuilder> {
+    match device.provider() {
         Provider::Cpu => cpu::register(builder),
-        Provider::Cuda => cuda::register(builder, options),
-        Provider::TensorRt => tensorrt::register(builder, options),
+        Provider::Cuda => cuda::register(builder, device, options),
+        Provider::TensorRt => tensorrt::register(builder, device, options),
     }
+}
+
+/// Makes ONNX Runtime load a provider's library, with everything that needs.
+///
+/// # Errors
+/// [`ErrorKind::Provider`], naming what is missing and what to do about it.
+pub(super) fn probe(environment: &Environment, provider: Provider) -> Result<()> {
+    // Making a session's options is cheap, and giving them a provider is what opens its library.
+    let builder = || Session::builder(environment.inner());
+    let loaded = match provider {
+        Provider::Cpu => Ok(()),
+        Provider::Cuda => builder().and_then(|b| cuda::functions().append(b, &[]).map(drop)),
+        Provider::TensorRt => builder().and_then(|b| tensorrt::functions().append(b, &[]).map(drop)),
+    };
+    loaded.map_err(|e| unusable(provider, environment.library(), e.message()))
+}
+
+/// The options by which a provider shares the device's stream: the address, as a number in text.
+fn stream_options(device: &Device) -> Vec<(&'static str, String)> {
+    let stream = device.memory().stream().map(|s| (s.as_ptr() as usize).to_string());
+    let options = stream.map(|s| [("has_user_compute_stream", "1".to_owned()), ("user_compute_stream", s)]);
+    options.into_iter().flatten().collect()
 }
 
 /// The C functions that make one provider's options `O` and give them to a session.
@@ -84,5 +113,37 @@ fn reason(finding: &Finding) -> String {
     match &finding.remedy {
         Some(remedy) => format!("{} (to do: {remedy})", finding.message),
         None => finding.message.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::device::{DeviceMemory, DeviceOptions};
+    use crate::session::memory::fake;
+
+    #[test]
+    fn the_cuda_providers_library_takes_every_option() {
+        fake::in_a_child("session::provider::tests::options_in_a_child");
+    }
+
+    #[test]
+    #[ignore = "run by the test above in a process of its own"]
+    fn options_in_a_child() {
+        let environment = fake::environment_of_child();
+        let options =
+            DeviceOptions { provider: Provider::Cuda, gpu: 1, memory: DeviceMemory::Auto, sleep: true };
+        let device = Device::open(environment, options).unwrap();
+        let builder = || Session::builder(environment.inner()).unwrap();
+        for cuda_graph in [false, true] {
+            let graph = GraphOptions { threads: 1, prepack: false, spin: false, cuda_graph };
+            let options = cuda::options(&device, &graph);
+            assert!(options.iter().any(|(key, value)| *key == "user_compute_stream" && value != "0"));
+            cuda::functions().append(builder(), &options).map(|_| ()).unwrap();
+        }
+        // The negative control: a name that the library does not know is refused by that name.
+        let unknown = [("enable_cuda_graphs", "1".to_owned())];
+        let error = cuda::functions().append(builder(), &unknown).map(|_| ()).unwrap_err();
+        assert!(error.message().contains("enable_cuda_graphs"), "{}", error.message());
     }
 }

@@ -133,8 +133,9 @@ impl<'a> Again<'a> {
     /// Makes the next read, unless it saw a chunk that is not there yet or a chunk must be begun before it.
     fn read(&mut self) -> bool {
         let Some(next) = self.recorded.ticks.get(self.reads) else { return false };
+        let looks = !next.reading.flags.contains(Flags::REPEATED);
         let begins = self.recorded.chunks.get(self.begun);
-        if next.reading.chunk != self.newest()
+        if looks && next.reading.chunk != self.newest()
             || begins.is_some_and(|chunk| chunk.info.progress_at < next.now)
         {
             return false;
@@ -145,6 +146,14 @@ impl<'a> Again<'a> {
         self.out.push(next.now, reading, self.controller.action());
         self.reads += 1;
         true
+    }
+
+    /// The number of the chunk that was newest at the next read that looks at one: a read of the same tick again does
+    /// not, and what it reports tells nothing.
+    fn awaited(&self) -> u64 {
+        let rest = &self.recorded.ticks[self.reads..];
+        let looks = rest.iter().find(|tick| !tick.reading.flags.contains(Flags::REPEATED));
+        looks.map_or(u64::MAX, |tick| tick.reading.chunk)
     }
 
     /// The number of the chunk published last.
@@ -181,8 +190,7 @@ impl<'a> Again<'a> {
             return Ok(false);
         }
         let chunk = &self.recorded.chunks[self.finished];
-        let next = self.recorded.ticks.get(self.reads);
-        if !chunk.rejected && next.is_some_and(|read| read.reading.chunk < chunk.info.number) {
+        if !chunk.rejected && self.awaited() < chunk.info.number {
             return Ok(false);
         }
         (0..self.num_steps).for_each(|_| _ = self.runtime.turn());

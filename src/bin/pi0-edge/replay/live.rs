@@ -157,6 +157,10 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     if let Some(path) = options.flight_record.as_ref().filter(|_| !desk.dumped) {
         output::write_whole(path, |mut file| Ok(file.write_all(record.to_json().as_bytes())?))?;
     }
+    if options.trace && stats.events_lost > 0 {
+        let text = format!("{} events were lost, so the recording would have holes", stats.events_lost);
+        return Err(Error::new(ErrorKind::Runtime, text));
+    }
     let (control, mut trace) = control;
     if let Some(trace) = &mut trace {
         trace.observations = observations;
@@ -261,6 +265,8 @@ impl Desk {
                 let text = format!("inference failed, which cannot be recorded: {error}");
                 return Err(Error::new(ErrorKind::Runtime, text));
             }
+            Event::EngineError { error, .. } => log::warn!("inference failed and is tried again: {error}"),
+            Event::Hung { for_ns } => log::warn!("inference hangs for {} ms", for_ns / 1_000_000),
             other => log::debug!("{other:?}"),
         }
         Ok(())

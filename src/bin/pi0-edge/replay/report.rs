@@ -67,7 +67,7 @@ fn figure(value: Option<f64>, digits: usize) -> String {
 
 /// A table with one column a run, for people.
 pub fn table(runs: &[Run]) -> String {
-    let width = runs.iter().map(|run| run.heading().chars().count()).max().unwrap_or(0).max(11) + 2;
+    let width = runs.iter().map(|run| run.heading().chars().count()).max().unwrap_or(0).max(17) + 2;
     let mut out = String::new();
     let mut row = |name: &str, cells: &dyn Fn(&Run) -> String| {
         let _ = write!(out, "{name:<38}");

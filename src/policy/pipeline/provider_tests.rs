@@ -1,0 +1,118 @@
+//! The real CUDA provider of ONNX Runtime's GPU build over a stand-in for CUDA, whose kernels compute nothing: what the
+//! provider takes, what it waits for, and what it captures and replays. Numbers are for a GPU to show.
+
+use std::path::Path;
+
+use super::*;
+use crate::bundle::Verify;
+use crate::policy::{Policy, PolicyOptions};
+use crate::provider::Provider;
+use crate::session::fake::{self, Fake};
+use crate::session::{DeviceMemory, DeviceOptions};
+
+#[test]
+fn the_cuda_provider_takes_every_node_waits_for_nothing_and_replays() {
+    fake::in_a_child("policy::pipeline::provider_tests::in_a_child");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn in_a_child() {
+    a_kernel_that_cannot_run_is_found_at_load();
+    for bundle in ["models/pi0-tiny", "models/pi05-tiny"] {
+        for memory in [DeviceMemory::Separate, DeviceMemory::Unified] {
+            run(Path::new(env!("CARGO_MANIFEST_DIR")).join(bundle).as_path(), memory);
+        }
+    }
+}
+
+/// Every node is placed and only a run shows what is missing: here cuDNN, which the provider opens when it needs it.
+fn a_kernel_that_cannot_run_is_found_at_load() {
+    let library = fake::environment_of_child().library().to_path_buf();
+    let options =
+        PolicyOptions { provider: Provider::Cuda, ort_library: Some(library), ..PolicyOptions::default() };
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi0-tiny");
+    let error = Policy::load(bundle, &options).unwrap_err().to_string();
+    for word in ["smoke run", "vision_encoder", "cuDNN is unavailable", "libcudnn.so", "pi0-edge doctor"] {
+        assert!(error.contains(word), "{word:?} is not in {error:?}");
+    }
+}
+
+fn load(bundle: &Path, memory: DeviceMemory) -> Pipeline {
+    let environment = fake::environment_of_child();
+    let bundle = Bundle::open(bundle, Verify::Size, &mut |_, _| {}).unwrap();
+    let options = DeviceOptions { provider: Provider::Cuda, gpu: 0, memory, sleep: false };
+    let device = Device::open(environment, options).unwrap();
+    let options = |graph| GraphOptions {
+        threads: 1,
+        prepack: false,
+        spin: false,
+        cuda_graph: graph != GraphName::TimeConditioning,
+    };
+    Pipeline::load(environment, &device, &bundle, options).unwrap()
+}
+
+fn run(bundle: &Path, memory: DeviceMemory) {
+    const STEPS: usize = 10;
+    let mut pipeline = load(bundle, memory);
+    let fake = Fake::of_this_process();
+    let synchronized = || fake.number(c"fake_synchronized");
+    let at_first = fake.number(c"fake_graph_launches");
+    let launched = || fake.number(c"fake_graph_launches") - at_first;
+    let placed: Vec<_> = pipeline.placement().map(|(graph, provider, _)| (graph, provider)).collect();
+    let cuda = ["vision_encoder", "prefix_prefill", "time_conditioning", "denoise_step"];
+    assert_eq!(placed, cuda.map(|graph| (graph, "CUDAExecutionProvider")));
+
+    // A chunk as it is driven, but for the vision encoder, whose convolution needs more of cuDNN than a stand-in has.
+    pipeline.set_num_steps(STEPS).unwrap();
+    pipeline.prepare(2, 40).unwrap();
+    pipeline.restart();
+    pipeline.x_t_mut().unwrap().fill(1.0);
+    pipeline.send(Filled::Noise).unwrap();
+    let copied = || fake.number(c"fake_copied");
+    let copied_back = || fake.number(c"fake_copied_back");
+    let (before, back) = (synchronized(), copied_back());
+    pipeline.prefill().unwrap();
+    (0..STEPS).for_each(|step| pipeline.denoise_step(step).unwrap());
+    assert_eq!(synchronized(), before, "from the noise to the last step nothing waits");
+    assert_eq!(copied_back(), back, "and nothing comes back to the host");
+    pipeline.fetch_actions().unwrap();
+    assert_eq!(synchronized(), before + 1, "the actions are what is waited for");
+    assert!(pipeline.x_t().iter().all(|v| *v == 1.0), "what was sent comes back, as no kernel changes it");
+    assert_eq!(pipeline.laps().unwrap().len(), 1 + STEPS);
+    let chunk = pipeline.x_t().len() as u64 * 4;
+    let moved = if memory == DeviceMemory::Unified { 0 } else { chunk };
+    assert_eq!(pipeline.transfers(), Transfers { to_device: moved, from_device: moved });
+    assert_eq!(launched(), 0);
+
+    // What cannot be captured says so in the log and runs on; the others replay, each with one launch.
+    assert!(pipeline.encode_views().unwrap_err().to_string().contains("cuDNN"));
+    pipeline.capture().unwrap();
+    assert_eq!(pipeline.replaying().collect::<Vec<_>>(), ["prefix_prefill", "denoise_step"]);
+    let kernels = || fake.number(c"fake_kernel_launches");
+    let (graphs, before) = (launched(), kernels());
+    assert_eq!(graphs, 2, "capturing ends with running what was captured");
+    let (waits, copies) = (synchronized(), copied());
+    pipeline.prefill().unwrap();
+    (0..STEPS).for_each(|step| pipeline.denoise_step(step).unwrap());
+    assert_eq!((launched(), kernels()), (graphs + 1 + STEPS as i32, before));
+    assert_eq!(synchronized(), waits, "replaying does not wait either");
+    assert_eq!(copied() - copies, STEPS as i32, "what is left to copy is each step's number, on the device");
+
+    // Captured for this length and this thread alone.
+    pipeline.prepare(2, 41).unwrap();
+    assert_eq!(pipeline.replaying().count(), 0);
+    let graphs = launched();
+    pipeline.denoise_step(0).unwrap();
+    assert_eq!(launched(), graphs, "another length runs as before, and captures nothing by itself");
+    pipeline.prepare(2, 40).unwrap();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            assert_eq!(pipeline.replaying().count(), 0);
+            pipeline.denoise_step(0).unwrap();
+        });
+        other.join().unwrap();
+    });
+    assert_eq!(launched(), graphs);
+    assert_eq!(pipeline.replaying().count(), 2);
+}
