@@ -9,10 +9,16 @@ Needs the reference environment, a full-size checkpoint and its bundle:
 
 Every round runs each variant once, starting with another one each time, so that a slow
 spell of the machine hits all of them. Ratios are of medians.
+
+On a GPU, with an environment made by `scripts/reference_env.sh --gpu`, whole chunks:
+
+  PI0_REFERENCE_GPU=1 .reference/bin/python benches/side_by_side.py --checkpoint CHECKPOINT \\
+    --bundle BUNDLE --provider cuda --stages chunk --compiled --no-assembly
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -29,8 +35,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from reference import environment  # noqa: E402
 
 STAGES = ("vision", "prefix", "denoise_step")
-VIEWS, PROMPT_TOKENS, STEPS = 3, 48, 10
-DEFAULT_ROUNDS = {"vision": 10, "prefix": 5, "denoise_step": 30}
+STEPS = 10
+DEFAULT_ROUNDS = {"vision": 10, "prefix": 5, "denoise_step": 30, "chunk": 30}
 OURS = "pi0-edge"
 
 
@@ -43,10 +49,16 @@ def main():
     import torch
     from reference.stages import Stages
 
+    device = "cuda" if options.provider in ("cuda", "tensorrt") else "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit("side_by_side: torch sees no GPU; make its environment with scripts/reference_env.sh --gpu and set PI0_REFERENCE_GPU=1")
+        # What lerobot's own scripts set: without it, float32 would not use the matrix units.
+        torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(False)
-    stages = Stages(options.checkpoint, VIEWS, PROMPT_TOKENS, options.vision_heads)
-    report = {"environment": describe_machine(options.threads), "stages": {}, "prefix_assembly": []}
+    stages = Stages(options.checkpoint, options.views, options.prompt_tokens, options.vision_heads, device, options.compile_mode)
+    report = {"environment": describe_machine(options, device), "stages": {}, "prefix_assembly": []}
     with torch.no_grad():
         for stage in options.stages:
             progress(f"{stage}: loading")
@@ -62,9 +74,14 @@ def main():
 def time_stage(stages, stage, options):
     process = None
     with contextlib.ExitStack() as resources:
-        variants = {f"lerobot {dtype}": local(stages.build(stage, dtype)) for dtype in options.dtypes}
+        variants = {}
+        for dtype in options.dtypes:
+            run = stages.build(stage, dtype)
+            variants[f"lerobot {dtype}"] = local(run, stages.device)
+            if options.compiled and stage == "chunk":
+                variants[f"lerobot {dtype} compiled"] = local(functools.partial(run, compile=True), stages.device)
         if options.bundle:
-            runner = resources.enter_context(Runner(options.runner or built_runner(), options.bundle, options.threads))
+            runner = resources.enter_context(Runner(options))
             if runner.prefix_rows not in (None, rows := stages.rows_of_prefix()):
                 sys.exit(f"side_by_side: the bundle's prefix has {runner.prefix_rows} rows, lerobot's {rows}: not the same work")
             variants[OURS], process = lambda: runner.run(stage), runner.process.pid
@@ -84,10 +101,14 @@ def time_stage(stages, stage, options):
     return {"variants": results, "ratios": ratios(results)}
 
 
-def local(run):
+def local(run, device="cpu"):
+    import torch
+
     def timed():
         start = time.perf_counter_ns()
         run()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return (time.perf_counter_ns() - start) / 1e6
 
     return timed
@@ -96,8 +117,11 @@ def local(run):
 class Runner:
     """Our side: a process that does one stage for every line it is sent."""
 
-    def __init__(self, command, bundle, threads):
-        arguments = [*shlex.split(str(command)), "--bundle", str(bundle), "--threads", str(threads)]
+    def __init__(self, options):
+        command = shlex.split(str(options.runner or built_runner()))
+        arguments = [*command, "--bundle", str(options.bundle), "--threads", str(options.threads)]
+        given = {"--provider": options.provider, "--ort-library": options.ort_library, "--views": options.views if options.views != 3 else None}
+        arguments += [str(word) for pair in given.items() if pair[1] is not None for word in pair]
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
             env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
@@ -225,7 +249,9 @@ def major_faults(process):
     return int(fields[9])
 
 
-def describe_machine(threads):
+def describe_machine(options, device):
+    import torch
+
     cpu = {}
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
@@ -239,9 +265,10 @@ def describe_machine(threads):
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**30, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "threads": threads,
-        "views": VIEWS,
-        "prompt_tokens": PROMPT_TOKENS,
+        **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
+        "threads": options.threads,
+        "views": options.views,
+        "prompt_tokens": options.prompt_tokens,
         "load_at_start": os.getloadavg()[0],
         "python": platform.python_version(),
         **environment.versions(),
@@ -319,7 +346,14 @@ def parser():
     result.add_argument("--runner", metavar="COMMAND", help="our side (default: the stage_runner that cargo built last)")
     result.add_argument("--threads", type=int, default=2, metavar="N")
     result.add_argument("--rounds", type=int, metavar="N", help="default: " + ", ".join(f"{n} {s}" for s, n in DEFAULT_ROUNDS.items()))
-    result.add_argument("--stages", type=names(STAGES), default=STAGES, metavar="NAME,...", help="of " + ", ".join(STAGES))
+    known = (*STAGES, "chunk")
+    result.add_argument("--stages", type=names(known), default=STAGES, metavar="NAME,...", help="of " + ", ".join(known))
+    result.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), help="pi0-edge's; lerobot runs on the same device (default: cpu)")
+    result.add_argument("--ort-library", metavar="FILE", help="pi0-edge's ONNX Runtime")
+    result.add_argument("--compiled", action="store_true", help="also lerobot compiled, as its compile_model does (whole chunks only)")
+    result.add_argument("--compile-mode", metavar="MODE", help="torch.compile's (default: the checkpoint's, which lerobot sets to max-autotune)")
+    result.add_argument("--views", type=int, default=3, metavar="N", help="cameras (default: 3)")
+    result.add_argument("--prompt-tokens", type=int, default=48, metavar="N", help="default: 48")
     result.add_argument("--dtypes", type=names(("float32", "bfloat16")), default=("float32", "bfloat16"), metavar="NAME,...")
     result.add_argument("--no-assembly", dest="assembly", action="store_false", help="leave out the prefix assembly")
     result.add_argument("--vision-heads", type=int, default=16, metavar="N")

@@ -1,6 +1,7 @@
 //! Runs single stages on request, so that another program can alternate them with its own.
 //!
 //!     cargo bench --bench stage_runner -- --bundle DIR [--threads N] [--weights auto|mapped|packed] [--views N]
+//!         [--provider cpu|cuda|tensorrt] [--ort-library FILE]
 //!
 //! Loads the bundle, computes one chunk from made-up frames of every camera and a prompt of as many tokens as the
 //! bundle allows, prints `ready`, and then answers each line on stdin (`vision`, `prefix`, `denoise_step` or
@@ -32,6 +33,8 @@ fn arguments() -> Result<Args, Failure> {
             "--bundle" => args.bundle = value,
             "--threads" => args.options.threads = value.parse()?,
             "--views" => args.views = Some(value.parse()?),
+            "--provider" => args.options.provider = value.parse()?,
+            "--ort-library" => args.options.ort_library = Some(value.into()),
             "--weights" => {
                 args.options.weights = match value.as_str() {
                     "auto" => Weights::Auto,
@@ -78,6 +81,7 @@ fn main() -> Result<(), Failure> {
     let mut policy = Policy::load(&args.bundle, &args.options)?;
     let views = args.views.unwrap_or(policy.manifest().cameras.len());
     infer_with_longest_prompt(&mut policy, views)?;
+    policy.capture_graphs()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "ready prefix_len={}", policy.prefix_len())?;
     out.flush()?;

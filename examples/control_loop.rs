@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example control_loop [BUNDLE]
 //!
+//! For five seconds, or $SECONDS. As a service it finds $BUNDLE in its environment too.
+//!
 //! One thread looks at the world at 30 Hz and publishes observations; this one reads an action every 2 ms, whatever
 //! inference is doing, and moves the arm. With the right to real-time priority (root, or `rtprio` in limits.conf) the
 //! inference thread gets it; without, the loop runs all the same and says so.
@@ -16,10 +18,12 @@ use pi0_edge::runtime::{EngineOptions, PolicyEngine, Runtime, RuntimeConfig};
 use pi0_edge::{Policy, PolicyOptions};
 
 const PERIOD: Duration = Duration::from_millis(2);
-const SECONDS: u64 = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let bundle = std::env::args().nth(1).unwrap_or_else(|| "models/pi0-tiny".into());
+    let set = |name: &str| std::env::var(name).ok();
+    let bundle =
+        std::env::args().nth(1).or_else(|| set("BUNDLE")).unwrap_or_else(|| "models/pi0-tiny".into());
+    let seconds: u64 = set("SECONDS").map_or(Ok(5), |s| s.parse())?;
     let policy =
         Policy::load(bundle, &PolicyOptions { threads: 1, no_spin: true, ..PolicyOptions::default() })?;
     let joints = policy.manifest().action.dim;
@@ -38,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arm: Arc<Vec<AtomicU32>> = Arc::new((0..joints).map(|_| AtomicU32::new(0)).collect());
     let seen = Arc::clone(&arm);
     let sensors = std::thread::spawn(move || {
-        for frame_number in 0..SECONDS * 30 {
+        for frame_number in 0..seconds * 30 {
             let captured = Timestamp::now();
             let slot = observations.slot();
             for camera in 0..slot.cameras().count() {
@@ -60,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut statuses = [0u64; Status::ALL.len()];
     let mut oldest = Duration::ZERO;
     let mut next = Instant::now();
-    for _ in 0..SECONDS * 1000 / PERIOD.as_millis() as u64 {
+    for _ in 0..seconds * 1000 / PERIOD.as_millis() as u64 {
         let reading = controller.read();
         statuses[reading.status as usize] += 1;
         match reading.status {

@@ -4,7 +4,8 @@
 # Only scripts/reference.py, its tests and benches/side_by_side.py need it. Everything
 # else works from the golden data that reference.py wrote.
 #
-# usage: scripts/reference_env.sh [--force]
+# usage: scripts/reference_env.sh [--force] [--gpu]
+#   --gpu                  with the CUDA libraries, to run lerobot on a GPU (3 GB more)
 #   PI0_REFERENCE_PYTHON   a Python 3.12 interpreter, if none is found
 set -euo pipefail
 
@@ -18,12 +19,15 @@ say() { printf 'reference_env: %s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
 
 force=false
-case "${1:-}" in
-  "") ;;
-  --force) force=true ;;
-  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-  *) say "unknown argument '$1' (see --help)"; exit 2 ;;
-esac
+gpu=false
+for argument in "$@"; do
+  case "$argument" in
+    --force) force=true ;;
+    --gpu) gpu=true ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "unknown argument '$argument' (see --help)"; exit 2 ;;
+  esac
+done
 
 # lerobot 0.6 uses syntax that Python 3.11 cannot parse; 3.13 is left out because the
 # pinned list has been run on 3.12 only.
@@ -49,7 +53,9 @@ find_python() {
     "'pyenv install 3.12', or your distribution's python3.12 and python3.12-venv) or set PI0_REFERENCE_PYTHON"
 }
 
-wanted=$(cat "$lists/requirements.txt" "$lists/requirements-nodeps.txt" "$lists/cuda_stubs.py" | sha256sum | cut -d' ' -f1)
+files=("$lists/requirements.txt" "$lists/requirements-nodeps.txt")
+if $gpu; then files+=("$lists/requirements-gpu.txt"); else files+=("$lists/cuda_stubs.py"); fi
+wanted=$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)
 if ! $force && [[ -x "$env_dir/bin/python" && -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
   say "$env_dir is up to date"
   exit 0
@@ -78,15 +84,20 @@ say "installing the pinned packages (about 0.7 GB to download, 1.8 GB on disk)"
 pip install --quiet --requirement "$lists/requirements.txt"
 pip install --quiet --no-deps --requirement "$lists/requirements-nodeps.txt"
 
-say "building stubs for the CUDA libraries that this build of torch links to"
-site=$("$env_dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-"$env_dir/bin/python" "$lists/cuda_stubs.py" "$site" >&2
+if $gpu; then
+  pip install --quiet --no-deps --requirement "$lists/requirements-gpu.txt"
+else
+  say "building stubs for the CUDA libraries that this build of torch links to"
+  site=$("$env_dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  "$env_dir/bin/python" "$lists/cuda_stubs.py" "$site" >&2
+fi
 
 say "checking that lerobot's PI0 policy can be imported"
 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 "$env_dir/bin/python" -c '
+import sys
 import torch
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
-assert not torch.cuda.is_available()
-'
+assert torch.cuda.is_available() or "--gpu" not in sys.argv, "torch finds no GPU"
+' "$@"
 printf '%s\n' "$wanted" >"$stamp"
 say "done: $env_dir ($(du -sh "$env_dir" | cut -f1))"

@@ -134,6 +134,32 @@ fn bench_reports(bundle: &Path) {
 }
 
 #[test]
+fn bench_writes_a_profile_of_every_graph() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("profiles");
+    let mut command = pi0_edge();
+    command.arg("bench").arg(tiny()).args(["-n", "2", "--warmup", "1", "--num-steps", "3", "--profile"]);
+    let output = command.arg(&target).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut graphs = Vec::new();
+    for entry in std::fs::read_dir(&target).unwrap() {
+        let entry = entry.unwrap();
+        let events: Vec<Value> = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+        let runs = events.iter().filter(|e| e["name"] == "model_run").count();
+        let name = entry.file_name().into_string().unwrap();
+        graphs.push((name.rsplitn(4, '_').last().unwrap().to_owned(), runs));
+    }
+    graphs.sort();
+    let expected =
+        [("denoise_step", 9), ("prefix_prefill", 3), ("time_conditioning", 1), ("vision_encoder", 3)];
+    assert_eq!(graphs, expected.map(|(name, runs)| (name.to_owned(), runs)));
+    // A directory that cannot be.
+    let output =
+        pi0_edge().arg("bench").arg(tiny()).args(["--profile", "/dev/null/profiles"]).output().unwrap();
+    assert_fails(&output, &["cannot make /dev/null/profiles"]);
+}
+
+#[test]
 fn inspect_shows_dimensions_and_graphs() {
     let output = pi0_edge().arg("inspect").arg(tiny()).output().unwrap();
     let shown = text(&output.stdout);

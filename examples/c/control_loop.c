@@ -4,6 +4,8 @@
  *     cc -std=c11 control_loop.c $(pkg-config --cflags --libs pi0_edge) -pthread -o control_loop
  *     ./control_loop BUNDLE [SECONDS]
  *
+ * As a service it is started without arguments and finds $BUNDLE in its environment (pi0-edge@.service).
+ *
  * The main thread waits for the end. A sensor thread looks at the world at 30 Hz and publishes observations. The
  * control thread reads an action every millisecond, whatever inference is doing, and moves the arm. SIGINT and SIGTERM
  * end it cleanly. With the right to real-time priority (root, or rtprio in limits.conf) the control thread runs at
@@ -176,8 +178,9 @@ int main(int argc, char **argv)
     pi0_error error = {{0}};
     pthread_t sensor_thread, control_thread;
     sigset_t signals;
+    const char *bundle = argc > 1 ? argv[1] : getenv("BUNDLE");
 
-    if (argc < 2 || argc > 3) {
+    if (!bundle || argc > 3) {
         fprintf(stderr, "usage: %s BUNDLE [SECONDS]\n", argv[0]);
         return 2;
     }
@@ -190,7 +193,7 @@ int main(int argc, char **argv)
     pi0_policy_options_default(&options, sizeof options);
     options.threads = 1;
     options.no_spin = 1;
-    pi0_status status = pi0_policy_new(argv[1], &options, &policy, &error);
+    pi0_status status = pi0_policy_new(bundle, &options, &policy, &error);
     if (status == PI0_OK)
         status = pi0_policy_info(policy, &arm.info);
     if (status == PI0_OK && (arm.info.action_dim > MAX_JOINTS || arm.info.state_dim > MAX_JOINTS))
@@ -203,13 +206,16 @@ int main(int argc, char **argv)
         status = pi0_runtime_start(policy, &config, &runtime, &sensors.writer, &control.controller, &error);
     }
     if (status != PI0_OK) {
-        fprintf(stderr, "%s: %s: %s\n", argv[1], pi0_status_str(status), error.message);
+        fprintf(stderr, "%s: %s: %s\n", bundle, pi0_status_str(status), error.message);
         pi0_policy_free(policy); /* Started or not: a handle that was taken over is refused, not used. */
         return EXIT_FAILURE;
     }
 
     pthread_create(&sensor_thread, NULL, sense, &sensors);
     pthread_create(&control_thread, NULL, run_control, &control);
+    /* As a service of Type=notify: READY=1 now, WATCHDOG=1 as chunks are completed. Elsewhere it does nothing. */
+    if (pi0_runtime_notify_systemd(runtime, NULL, &error) < 0)
+        fprintf(stderr, "systemd: %s\n", error.message);
     wait_for_the_end(&signals, argc > 2 ? strtol(argv[2], NULL, 10) : 0);
 
     atomic_store(&ending, true);

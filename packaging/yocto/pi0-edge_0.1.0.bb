@@ -12,6 +12,13 @@ COMPATIBLE_HOST = "aarch64.*-linux"
 
 inherit bin_package systemd
 
+# Debian's library directory has the architecture in its name, where Yocto's loader does not look.
+do_install:append() {
+    install -d ${D}${libdir}
+    mv ${D}/usr/lib/aarch64-linux-gnu/* ${D}${libdir}/
+    rmdir ${D}/usr/lib/aarch64-linux-gnu
+}
+
 SYSTEMD_SERVICE:${PN} = "pi0-edge-prepare.service"
 
 # meta-tegra-community builds it with CUDA and TensorRT; pi0-edge finds it on the system's library path.

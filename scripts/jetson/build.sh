@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the release binary for a Jetson, and fails when it would need a newer glibc than JetPack 5 has.
+# Builds the program and the libraries for a Jetson, and fails when they would need a newer glibc than JetPack 5 has.
 #
 #   scripts/jetson.sh build [--arch arm64|amd64]     arm64 when not given
 . "$(dirname "$0")/lib.sh"
@@ -18,6 +18,6 @@ use_toolchain
 export RUSTFLAGS="--remap-path-prefix=$project=/pi0-edge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 cd "$project"
 run cargo-zigbuild zigbuild --quiet --release --locked --target "$triple.$glibc_floor" --target-dir "$out"
-run scripts/jetson/needs.sh gate "$glibc_floor" "$binary"
+run scripts/jetson/needs.sh gate "$glibc_floor" "$binary" "$(dirname "$binary")/libpi0_edge.so"
 [ -n "$dry_run" ] || say "$binary: $(du -h "$binary" | cut -f1)," \
     "glibc >= $(scripts/jetson/needs.sh glibc "$binary")"

@@ -39,9 +39,16 @@ mkdir -p "$debs"
 rm -f "$debs"/*_"$arch".deb
 scripts/jetson/third_party_notices.py "$triple" "$(dirname "$binary")/third-party-notices.gz"
 
+# What installing puts in place, from which the packages take their parts.
+stage=$work/stage
+scripts/install.sh --from "$(dirname "$binary")" --destdir "$stage" --prefix /usr --libdir "lib/$multiarch" 2>/dev/null ||
+    fail "there is no library for $arch: run scripts/jetson.sh build --arch $arch again"
+soname=$(readelf -d "$stage/usr/lib/$multiarch/libpi0_edge.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')
+
 expand() {
     sed -e "s|@BUILD@|$(dirname "$binary")|g" -e "s|@ONNXRUNTIME@|$onnxruntime|g" -e "s|@MULTIARCH@|$multiarch|g" \
         -e "s|@VERSION@|$(project_version)|g" -e "s|@ARCH@|$arch|g" \
+        -e "s|@STAGE@|$stage|g" -e "s|@SONAME@|$soname|g" \
         -e "s|@ONNXRUNTIME_VERSION@|$(cut -d' ' -f1 "$onnxruntime/VERSION")|g" "$@"
 }
 

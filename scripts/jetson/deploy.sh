@@ -4,6 +4,7 @@
 #   scripts/jetson.sh deploy HOST [OPTION...]
 #
 #   --bundle DIR             also copy this bundle to /var/lib/pi0-edge/bundles and prepare it for the device
+#   --dev                    also libpi0-edge-dev, to build control programs in C and C++ there
 #   --without-onnxruntime    leave out the CPU build of ONNX Runtime, on a device that has its own
 #
 # HOST is what ssh takes, for instance robot@192.168.55.1. The user there needs sudo. No service is started or stopped.
@@ -11,18 +12,21 @@
 case ${1:-} in -h | --help) usage && exit ;; -* | '') wrong_use "the host is missing" ;; esac
 host=$1
 shift
-bundles=() packages=(pi0-edge pi0-edge-onnxruntime)
+bundles=() packages=(pi0-edge pi0-edge-onnxruntime) dev=()
 while [ $# -gt 0 ]; do
     case $1 in
     --bundle)
         [ -f "${2:-}/manifest.json" ] || fail "${2:-} has no manifest.json: is it a bundle?"
         bundles+=("$(cd "$2" && pwd)") && shift
         ;;
+    --dev) dev=(libpi0-edge-dev) ;;
     --without-onnxruntime) packages=(pi0-edge) ;;
     *) wrong_use "no argument called $1" ;;
     esac
     shift
 done
+
+packages+=("${dev[@]}")
 
 # One connection for everything: one password at most.
 options=() terminal=() shell=() progress=()

@@ -4,7 +4,8 @@
 #   scripts/jetson.sh test [BUNDLE]        models/pi0-tiny when not given
 #
 # `check`, then `run` on an observation of the bundle, with an aarch64 ONNX Runtime; every action must be within 1e-5
-# of what the native binary computes. Emulation proves values; it says nothing about speed.
+# of what the native binary computes. Then the same of a C program: examples/c/infer_once.c, built for aarch64 with what
+# libpi0-edge-dev has and run with the shared library of pi0-edge. Emulation proves values; it says nothing about speed.
 . "$(dirname "$0")/lib.sh"
 use_arch arm64
 case ${1:-} in
@@ -39,3 +40,17 @@ to "$results/aarch64.json" "${emulated[@]}" run "$bundle" --observation "$observ
     --ort-library "$onnxruntime"
 to "$results/x86_64.json" "$native" run "$bundle" --observation "$observation" --seed 1 --format json
 run scripts/jetson/same_actions.py 1e-5 "$results/aarch64.json" "$results/x86_64.json"
+
+# The C program. Its table has four decimals, so that two that round apart differ by one in the last.
+staged=$out/staged
+run scripts/install.sh --from "$(dirname "$binary")" --destdir "$staged" --prefix /usr --libdir "lib/$multiarch"
+libraries=$staged/usr/lib/$multiarch
+run "$cache/python/bin/python" -m ziglang cc -target "aarch64-linux-gnu.$glibc_floor" -std=c99 -O1 examples/c/infer_once.c \
+    -I"$staged/usr/include" -L"$libraries" -lpi0_edge -o "$results/infer_once-aarch64"
+run "${CC:-cc}" -std=c99 -O1 examples/c/infer_once.c -Iinclude -Ltarget/release -lpi0_edge \
+    -Wl,-rpath,"$project/target/release" -o "$results/infer_once-x86_64"
+run ln -sf libpi0_edge.so "target/release/$(basename "$(readlink "$libraries/libpi0_edge.so")")"
+to "$results/aarch64.txt" "$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu" -E LD_LIBRARY_PATH="$libraries" \
+    -E ORT_DYLIB_PATH="$onnxruntime" "$results/infer_once-aarch64" "$bundle"
+to "$results/x86_64.txt" "$results/infer_once-x86_64" "$bundle"
+run scripts/jetson/same_actions.py 1.5e-4 "$results/aarch64.txt" "$results/x86_64.txt"

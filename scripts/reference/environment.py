@@ -11,9 +11,11 @@ os.environ.update(
     DISABLE_TELEMETRY="1",
     DO_NOT_TRACK="1",
     TOKENIZERS_PARALLELISM="false",
-    # The reference is the CPU; and the CUDA libraries of the environment are stubs.
-    CUDA_VISIBLE_DEVICES="",
 )
+# The reference is the CPU, and the CUDA libraries of the environment are stubs unless reference_env.sh --gpu made it.
+USE_GPU = os.environ.get("PI0_REFERENCE_GPU") == "1"
+if not USE_GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def prepare(threads=None):

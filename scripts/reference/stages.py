@@ -19,15 +19,17 @@ NEEDED = {
     "vision": (BOTH + "paligemma.model.vision_tower.", BOTH + "paligemma.model.multi_modal_projector."),
     "prefix": (BOTH + "paligemma.model.language_model.",),
     "denoise_step": (BOTH + "gemma_expert.model.", "model.state_proj.", "model.action_", "model.time_mlp_"),
+    "chunk": ("model.",),
 }
 
 
 class Stages:
     """Builds callables that run one stage once, on inputs of the right shapes."""
 
-    def __init__(self, checkpoint, views, prompt_tokens, vision_heads=loading.VISION_HEADS):
+    def __init__(self, checkpoint, views, prompt_tokens, vision_heads=loading.VISION_HEADS, device="cpu", compile_mode=None):
         self.checkpoint = pathlib.Path(checkpoint)
         self.views, self.prompt_tokens, self.vision_heads = views, prompt_tokens, vision_heads
+        self.device, self.compile_mode = device, compile_mode
 
     def build(self, stage, dtype):
         config = PreTrainedConfig.from_pretrained(self.checkpoint)
@@ -35,7 +37,24 @@ class Stages:
         policy, found = loading.load_policy(
             self.checkpoint, config, self.vision_heads, dtype, wanted=lambda key: key.startswith(NEEDED[stage])
         )
-        return getattr(self, stage)(policy.model, config, found)
+        if self.device != "cpu":
+            _move(policy, self.device)
+        # Inputs are made where the policy is.
+        with torch.device(self.device):
+            return getattr(self, stage)(policy.model, config, found)
+
+    def chunk(self, model, config, found):
+        """A whole chunk: `run(compile=True)` as lerobot compiles it, which the first call does."""
+        images = list(torch.rand(self.views, 1, 3, *config.image_resolution) * 2 - 1)
+        (_, masks, *tokens), _ = self._prefix_inputs(config, found)
+        state = [torch.randn(1, config.max_state_dim)] if config.type == "pi0" else []
+        compiled = torch.compile(model.sample_actions, mode=self.compile_mode or config.compile_mode)
+
+        def run(compile=False):
+            sample = compiled if compile else model.sample_actions
+            return sample(images, masks, *tokens, *state, num_steps=config.num_inference_steps)
+
+        return run
 
     def rows_of_prefix(self):
         with safe_open(self.checkpoint / "model.safetensors", framework="pt") as file:
@@ -110,6 +129,13 @@ class Stages:
         width = found.language.width
         embeds = [torch.randn(1, found.image_tokens, width) for _ in range(self.views)]
         return (images, masks, tokens, token_mask), embeds
+
+
+def _move(policy, device):
+    """Moves what has memory; lerobot's own move would stumble over the parameters a stage does without."""
+    for values in (*policy.parameters(), *policy.buffers()):
+        if values.device.type != "meta":
+            values.data = values.data.to(device)
 
 
 def _next_of(embeds):

@@ -63,13 +63,14 @@ def project(tmp_path):
     """A copy of the project in which build and setup seem to have run: programs of this machine stand in."""
     copy = tmp_path / "project"
     copy.mkdir()
-    for name in ("Cargo.toml", "Cargo.lock"):
+    for name in ("Cargo.toml", "Cargo.lock", "build.rs"):
         shutil.copy(PROJECT / name, copy)
-    for name in ("src", "benches", "tests", "packaging", "docs", "scripts/jetson"):
+    for name in ("src", "benches", "tests", "packaging", "docs", "examples", "include", "scripts/jetson"):
         if (PROJECT / name).exists():
             shutil.copytree(PROJECT / name, copy / name)
     shutil.copy(JETSON, copy / "scripts")
-    shutil.copy(PROJECT / "scripts/bench_device.sh", copy / "scripts")
+    for name in ("bench_device.sh", "install.sh"):
+        shutil.copy(PROJECT / "scripts" / name, copy / "scripts")
     fetch = copy / "scripts/fetch_onnxruntime.sh"
     fetch.write_text('#!/bin/sh\nmkdir -p "$1"\ncp /bin/true "$1/libonnxruntime.so.1"\necho "1.2.3 platform" >"$1/VERSION"\n')
     fetch.chmod(0o755)
@@ -80,4 +81,7 @@ def project(tmp_path):
     binary = copy / "target/jetson/x86_64-unknown-linux-gnu/release/pi0-edge"
     binary.parent.mkdir(parents=True)
     shutil.copy("/bin/true", binary)
+    soname = ["-shared", "-Wl,-soname,libpi0_edge.so.0.1"]
+    subprocess.run(["cc", *soname, "-x", "c", "/dev/null", "-o", binary.with_name("libpi0_edge.so")], check=True)
+    binary.with_name("libpi0_edge.a").write_bytes(b"!<arch>\n")
     return copy

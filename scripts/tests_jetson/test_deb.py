@@ -79,12 +79,27 @@ def test_contents(unpacked):
     assert (roots["pi0-edge-onnxruntime"] / "usr/lib/pi0-edge/libonnxruntime.so.1").is_file()
 
 
+def test_programs_are_built_with_one_package_and_run_with_the_other(unpacked):
+    debs, roots = unpacked
+    run, dev = (roots[name] / "usr/lib/x86_64-linux-gnu" for name in ("pi0-edge", "libpi0-edge-dev"))
+    version = field(debs["pi0-edge"], "Version")
+    assert os.readlink(run / "libpi0_edge.so.0.1") == f"libpi0_edge.so.{version}"
+    assert os.readlink(dev / "libpi0_edge.so") == "libpi0_edge.so.0.1"
+    assert not (run / "libpi0_edge.so").exists() and not list(dev.glob("libpi0_edge.so.*"))
+    assert field(debs["libpi0-edge-dev"], "Depends") == f"pi0-edge (= {version}), libc6-dev"
+    include = roots["libpi0-edge-dev"] / "usr/include"
+    assert {path.name for path in include.iterdir()} == {"pi0_edge.h", "pi0_edge.hpp"}
+    assert "\nprefix=/usr\n" in "\n" + (dev / "pkgconfig/pi0_edge.pc").read_text()
+    assert f"{version}" in (dev / "cmake/pi0_edge/pi0_edge-config-version.cmake").read_text()
+
+
 def test_nothing_runs_at_installation(unpacked):
-    """No maintainer script: the package installs in a root file system of another architecture too."""
+    """No maintainer script, and of triggers only the one that every shared library has."""
     _, roots = unpacked
     for root in roots.values():
-        assert {path.name for path in (root / "DEBIAN").iterdir()} <= {"control", "md5sums", "conffiles"}
+        assert {path.name for path in (root / "DEBIAN").iterdir()} <= {"control", "md5sums", "conffiles", "triggers"}
     assert (roots["pi0-edge"] / "DEBIAN/conffiles").read_text() == "/etc/security/limits.d/50-pi0-edge.conf\n"
+    assert (roots["pi0-edge"] / "DEBIAN/triggers").read_text() == "activate-noawait ldconfig\n"
     assert not list(roots["pi0-edge"].rglob("*.wants"))
 
 
@@ -93,7 +108,7 @@ def test_checksums_cover_every_file(unpacked):
     for root in roots.values():
         subprocess.run(["md5sum", "--quiet", "-c", "DEBIAN/md5sums"], cwd=root, check=True)
         listed = {line.split("  ")[1] for line in (root / "DEBIAN/md5sums").read_text().splitlines()}
-        files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+        files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
         assert listed == {name for name in files if not name.startswith("DEBIAN/")}
 
 

@@ -18,6 +18,7 @@ esac
     debs.mkdir()
     for arch in ("arm64", "amd64"):
         (debs / f"pi0-edge_0.1.0_{arch}.deb").touch()
+        (debs / f"libpi0-edge-dev_0.1.0_{arch}.deb").touch()
         (debs / f"pi0-edge-onnxruntime_1.31.1-1_{arch}.deb").touch()
     (machine.root / "log.architecture").write_text("arm64\n")
     bundle = project / "pick bottle"
@@ -87,3 +88,9 @@ case $command in *print-arch*) echo arm64 ;; *apt-get*) exit 100 ;; esac
 """)
     deploy(ok=False)
     assert remote(machine)[-1].startswith("sudo apt-get")
+
+
+def test_development_files(machine, deploy):
+    deploy("--dev", "--without-onnxruntime")
+    (install,) = [c for c in remote(machine) if "apt-get" in c]
+    assert install.endswith("./.pi0-edge-packages/pi0-edge_0.1.0_arm64.deb ./.pi0-edge-packages/libpi0-edge-dev_0.1.0_arm64.deb")

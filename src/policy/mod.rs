@@ -22,7 +22,7 @@ pub use timing::Timing;
 
 use crate::action::{ActionChunk, Postprocessor};
 use crate::bundle::{Bundle, GraphName, Manifest, TokenTable};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
 use crate::session::{
@@ -127,6 +127,10 @@ impl Policy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
+        if let Some(directory) = &options.profile {
+            std::fs::create_dir_all(directory)
+                .or_kind(ErrorKind::Io, || format!("cannot make {}", directory.display()))?;
+        }
         let pipeline = Pipeline::load(library, &device, &bundle, |graph| GraphOptions {
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {
@@ -138,6 +142,7 @@ impl Policy {
             cuda_graph: options.provider == Provider::Cuda
                 && !options.no_cuda_graphs
                 && graph != GraphName::TimeConditioning,
+            profile: options.profile.clone(),
         })?;
         let preprocessor = Preprocessor::new(manifest);
         let tokenizer = PromptTokenizer::load(&bundle)?;

@@ -40,6 +40,9 @@ pub struct PolicyOptions {
     pub verify: Verify,
     /// Where weights live.
     pub weights: Weights,
+    /// A directory to write ONNX Runtime's profile of every graph to, when the policy is dropped: where the time of
+    /// its runs went, node by node, for any trace viewer. Costs time and memory in every run.
+    pub profile: Option<PathBuf>,
     /// Worker threads sleep instead of spin while they wait for their part of an operator, and the calling thread
     /// while it waits for a GPU: slower by some percent, but a control loop on the same cores keeps them.
     pub no_spin: bool,

@@ -1,7 +1,7 @@
 //! One subgraph of the policy: its session, and where its inputs and outputs live.
 
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ort::session::Session;
@@ -34,6 +34,8 @@ pub struct GraphOptions {
     pub spin: bool,
     /// Whether CUDA graphs of it may be captured, see [`Graph::capture`].
     pub cuda_graph: bool,
+    /// An existing directory to write ONNX Runtime's profile of it to, when it is dropped.
+    pub profile: Option<PathBuf>,
 }
 
 /// Where one port was bound.
@@ -116,6 +118,10 @@ impl Graph {
             .map_err(|e| provider::unusable(device.provider(), environment.library(), e.message()))?;
         let workers = Workers::default();
         let build = || -> ort::Result<Session> {
+            let builder = match &options.profile {
+                Some(directory) => builder.with_profiling(directory.join(name))?,
+                None => builder,
+            };
             builder
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads.max(1))?

@@ -40,6 +40,9 @@ pub struct LoadOptions {
     /// Let worker threads, and the one that waits for a GPU, sleep instead of spin inside a run
     #[arg(long)]
     pub no_spin: bool,
+    /// Write ONNX Runtime's profile of every graph to this directory, as traces (slows every run)
+    #[arg(long, value_name = "DIR")]
+    pub profile: Option<PathBuf>,
 }
 
 /// Command-line form of [`Realtime`].
@@ -127,6 +130,7 @@ impl LoadOptions {
                 WeightsOption::Packed => Weights::Packed,
             },
             no_spin: self.no_spin,
+            profile: self.profile.clone(),
         }
     }
 

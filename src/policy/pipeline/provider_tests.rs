@@ -48,6 +48,7 @@ fn load(bundle: &Path, memory: DeviceMemory) -> Pipeline {
         prepack: false,
         spin: false,
         cuda_graph: graph != GraphName::TimeConditioning,
+        profile: None,
     };
     Pipeline::load(environment, &device, &bundle, options).unwrap()
 }

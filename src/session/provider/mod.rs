@@ -136,7 +136,7 @@ mod tests {
         let device = Device::open(environment, options).unwrap();
         let builder = || Session::builder(environment.inner()).unwrap();
         for cuda_graph in [false, true] {
-            let graph = GraphOptions { threads: 1, prepack: false, spin: false, cuda_graph };
+            let graph = GraphOptions { threads: 1, prepack: false, spin: false, cuda_graph, profile: None };
             let options = cuda::options(&device, &graph);
             assert!(options.iter().any(|(key, value)| *key == "user_compute_stream" && value != "0"));
             cuda::functions().append(builder(), &options).map(|_| ()).unwrap();
