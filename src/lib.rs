@@ -36,7 +36,7 @@
 //! For a control loop, [`runtime`] does this on a thread of its own and answers "what is the action now?" without a
 //! lock, a system call or an allocation; `examples/control_loop.rs` shows it.
 //!
-//! A bundle is a directory made by `scripts/export.py` from a lerobot checkpoint; [`bundle`] describes it.
+//! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes it.
 //!
 //! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`; [`ffi`] is what they call.
 //!
