@@ -1327,6 +1327,11 @@ typedef void (*pi0_log_callback)(uint32_t level, const char *target, const char 
  */
 #define PI0_ERR_RUNTIME -31
 
+/**
+ * TensorRT engines are missing, damaged, not the user's own, or made for something else.
+ */
+#define PI0_ERR_ENGINE -32
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus

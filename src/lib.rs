@@ -56,6 +56,8 @@ pub mod observation;
 
 mod action;
 
+pub mod engines;
+
 #[allow(unsafe_code)]
 mod session;
 
@@ -79,7 +81,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
-    InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
+    BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy,
+    PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
 pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

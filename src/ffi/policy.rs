@@ -165,6 +165,7 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             PI0_PROVIDER_TENSORRT => Provider::TensorRt,
             other => return unknown("provider", other),
         },
+        engine_cache: None,
         ort_library: library.map(PathBuf::from),
         threads: given.threads as usize,
         verify: match given.verify {
