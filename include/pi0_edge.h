@@ -390,6 +390,10 @@ typedef struct pi0_policy_options {
      */
     const char *ort_library;
     /**
+     * The directory of the TensorRT engines that were built ahead of time. NULL: where `pi0-edge engines` puts them.
+     */
+    const char *engine_cache;
+    /**
      * `PI0_PROVIDER_...`: what computes the graphs. If it cannot, opening fails and says why.
      */
     uint32_t provider;
@@ -1349,6 +1353,11 @@ typedef void (*pi0_log_callback)(uint32_t level, const char *target, const char 
  * The real-time runtime could not start, has given up, or is gone.
  */
 #define PI0_ERR_RUNTIME -31
+
+/**
+ * TensorRT engines are missing, damaged, not the user's own, or made for something else.
+ */
+#define PI0_ERR_ENGINE -32
 
 #ifdef __cplusplus
 extern "C" {

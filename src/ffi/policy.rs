@@ -58,6 +58,8 @@ pub struct pi0_policy_options {
     /// ONNX Runtime's library. NULL: `ORT_DYLIB_PATH` if it is set, else beside this library and the program, then
     /// where packages install it, then the system's library path. What is named must work.
     pub ort_library: *const c_char,
+    /// The directory of the TensorRT engines that were built ahead of time. NULL: where `pi0-edge engines` puts them.
+    pub engine_cache: *const c_char,
     /// `PI0_PROVIDER_...`: what computes the graphs. If it cannot, opening fails and says why.
     pub provider: u32,
     /// The GPU, as CUDA counts them from 0. The CPU provider has no use for it.
@@ -83,6 +85,7 @@ impl Default for pi0_policy_options {
         pi0_policy_options {
             struct_size: size_of::<Self>(),
             ort_library: ptr::null(),
+            engine_cache: ptr::null(),
             provider: PI0_PROVIDER_CPU,
             gpu: 0,
             device_memory: PI0_DEVICE_MEMORY_AUTO,
@@ -165,8 +168,13 @@ pub struct pi0_timing {
 grows!(pi0_timing, total_ns);
 
 fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
-    // SAFETY: the settings' documentation says what the pointer must be.
-    let library = unsafe { optional_string(given.ort_library, "ort_library") }?;
+    // SAFETY: the settings' documentation says what each pointer must be.
+    let (library, engine_cache) = unsafe {
+        (
+            optional_string(given.ort_library, "ort_library")?,
+            optional_string(given.engine_cache, "engine_cache")?,
+        )
+    };
     let unknown = |name: &str, value: u32| Err(Fail::argument(format!("{name} {value} is not known")));
     Ok(PolicyOptions {
         provider: match given.provider {
@@ -183,6 +191,7 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             other => return unknown("device_memory", other),
         },
         no_cuda_graphs: given.no_cuda_graphs != 0,
+        engine_cache: engine_cache.map(PathBuf::from),
         ort_library: library.map(PathBuf::from),
         threads: given.threads as usize,
         verify: match given.verify {
