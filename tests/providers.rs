@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
+use common::gpu_build::gpu_build;
 use common::{observation_dir, tiny};
 
 fn run(arguments: &[&str]) -> Output {
@@ -42,16 +43,6 @@ fn an_unknown_provider_is_wrong_usage() {
 fn the_cpu_may_be_asked_for_by_name() {
     let output = run(&["--provider", "cpu", "--threads", "1"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The GPU build of ONNX Runtime, for machines it is published for.
-fn gpu_build() -> Option<PathBuf> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return None;
-    }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
-    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
-    Some(path)
 }
 
 #[test]

@@ -123,13 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--provider", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("full", "small", "tiny"), default="full", help="of the random weights (default: full)")
     parser.add_argument("--cameras", type=_counts, default=[1, 2, 3], metavar="N,...", help="default: 1,2,3")
-    parser.add_argument("--precisions", type=_precisions, default=list(PRECISIONS), metavar="P,...", help=f"default: {','.join(PRECISIONS)}")
+    parser.add_argument("--precisions", type=_precisions, default=list(PRECISIONS), metavar="P,...",
+                        help=f"default: {','.join(PRECISIONS)}")
     parser.add_argument("--chunks", type=int, default=100, metavar="N", help="chunks to measure in each run (default: 100)")
     parser.add_argument("--threads", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="CPU threads (default: at most 8)")
     parser.add_argument("--no-reference", dest="reference", action="store_false", help="without PyTorch: no side by side, no full parity")
     parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="directory with pi0-edge and stage_runner, so that nothing is built")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="Python packages from here and from no network; see --pack-wheels")
-    parser.add_argument("--pack-wheels", type=Path, metavar="DIR", help="download those packages, in parts of at most 60 MiB, and end")
+    parser.add_argument("--pack-wheels", type=Path, metavar="DIR",
+                        help="download those packages for this version of Python, in parts of at most 60 MiB, and end")
     return parser
 
 

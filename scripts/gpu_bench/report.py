@@ -96,7 +96,8 @@ def _markdown(content: dict):
     yield ""
     gpu = str(machine["gpu"]).replace("\n", " — ") if machine["gpu"] else "no GPU in use"
     yield f"- {gpu}; {machine['cpu']}; {machine['system']}"
-    yield f"- commit {content['commit']}, {content['when']}; {content['threads']} CPU threads; n = {content['chunks']} chunks, 10 steps each"
+    yield f"- commit {content['commit']}, {content['when']}; {content['threads']} CPU threads"
+    yield f"- n = {content['chunks']} chunks of 10 steps in each run"
     if content["size"] != "full" or content["provider"] != "cuda":
         yield "- **a trial run of the procedure: its times say nothing about a GPU**"
     yield from _latency(content, results)

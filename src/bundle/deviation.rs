@@ -66,7 +66,8 @@ pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
     let relative = if max_abs == 0.0 { 0.0 } else { max_abs / max_expected };
     let cosine = match (got_squared, want_squared) {
         (0.0, 0.0) => 1.0,
-        _ => (dot / (got_squared * want_squared).sqrt()).min(1.0),
+        // `f64::min` would make a 1 of a NaN.
+        _ => (dot / (got_squared * want_squared).sqrt()).clamp(-1.0, 1.0),
     };
     Ok(Deviation { max_abs, max_expected, relative, cosine: if cosine.is_finite() { cosine } else { 0.0 } })
 }

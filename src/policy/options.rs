@@ -28,6 +28,8 @@ pub struct PolicyOptions {
     pub provider: Provider,
     /// The GPU, as CUDA counts them from 0. The CPU provider has no use for it.
     pub gpu: u32,
+    /// The directory of TensorRT engines, for that provider; [`engine_directory`](super::engine_directory) when absent.
+    pub engine_cache: Option<PathBuf>,
     /// Where tensors are that the host and the graphs both touch.
     pub device_memory: DeviceMemory,
     /// Never capture CUDA graphs, see [`Policy::capture_graphs`].

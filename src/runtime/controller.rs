@@ -61,16 +61,34 @@ impl Controller {
         #[cfg(all(test, pi0_rtsan))]
         PLANT.with(|plant| plant.get().then(|| std::hint::black_box(Box::new(now))));
 
+        let reading = self.look_at(now);
+        self.tell_at(now);
+        reading
+    }
+
+    /// The first half of [`read_at`](Self::read_at): the reading, without telling the inference thread where in its plan
+    /// the robot is. For replays, because inference may begin a chunk between the two.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn look_at(&mut self, now: Timestamp) -> Reading {
         let fault = self.fault(now);
         self.chunks.update();
         let reading = self.timeline.read(now, self.chunks.get(), fault);
-        *self.progress.slot() = self.timeline.progress(now);
-        self.progress.publish();
         self.shared.control.count(&reading, self.flags_before);
         self.shared.set_tripped(reading.flags.contains(Flags::TRIPPED));
         self.recorder.record(now, &reading, self.timeline.action());
         self.flags_before = reading.flags;
         reading
+    }
+
+    /// The second half of [`read_at`](Self::read_at), for the same time.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn tell_at(&mut self, now: Timestamp) {
+        *self.progress.slot() = self.timeline.progress(now);
+        self.progress.publish();
     }
 
     /// The action as of the last read, one value a joint in robot units; none until there has been a chunk or a

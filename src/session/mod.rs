@@ -3,11 +3,13 @@
 //! This is the only module that uses `ort`, and with `realtime` the only one with `unsafe`. What it gives the
 //! rest of the crate is safe: [`Tensors`] owns every buffer, [`Graph::bind`] hands addresses inside them to
 //! ONNX Runtime after checking bounds, and [`Graph::run`] takes `&mut Tensors`, so no slice of a buffer can be
-//! alive while ONNX Runtime reads or writes it.
+//! alive while ONNX Runtime reads or writes it. On a device whose runs are only queued, the tensors know what is
+//! under way and give out a slice once nothing touches it any more.
 
 mod binding;
 mod captures;
 mod device;
+mod engine;
 mod environment;
 mod graph;
 mod mapped;
@@ -15,14 +17,17 @@ mod memory;
 mod placement;
 mod provider;
 mod run_options;
+mod shared_library;
 mod tensors;
 mod workers;
 
 pub use device::{Device, DeviceMemory, DeviceOptions};
+pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};
 pub use mapped::map_file;
 pub use memory::{Access, DeviceMemoryUse};
+pub use provider::tensorrt::{EngineBuild, RunSizes};
 pub use tensors::{TensorId, Tensors, Transfers};
 
 #[cfg(test)]

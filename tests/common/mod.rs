@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test crate uses its part
 
+pub mod gpu_build;
+
 use std::path::{Path, PathBuf};
 
 use pi0_edge::{Frame, Observation, Policy, PolicyOptions, Result};

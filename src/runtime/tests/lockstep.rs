@@ -360,3 +360,19 @@ fn a_hang_that_a_recording_saw_can_be_shown_again() {
     rig.clock.advance(10 * MS);
     assert_eq!(rig.read().0.status, Status::Ok);
 }
+
+#[test]
+fn a_chunk_may_be_begun_between_the_two_halves_of_a_read() {
+    let mut rig = Rig::new(Fake::new(20, 1), &config());
+    rig.observe();
+    rig.settle();
+    rig.tick(30);
+    let before = rig.clock.now().as_nanos() - 10_000_000;
+    let now = rig.clock.now();
+    assert_eq!(rig.controller.look_at(now).status, Status::Ok);
+    rig.observe();
+    rig.settle();
+    rig.controller.tell_at(now);
+    let chunks = rig.runtime.flight_record().chunks;
+    assert_eq!(chunks.last().unwrap().progress_at_ns, before, "not told then");
+}

@@ -172,13 +172,13 @@ fn everything_at_once() {
         }
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let sensing = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 observe(&mut sensors, 5.0);
                 std::thread::sleep(MS);
             }
         });
-        scope.spawn(|| {
+        let controlling = scope.spawn(|| {
             let _ends = Ends(&done);
             while !done.load(Ordering::Relaxed) {
                 let reading = controller.read();
@@ -190,7 +190,7 @@ fn everything_at_once() {
                 std::thread::sleep(Duration::from_micros(500));
             }
         });
-        let _ends = Ends(&done);
+        let ends = Ends(&done);
         let mut events = 0;
         eventually("fifty chunks", || {
             _ = runtime.set_limits(None);
@@ -200,6 +200,10 @@ fn everything_at_once() {
             runtime.stats().inference.published >= 50
         });
         assert!(events > 0);
+        drop(ends);
+        // Joined one by one, because ThreadSanitizer does not see how the end of a scope waits.
+        sensing.join().unwrap();
+        controlling.join().unwrap();
     });
     let stats = runtime.stats();
     assert!(stats.inference.guided > 0 && stats.control.chunks > 0);

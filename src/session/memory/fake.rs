@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
 
+#[path = "../../../tests/common/gpu_build.rs"]
+mod gpu_build;
+
 /// Where a test in a child process finds the GPU build of ONNX Runtime.
 const GPU_BUILD: &str = "PI0_EDGE_TEST_GPU_BUILD";
 
@@ -76,20 +79,10 @@ impl Fake {
     }
 }
 
-/// The GPU build of ONNX Runtime, on the machines it is published for.
-fn gpu_build() -> Option<PathBuf> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return None;
-    }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
-    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
-    Some(path)
-}
-
 /// Runs the ignored test `name` in a process of its own, where the GPU build's real CUDA provider finds stand-ins for
 /// all that it needs of NVIDIA's.
 pub(crate) fn in_a_child(name: &str) {
-    let Some(library) = gpu_build() else { return };
+    let Some(library) = gpu_build::gpu_build() else { return };
     let directory = tempfile::tempdir().unwrap();
     let provider = library.with_file_name("libonnxruntime_providers_cuda.so");
     let listed = Command::new("nm").args(["-D", "--undefined-only"]).arg(provider).output().expect("nm");

@@ -1,8 +1,9 @@
 //! A recorded run once more, without threads: the same inputs in the same order at the same times.
 //!
 //! The three threads of the live run saw each other through wait-free cells. A recording tells for every chunk which
-//! observation and which read of the control loop it was begun after, and for every read which chunk it saw. That
-//! fixes the order of everything that matters, and [`Lockstep`] does it again in that order.
+//! observation and which read of the control loop it was begun after, and for every read which chunk it saw. A read is
+//! two moments: it looks for a chunk, and then it tells where in its plan the robot is. That fixes the order of
+//! everything that matters, and [`Lockstep`] does it again in that order.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -57,6 +58,8 @@ struct Again<'a> {
     /// How much of the recording was done.
     observations: usize,
     reads: usize,
+    /// How many of the reads told where the robot is.
+    told: usize,
     begun: usize,
     finished: usize,
     out: Trace,
@@ -96,6 +99,7 @@ impl<'a> Again<'a> {
             values,
             observations: 0,
             reads: 0,
+            told: 0,
             begun: 0,
             finished: 0,
             out,
@@ -105,8 +109,8 @@ impl<'a> Again<'a> {
     fn run(mut self) -> Result<Trace> {
         let Trace { observations, ticks, chunks, .. } = self.recorded;
         let all = (observations.len(), ticks.len(), chunks.len());
-        while (self.observations, self.reads, self.finished) != all {
-            if !(self.finish()? || self.begin()? || self.read() || self.publish()?) {
+        while (self.observations, self.told, self.finished) != all {
+            if !(self.finish()? || self.begin()? || self.tell() || self.read() || self.publish()?) {
                 let text = format!(
                     "no order explains observation {}, read {} and chunk {}",
                     self.observations, self.reads, self.begun
@@ -130,22 +134,33 @@ impl<'a> Again<'a> {
         Ok(true)
     }
 
-    /// Makes the next read, unless it saw a chunk that is not there yet or a chunk must be begun before it.
+    /// Makes the next read, unless it saw a chunk that is not there yet.
     fn read(&mut self) -> bool {
         let Some(next) = self.recorded.ticks.get(self.reads) else { return false };
         let looks = !next.reading.flags.contains(Flags::REPEATED);
-        let begins = self.recorded.chunks.get(self.begun);
-        if looks && next.reading.chunk != self.newest()
-            || begins.is_some_and(|chunk| chunk.info.progress_at < next.now)
-        {
+        if self.told < self.reads || looks && next.reading.chunk != self.newest() {
             return false;
         }
         self.runtime.set_hung(next.reading.flags.contains(Flags::HUNG));
-        let reading = self.controller.read_at(next.now);
+        let reading = self.controller.look_at(next.now);
         self.runtime.set_hung(false);
         self.out.push(next.now, reading, self.controller.action());
         self.reads += 1;
         true
+    }
+
+    /// Tells of the last read, unless a chunk must be begun before.
+    fn tell(&mut self) -> bool {
+        let begins = self.recorded.chunks.get(self.begun);
+        let now = self.recorded.ticks[..self.reads].last().map(|tick| tick.now);
+        match now.filter(|_| self.told < self.reads) {
+            Some(now) if begins.is_none_or(|chunk| chunk.info.progress_at >= now) => {
+                self.controller.tell_at(now);
+                self.told += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The number of the chunk that was newest at the next read that looks at one: a read of the same tick again does
@@ -169,7 +184,7 @@ impl<'a> Again<'a> {
         }
         let Some(next) = self.recorded.chunks.get(self.begun) else { return Ok(false) };
         let newest = self.observations.checked_sub(1).map(|i| self.recorded.observations[i].captured);
-        let read = self.reads.checked_sub(1).map_or(Timestamp::default(), |i| self.recorded.ticks[i].now);
+        let read = self.told.checked_sub(1).map_or(Timestamp::default(), |i| self.recorded.ticks[i].now);
         if newest != Some(next.info.captured) || read != next.info.progress_at {
             return Ok(false);
         }

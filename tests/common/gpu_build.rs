@@ -1,0 +1,13 @@
+//! The published GPU build of ONNX Runtime, for integration tests and the library's own.
+
+use std::path::{Path, PathBuf};
+
+/// Its library, on the machines it is published for.
+pub fn gpu_build() -> Option<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return None;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
+    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
+    Some(path)
+}
