@@ -56,6 +56,21 @@
 #define PI0_PROVIDER_TENSORRT 2
 
 /**
+ * Tensors that the host and the graphs both touch are where it suits the provider.
+ */
+#define PI0_DEVICE_MEMORY_AUTO 0
+
+/**
+ * Such tensors are on each side, with copies between them.
+ */
+#define PI0_DEVICE_MEMORY_SEPARATE 1
+
+/**
+ * Such tensors are in one place that both see, for boards where both have the same DRAM, such as a Jetson.
+ */
+#define PI0_DEVICE_MEMORY_UNIFIED 2
+
+/**
  * Every byte of the bundle is hashed and compared before it is used.
  */
 #define PI0_VERIFY_FULL 0
@@ -375,9 +390,25 @@ typedef struct pi0_policy_options {
      */
     const char *ort_library;
     /**
+     * The directory of the TensorRT engines that were built ahead of time. NULL: where `pi0-edge engines` puts them.
+     */
+    const char *engine_cache;
+    /**
      * `PI0_PROVIDER_...`: what computes the graphs. If it cannot, opening fails and says why.
      */
     uint32_t provider;
+    /**
+     * The GPU, as CUDA counts them from 0. The CPU provider has no use for it.
+     */
+    uint32_t gpu;
+    /**
+     * `PI0_DEVICE_MEMORY_...`
+     */
+    uint32_t device_memory;
+    /**
+     * 1: never capture CUDA graphs.
+     */
+    uint32_t no_cuda_graphs;
     /**
      * Threads of one operator, the calling thread included. 0: one per available core.
      */
@@ -391,14 +422,10 @@ typedef struct pi0_policy_options {
      */
     uint32_t weights;
     /**
-     * 1: worker threads sleep instead of spin while they wait for their part of an operator. Slower by some per
-     * cent, but a control loop on the same cores keeps them.
+     * 1: worker threads sleep instead of spin while they wait for their part of an operator, and the calling thread
+     * while it waits for a GPU. Slower by some per cent, but a control loop on the same cores keeps them.
      */
     uint32_t no_spin;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
 } pi0_policy_options;
 
 /**
@@ -1326,6 +1353,11 @@ typedef void (*pi0_log_callback)(uint32_t level, const char *target, const char 
  * The real-time runtime could not start, has given up, or is gone.
  */
 #define PI0_ERR_RUNTIME -31
+
+/**
+ * TensorRT engines are missing, damaged, not the user's own, or made for something else.
+ */
+#define PI0_ERR_ENGINE -32
 
 #ifdef __cplusplus
 extern "C" {

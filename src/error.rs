@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Library,
     /// An execution provider that was asked for could not be used.
     Provider,
+    /// TensorRT engines are missing, damaged, not the user's own, or made for something else.
+    Engine,
     /// A graph could not be loaded, does not match the manifest, or failed while running.
     Graph,
     /// The observation does not fit the bundle: camera, image, state or prompt.
@@ -43,6 +45,7 @@ impl ErrorKind {
             ErrorKind::Integrity => "integrity",
             ErrorKind::Library => "library",
             ErrorKind::Provider => "provider",
+            ErrorKind::Engine => "engine",
             ErrorKind::Graph => "graph",
             ErrorKind::Observation => "observation",
             ErrorKind::InvalidArgument => "invalid_argument",

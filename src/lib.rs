@@ -36,7 +36,7 @@
 //! For a control loop, [`runtime`] does this on a thread of its own and answers "what is the action now?" without a
 //! lock, a system call or an allocation; `examples/control_loop.rs` shows it.
 //!
-//! A bundle is a directory made by `scripts/export.py` from a lerobot checkpoint; [`bundle`] describes it.
+//! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes it.
 //!
 //! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`; [`ffi`] is what they call.
 //!
@@ -55,6 +55,8 @@ pub mod bundle;
 pub mod observation;
 
 mod action;
+
+pub mod engines;
 
 #[allow(unsafe_code)]
 mod session;
@@ -79,7 +81,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
-    InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights,
+    BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy,
+    PolicyOptions, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
 pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Scene, load, load_tiny, tiny_pi05};
+use pi0_edge::policy::rtc::Guidance;
 use pi0_edge::{InferOptions, Noise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -48,15 +49,24 @@ fn the_steady_state_allocates_nothing() {
     }
     assert_eq!(region.change().allocations, lists, "a new task; and the counter is alive");
     drop(policy);
-    the_state_in_the_prompt_allocates_nothing();
+    for name in ["pi05-tiny", "pi05-openpi", "pi05-trained-rtc"] {
+        a_new_state_and_a_previous_chunk_allocate_nothing(name);
+    }
 }
 
-/// PI0.5 has a new prompt in every inference, of a length of its own.
-fn the_state_in_the_prompt_allocates_nothing() {
-    let mut policy = load(&tiny_pi05()).unwrap();
+/// PI0.5 has a new prompt in every inference, of a length of its own; here also a chunk to join on to.
+fn a_new_state_and_a_previous_chunk_allocate_nothing(name: &str) {
+    let mut policy = load(&tiny_pi05().with_file_name(name)).unwrap();
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
+    let (previous, weights) = (vec![0.5; 4 * policy.manifest().action.dim], vec![0.5; 10]);
     scene.with(|o| {
-        let options = InferOptions { noise: Noise::Seed(0), num_steps: Some(4), guidance: None };
+        let guidance = Guidance {
+            previous: &previous,
+            prefix_weights: &weights,
+            max_guidance_weight: 5.0,
+            inference_delay: 3,
+        };
+        let options = InferOptions { noise: Noise::Seed(0), num_steps: Some(4), guidance: Some(guidance) };
         policy.infer(o, &options).unwrap();
         let mut state = scene.state.clone();
         let mut lengths = [usize::MAX, 0];
@@ -70,7 +80,11 @@ fn the_state_in_the_prompt_allocates_nothing() {
             lengths = [lengths[0].min(policy.prefix_len()), lengths[1].max(policy.prefix_len())];
         }
         let used = region.change();
-        assert_eq!((used.allocations, used.reallocations), (0, 0), "a new state in the prompt every time");
+        assert_eq!(
+            (used.allocations, used.reallocations),
+            (0, 0),
+            "{name}: a new state in the prompt every time"
+        );
         assert!(lengths[0] < lengths[1], "prompts of one length only: {lengths:?}");
     });
 }

@@ -1,10 +1,11 @@
 //! What the doctor says of a bundle, of the memory it needs, and of the directory its engines are kept in.
 
 mod doctor;
+mod engine_sets;
 
-use doctor::library::AARCH64;
+use doctor::library::{AARCH64, Library};
 use doctor::{Machine, install_gpu_runtime, install_libraries, the, trouble};
-use pi0_edge::doctor::{BundleFacts, Code, Provider, Severity};
+use pi0_edge::doctor::{BundleFacts, Code, Group, Provider, Report, Severity};
 
 const ENGINES: &str = "/var/cache/pi0-edge/engines";
 
@@ -12,8 +13,8 @@ fn robot() -> Machine {
     let mut machine = Machine::tree("agx-orin");
     install_libraries(&machine, 12);
     install_gpu_runtime(&machine, "/usr/lib/pi0-edge", AARCH64, 12, &[(2, 87)]);
-    machine.own_files().file(&format!("{ENGINES}/a.engine"), b"");
-    machine.private(ENGINES);
+    machine.own_files().file("/var/cache/pi0-edge/engines/notes.txt", b"").private(ENGINES);
+    engine_sets::build(&machine.real(ENGINES), &engine_sets::pins(), b"engine");
     machine.options.engine_cache = Some(ENGINES.into());
     machine
 }
@@ -97,28 +98,66 @@ fn a_bundle_on_disk_is_looked_at_leniently() {
     assert!(the(&report, Code::BundleIncomplete).message.ends_with("absent or of another size: a and b"));
 }
 
+/// The findings about engines.
+fn engines(report: &Report) -> Vec<(Code, Severity, String)> {
+    let found = report.findings.iter().filter(|f| f.code.group() == Group::Engines);
+    found.map(|f| (f.code, f.severity, f.message.clone())).collect()
+}
+
 #[test]
 fn engines_are_trusted_only_in_a_directory_of_ones_own() {
     let machine = robot();
-    let of = |provider| {
-        let report = machine.examine_for(provider);
-        let found: Vec<_> =
-            report.findings.iter().filter(|f| f.code.as_str().starts_with("ENGINE")).cloned().collect();
-        found
-    };
-    assert_eq!(of(Provider::TensorRt)[0].message, format!("{ENGINES}: mode 0700, 1 file"));
-    machine.mode(ENGINES, 0o770);
+    let of = |provider| engines(&machine.examine_for(provider));
+    let set = format!("{ENGINES}/{}", engine_sets::pins().key());
     let found = of(Provider::TensorRt);
-    assert_eq!((found[0].code, found[0].severity), (Code::EngineCacheUnsafe, Severity::Error));
-    assert_eq!(found[0].remedy.as_deref(), Some("chmod 700 /var/cache/pi0-edge/engines"));
-    assert_eq!(of(Provider::Cuda)[0].severity, Severity::Warning, "not what was asked for");
-    machine.mode(ENGINES, 0o700).mode(&format!("{ENGINES}/a.engine"), 0o666);
-    assert!(of(Provider::TensorRt)[0].message.starts_with("others own or may write a.engine"));
-    machine.private(ENGINES).file("/proc/self/status", b"Uid:\t4242\t4242\t4242\t4242\n");
-    assert!(of(Provider::TensorRt)[0].message.contains("who may put code into it"));
-    machine.remove(ENGINES);
-    assert_eq!(
-        (of(Provider::TensorRt)[0].code, of(Provider::TensorRt)[0].severity),
-        (Code::EngineCacheMissing, Severity::Error)
+    assert_eq!((found[0].0, found[0].1), (Code::EngineCache, Severity::Ok));
+    assert!(found[0].2.starts_with(&format!("{ENGINES}: mode 0700, 1 set of engines")), "{found:?}");
+    machine.mode(ENGINES, 0o770);
+    let report = machine.examine_for(Provider::TensorRt);
+    let finding = the(&report, Code::EngineCacheUnsafe);
+    assert_eq!(finding.severity, Severity::Error);
+    assert!(
+        finding.remedy.as_ref().unwrap().starts_with("chmod go-w /var/cache/pi0-edge/engines"),
+        "{finding:?}"
     );
+    assert_eq!(of(Provider::Cuda)[0].1, Severity::Warning, "not what was asked for");
+    machine.mode(ENGINES, 0o700).mode(&format!("{set}/denoise_step_1_sm87.engine"), 0o666);
+    let found = of(Provider::TensorRt);
+    assert_eq!((found[0].0, found[0].1), (Code::EngineUnusable, Severity::Warning));
+    assert!(found[0].2.contains("others may write to it"), "{found:?}");
+    machine.private(&set).file(&format!("{set}/denoise_step_1_sm87.engine"), b"short");
+    assert!(of(Provider::TensorRt)[0].2.contains("has 5 bytes, 6 when it was built"));
+    machine.remove(&set).mode("/var/cache/pi0-edge", 0o777);
+    assert!(
+        of(Provider::TensorRt)[0]
+            .2
+            .contains("can be replaced by others, who may write to /var/cache/pi0-edge")
+    );
+    machine.mode("/var/cache/pi0-edge", 0o755).remove(ENGINES);
+    let found = of(Provider::TensorRt);
+    assert_eq!((found[0].0, found[0].1), (Code::EngineCacheMissing, Severity::Error));
+}
+
+#[test]
+fn the_bundles_own_engines_are_looked_for() {
+    let machine = robot();
+    let of = |bundle: &BundleFacts| engines(&machine.examine_with(bundle));
+    let mut wanted = bundle(7, "fp16", Provider::TensorRt);
+    wanted.manifest_sha256 = Some(engine_sets::pins().bundle);
+    let found = of(&wanted).into_iter().find(|f| f.0 == Code::Engines).unwrap();
+    assert_eq!(found.1, Severity::Ok);
+    assert!(found.2.starts_with("there are engines for /nowhere/pi0 in fp32, "), "{found:?}");
+    // Another TensorRT than the one they were built with.
+    machine.remove("/usr/lib/aarch64-linux-gnu/libnvinfer.so.10");
+    machine.library("/usr/lib/aarch64-linux-gnu/libnvinfer.so.10.16.2", &Library::new(AARCH64));
+    machine.link("/usr/lib/aarch64-linux-gnu/libnvinfer.so.10", "libnvinfer.so.10.16.2");
+    let foreign = of(&wanted).into_iter().find(|f| f.0 == Code::EnginesForeign).unwrap();
+    assert_eq!(foreign.1, Severity::Error);
+    assert!(foreign.2.ends_with("built for TensorRT 10.3.0, here it is 10.16.2"), "{foreign:?}");
+    // Another bundle.
+    wanted.manifest_sha256 = Some("cd".repeat(32));
+    let missing = of(&wanted).into_iter().find(|f| f.0 == Code::EnginesMissing).unwrap();
+    assert_eq!(missing.1, Severity::Error);
+    wanted.target = Some(Provider::Cuda);
+    assert!(of(&wanted).iter().all(|f| f.1 == Severity::Ok), "no engines are needed for cuda");
 }

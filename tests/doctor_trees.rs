@@ -1,6 +1,7 @@
 //! What the doctor says of four machines, code by code.
 
 mod doctor;
+mod engine_sets;
 
 use doctor::library::{AARCH64, X86_64};
 use doctor::{Machine, in_order, install_gpu_runtime, install_libraries, onnxruntime, the, trouble};
@@ -78,8 +79,9 @@ fn agx_orin_set_up_for_a_robot() {
     let mut machine = Machine::tree("agx-orin");
     install_libraries(&machine, 12);
     install_gpu_runtime(&machine, PACKAGED, AARCH64, 12, &[(2, 87)]);
-    machine.own_files().file("/home/robot/.cache/pi0-edge/engines/denoise_step.engine", b"engine");
+    machine.own_files().file("/home/robot/.cache/pi0-edge/engines/.lock", b"1\n");
     machine.private("/home/robot/.cache/pi0-edge/engines");
+    engine_sets::build(&machine.real("/home/robot/.cache/pi0-edge/engines"), &engine_sets::pins(), b"engine");
     machine.env("HOME", "/home/robot");
     let report = machine.examine_for(Provider::TensorRt);
     assert_eq!(trouble(&report), Vec::<String>::new());

@@ -25,7 +25,7 @@ from .processors import Processing, read_processors
 from .progress import Progress
 from .ranges import MARGIN, scan_ranges
 from .sources import Rows
-from .tokenizer import find_tokenizer
+from .tokenizer import find_tokenizer, write_tokenizer
 from .weights_file import WeightsFile
 
 READ_BYTES = 4 << 20
@@ -78,7 +78,7 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
             else:
                 graph.data.path.unlink()
         files["token_embedding.bin"] = _write_embedding(directory, model, compute, progress)
-        shutil.copyfile(tokenizer, directory / "tokenizer.json")
+        write_tokenizer(tokenizer, directory / "tokenizer.json")
         copied = golden.copy(directory, options.precision) if golden else []
         for name in ["tokenizer.json", *copied]:
             _add(files, directory, name)

@@ -93,7 +93,8 @@ class OpenpiReference:
         rows = chunk[:, : self.action_dim]
         rows = (rows + 1.0) / 2.0 * (second - first + EPS) + first if self.quantiles else rows * (second + EPS) + first
         mask = self.delta_mask()
-        rows[:, : len(mask)] += np.where(mask, state[: len(mask)].astype(np.float64), 0)
+        padded = np.pad(state.astype(np.float64), (0, self.config.max_state_dim - len(state)))
+        rows[:, : len(mask)] += np.where(mask, padded[: len(mask)], 0)
         return rows
 
     def delta_mask(self):

@@ -7,14 +7,13 @@ PREPARE = PROJECT / "packaging/prepare"
 
 @pytest.fixture
 def device(machine):
-    """A device with one bundle; its pi0-edge logs, and knows the verb `engines` when the file engines exists."""
+    """A device with one bundle; its pi0-edge logs."""
     bundle = machine.root / "state/bundles/pick"
     bundle.mkdir(parents=True)
     (bundle / "manifest.json").write_text("{}")
     machine.program("pi0-edge", f"""
 case $* in
 --version) cat {machine.root}/version ;;
-'engines --help') test -e {machine.root}/engines ;;
 check*) test ! -e {machine.root}/broken ;;
 esac
 """)
@@ -27,7 +26,7 @@ esac
 
 def work(device):
     """What was asked of pi0-edge since the last call, apart from questions."""
-    calls = [c for c in device.calls("pi0-edge") if "[--" not in c]
+    calls = [c for c in device.calls("pi0-edge") if c != "[--version]"]
     (device.root / "log").unlink()
     return calls
 
@@ -35,13 +34,13 @@ def work(device):
 def test_once_and_again_only_when_something_changed(device):
     bundle = device.root / "state/bundles/pick"
     assert "pick: ready" in device.run(PREPARE).stdout
-    assert work(device) == [f"[check] [{bundle}/]"]
+    assert work(device) == [f"[check] [{bundle}/] [--provider] [cpu]"]
     assert "ready since" in device.run(PREPARE).stdout
     assert work(device) == []
     for path, text in (("version", "0.2.0"), ("release", "# R36"), ("state/bundles/pick/manifest.json", "{ }")):
         (device.root / path).write_text(text)
         device.run(PREPARE)
-        assert work(device) == [f"[check] [{bundle}/]"], path
+        assert work(device) == [f"[check] [{bundle}/] [--provider] [cpu]"], path
         device.run(PREPARE)
         assert work(device) == [], path
 
@@ -54,10 +53,12 @@ def test_the_device_names_its_onnxruntime(device):
 
 
 def test_engines_are_built_before_the_check(device):
-    (device.root / "engines").touch()
     bundle = device.root / "state/bundles/pick"
     device.run(PREPARE)
-    assert work(device) == [f"[engines] [{bundle}/]", f"[check] [{bundle}/]"]
+    assert work(device) == [f"[check] [{bundle}/] [--provider] [cpu]"]
+    (device.root / "device.env").write_text("PI0_EDGE_PROVIDER=tensorrt\n")
+    device.run(PREPARE)
+    assert work(device) == [f"[engines] [build] [{bundle}/]", f"[check] [{bundle}/] [--provider] [tensorrt]"]
 
 
 def test_a_failing_bundle_fails_the_unit_and_is_tried_again(device):

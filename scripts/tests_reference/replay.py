@@ -60,8 +60,11 @@ class Bundle:
         pixels = np.stack([self.pixels(observation_file.parent / file) for file in frames])
         raw_state = np.array(observation["state"], f32)
         state = np.zeros((1, manifest["state"]["padded_dim"]), f32)
-        state[0, : len(raw_state)] = normalized(raw_state, manifest["state"]["normalization"])
-        tokens = self.tokens(observation["prompt"], state[0])
+        shown = normalized(raw_state, manifest["state"]["normalization"])
+        state[0, : len(raw_state)] = shown
+        if manifest["prompt"]["format"] == "pi05_padded_state":
+            shown = state[0]
+        tokens = self.tokens(observation["prompt"], shown)
 
         embeds = self.run("vision_encoder", pixel_values=pixels)["image_embeds"]
         prefix = np.concatenate([embeds.reshape(-1, embeds.shape[-1]), self.token_rows[tokens]])[None]
@@ -71,11 +74,17 @@ class Bundle:
         past = {f"past_key_values.{i}.{kind}": cache[f"present.{i}.{kind}"] for i in layers for kind in ("key", "value")}
 
         times = [1.0 + k * (-1.0 / num_steps) for k in range(num_steps)]
+        if manifest["flow"].get("times") == "accumulated":
+            times = np.cumsum(np.array([1.0] + [-1.0 / num_steps] * (num_steps - 1), f32), dtype=f32)
         schedule = np.array([[time, -1.0 / num_steps, 0.0] for time in times], f32)
         table = self.run("time_conditioning", time_embedding=np.stack([self.time_embedding(t) for t in schedule[:, 0]]))
         horizon = dimensions["action_horizon"]
         own = {"state": state} if manifest["policy"] == "pi0" else {}
-        cos, sin = self.rope(prefix.shape[1] + np.arange(horizon + len(own)))
+        suffix = horizon + len(own)
+        if "rtc_training_max_delay" in manifest["flow"]:
+            clean = self.run("time_conditioning", time_embedding=self.time_embedding(f32(0))[None])["time_table"]
+            own |= {"clean_rows": np.array([0]), "clean_time": clean}
+        cos, sin = self.rope(prefix.shape[1] + np.arange(suffix))
         x_t, v_t = noise[None], []
         for step in range(num_steps):
             out = self.run(
@@ -98,26 +107,37 @@ class Bundle:
 
     def tokens(self, prompt, state):
         tokenizer, style = Tokenizer.from_file(str(self.directory / self.manifest["prompt"]["tokenizer"])), self.manifest["prompt"]["format"]
+        task = prompt.strip().replace("_", " ").replace("\n", " ")
         if style == "append_newline":
             text = prompt if prompt.endswith("\n") else prompt + "\n"
+        elif style == "cleaned_newline":
+            text = task + "\n"
         else:
-            shown = {"pi05_state": state[: self.manifest["state"]["dim"]], "pi05_padded_state": state}[style]
             # The largest k from -1 to 255 with -1 + k / 128 <= x; a product with a power of two is exact.
-            bins = [min(max(int(np.floor((np.float64(x) + 1) * 128)), -1), 255) for x in shown]
-            task = prompt.strip().replace("_", " ").replace("\n", " ")
+            bins = [min(max(int(np.floor((np.float64(x) + 1) * 128)), -1), 255) for x in state]
             text = f"Task: {task}, State: {' '.join(map(str, bins))};\nAction: "
         return tokenizer.encode(text).ids
 
     def pixels(self, file):
         rule = self.manifest["image"]
-        assert (rule["resize"], rule["antialias"], rule["pad_side"]) == ("bilinear", False, "center")
+        assert (rule["resize"], rule["pad_side"]) == ("bilinear", "center")
         target = self.manifest["dimensions"]["image_height"], self.manifest["dimensions"]["image_width"]
-        image = np.array(Image.open(file)).astype(f32) / f32(255)
+        picture = Image.open(file)
+        if rule["antialias"] and picture.size != target[::-1]:
+            # Bytes in, bytes out: what is left to do is to put them between bars.
+            ratio = max(picture.width / target[1], picture.height / target[0])
+            picture = picture.resize((int(picture.width / ratio), int(picture.height / ratio)), Image.Resampling.BILINEAR)
+        image = np.array(picture).astype(f32) / f32(255)
+        if rule["antialias"]:
+            return self.between_bars(image, target)
         ratio = max(image.shape[1] / target[1], image.shape[0] / target[0])
         height, width = int(image.shape[0] / ratio), int(image.shape[1] / ratio)
         if image.shape[:2] != target:
             image = bilinear(bilinear(image, height, 0), width, 1).clip(0, 1)
-        out = np.full((*target, 3), f32(rule["pad_value"]))
+        return self.between_bars(image, target)
+
+    def between_bars(self, image, target):
+        out = np.full((*target, 3), f32(self.manifest["image"]["pad_value"]))
         top, left = (target[0] - image.shape[0]) // 2, (target[1] - image.shape[1]) // 2
         out[top : top + image.shape[0], left : left + image.shape[1]] = image * f32(2) - f32(1)
         return out.transpose(2, 0, 1)
@@ -142,7 +162,8 @@ class Bundle:
         actions = unnormalized(x_t[:, : feature["dim"]], feature["normalization"])
         if feature["relative_mask"]:
             mask = np.array(feature["relative_mask"])
-            actions[:, : len(mask)] += np.where(mask, raw_state[: len(mask)], f32(0))
+            state = np.pad(raw_state, (0, max(0, len(mask) - len(raw_state))))
+            actions[:, : len(mask)] += np.where(mask, state[: len(mask)], f32(0))
         return actions
 
 
@@ -170,6 +191,11 @@ def normalized(values, rule):
         return values
     if rule["mode"] == "mean_std":
         return (values - np.array(rule["mean"], f32)) / (np.array(rule["std"], f32) + f32(rule["eps"]))
+    if rule["mode"] == "z_score":
+        return (values - np.array(rule["mean"])) / (np.array(rule["std"]) + rule["eps"])
+    if rule["mode"] == "quantile_range":
+        low, high = np.array(rule["q01"]), np.array(rule["q99"])
+        return (values - low) / (high - low + rule["eps"]) * 2 - 1
     low, span = bounds(rule)
     return f32(2) * (values - low) / span - f32(1)
 
@@ -179,5 +205,10 @@ def unnormalized(values, rule):
         return values.copy()
     if rule["mode"] == "mean_std":
         return values * np.array(rule["std"], f32) + np.array(rule["mean"], f32)
+    if rule["mode"] == "z_score":
+        return values * (np.array(rule["std"]) + rule["eps"]) + np.array(rule["mean"])
+    if rule["mode"] == "quantile_range":
+        low, high = np.array(rule["q01"]), np.array(rule["q99"])
+        return (values + f32(1)) / f32(2) * (high - low + rule["eps"]) + low
     low, span = bounds(rule)
     return (values + f32(1)) / f32(2) * span + low

@@ -50,15 +50,28 @@ UNSEEN = {
     "pi05, short prompts": "--policy pi05 --max-tokens 73 --cameras 2 --empty-cameras 1",
     "pi05, bfloat16 policy": "--policy pi05 --dtype mixed --policy-dtype bfloat16 --head-dim 32",
     "pi05, as older lerobot saved it": "--policy pi05 --old-processors --old-mlp-names --no-model-prefix",
+    "pi05, prompts that only just fit": "--policy pi05 --max-tokens 43 --state-dim 4 --normalization MEAN_STD",
+    "pi05, wide state": "--policy pi05 --state-dim 32 --action-dim 32 --layers 1 --max-tokens 181",
+    "pi05, trained for real-time chunking": "--policy pi05 --rtc-max-delay 3 --chunk-size 9",
+    "openpi": "--format openpi --delta-actions 6,-1 --state-dim 6",
+    "openpi, other dimensions": "--format openpi --layers 2 --heads 3 --head-dim 10 --chunk-size 16 --state-dim 5 --action-dim 4"
+    " --max-state-dim 11 --max-action-dim 11 --image-size 42",
+    "openpi, stored as bfloat16": "--format openpi --dtype bf16 --policy-dtype bfloat16 --head-dim 32 --state-dim 14 --action-dim 14"
+    " --delta-actions 6,-1,6,-1",
+    "openpi, short prompts": "--format openpi --max-tokens 12",
+    "openpi pi05": "--policy pi05 --format openpi --state-dim 8 --delta-actions none",
+    "openpi pi05, deltas": "--policy pi05 --format openpi --state-dim 7 --delta-actions 7 --chunk-size 5",
+    "openpi pi05, without state": "--policy pi05 --format openpi --no-state-in-prompt --image-size 70",
+    "openpi pi05, part of the statistics": "--policy pi05 --format openpi --state-dim 14 --action-dim 14 told --state-dim 9 --action-dim 6",
+    "openpi pi05, trained in PyTorch": "--policy pi05 --format openpi --dtype bf16 --policy-dtype bfloat16 --head-dim 32 --rotary bf16",
     "pi05, padded state": "--policy pi05 --old-processors --pad-state-in-prompt",
 }
 
 
 @pytest.mark.parametrize("flags", UNSEEN.values(), ids=UNSEEN.keys())
 def test_bundle_agrees_with_lerobot(make_checkpoint, export_python, tmp_path, flags, record_property):
-    # What no checkpoint records is told to both sides.
-    told = ["--pad-state-in-prompt"] if "--pad-state-in-prompt" in flags else []
-    checkpoint = make_checkpoint("unseen", "--size", "tiny", "--seed", "11", *(flag for flag in flags.split() if flag not in told))
+    made, told = divided(flags.split())
+    checkpoint = make_checkpoint("unseen", "--size", "tiny", "--seed", "11", *made)
     heads = flags.split("--vision-heads ")[1:]
     told += ["--vision-heads", heads[0].split()[0]] if heads else []
     assert reference_script.main([str(checkpoint), "--seed", "5", *told]) == 0
@@ -70,6 +83,26 @@ def test_bundle_agrees_with_lerobot(make_checkpoint, export_python, tmp_path, fl
     binary = built_binary()
     if binary:
         print(run(binary, "check", tmp_path / "bundle"))
+
+
+# What no checkpoint records is told to both sides, and how many words there are to it.
+TOLD = {"--pad-state-in-prompt": 1, "--no-state-in-prompt": 1, "--delta-actions": 2, "--rotary": 2}
+
+
+def divided(flags):
+    """The flags for make_checkpoint.py, and those for reference.py and export.py; what follows the word told is for them too."""
+    made, told = flags, []
+    if "told" in made:
+        at = made.index("told")
+        made, told = made[:at], made[at + 1 :]
+    for flag, words in TOLD.items():
+        if flag in made:
+            at = made.index(flag)
+            told, made = told + made[at : at + words], made[:at] + made[at + words :]
+    if "openpi" in made and "--max-tokens" in made:
+        at = made.index("--max-tokens")
+        told = told + made[at : at + 2]
+    return made, told
 
 
 def built_binary():

@@ -39,7 +39,7 @@ pub(super) fn check_plain_name(path: &str) -> Result<(), String> {
 /// the given kind.
 ///
 /// Only the last component is looked at: the caller answers for the directories above it.
-pub(super) fn open_regular(path: &Path, kind: ErrorKind) -> Result<File> {
+pub(crate) fn open_regular(path: &Path, kind: ErrorKind) -> Result<File> {
     // Looked at before it is opened, because opening a device or a pipe may already act or block.
     let found = inspect(path, kind)?;
     if found.is_symlink() {

@@ -1,5 +1,6 @@
 //! Is this the bundle that the manifest describes, byte for byte?
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -64,7 +65,7 @@ pub fn verify(
     }
     match level {
         Verify::Size => Ok(()),
-        Verify::Full => hash_all(root, manifest, progress),
+        Verify::Full => hash_manifest(root, manifest, progress),
     }
 }
 
@@ -87,8 +88,31 @@ fn reject_strays(root: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-fn hash_all(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let mut files: Vec<(&str, &FileEntry)> = manifest.files.iter().map(|(p, e)| (p.as_str(), e)).collect();
+fn hash_manifest(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    let open = |path: &str| open_inside(root, path);
+    hash_all(&manifest.files, &open, progress, &|path, found, entry| {
+        Error::new(
+            ErrorKind::Integrity,
+            format!(
+                "{path} has SHA-256 {found}, the manifest says {}; it is damaged or was edited, copy the bundle again",
+                entry.sha256
+            ),
+        )
+    })
+}
+
+/// Hashes what `open` opens under each name, on a few threads, and compares; calls `progress` with bytes done and
+/// bytes in all. `differs` makes the error of a file (its name, its hash, what was expected).
+///
+/// # Errors
+/// That error, or [`ErrorKind::Io`] if reading fails, or what `open` returns.
+pub(crate) fn hash_all(
+    files: &BTreeMap<String, FileEntry>,
+    open: &(dyn Fn(&str) -> Result<File> + Sync),
+    progress: &mut dyn FnMut(u64, u64),
+    differs: &(dyn Fn(&str, &str, &FileEntry) -> Error + Sync),
+) -> Result<()> {
+    let mut files: Vec<(&str, &FileEntry)> = files.iter().map(|(p, e)| (p.as_str(), e)).collect();
     let total: u64 = files.iter().map(|(_, entry)| entry.size).sum();
     // The largest first, so that no thread is left alone with it at the end.
     files.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.size));
@@ -102,13 +126,17 @@ fn hash_all(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)
             .map(|_| {
                 let (report, files, next, failed) = (report.clone(), &files, &next, &failed);
                 scope.spawn(move || -> Result<()> {
-                    let mut block = vec![0; BLOCK];
                     // Relaxed: the counter only deals out indices, the flag only saves work; joining orders the rest.
                     while let Some(&(path, entry)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let hashed = open_inside(root, path).and_then(|file| {
-                            hash_one(file, path, entry, &mut block, |n| {
-                                report.send(n).is_ok() && !failed.load(Ordering::Relaxed)
-                            })
+                        let hashed = open(path).and_then(|file| {
+                            let go_on = |n| report.send(n).is_ok() && !failed.load(Ordering::Relaxed);
+                            match hash_file(file, go_on) {
+                                Ok(Some(found)) if found != entry.sha256 => Err(differs(path, &found, entry)),
+                                Ok(_) => Ok(()),
+                                Err(e) => {
+                                    Err(Error::with_source(ErrorKind::Io, format!("cannot read {path}"), e))
+                                }
+                            }
                         });
                         if hashed.is_err() {
                             failed.store(true, Ordering::Relaxed);
@@ -135,41 +163,29 @@ fn hash_all(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)
     })
 }
 
-/// Hashes one file. `go_on` is told of every block's bytes and answers whether the result is still wanted.
-fn hash_one(
+/// The SHA-256 of what is left of a file, as lowercase hex. `go_on` is told of every block's bytes and answers
+/// whether the result is still wanted; `None` if it was not.
+pub(crate) fn hash_file(
     mut file: File,
-    path: &str,
-    entry: &FileEntry,
-    block: &mut [u8],
     mut go_on: impl FnMut(u64) -> bool,
-) -> Result<()> {
+) -> std::io::Result<Option<String>> {
     let mut hasher = Sha256::new();
+    let mut block = vec![0; BLOCK];
     loop {
-        let n = match file.read(block) {
-            Ok(0) => break,
+        let n = match file.read(&mut block) {
+            Ok(0) => return Ok(Some(hex(&hasher.finalize()))),
             Ok(n) => n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::with_source(ErrorKind::Io, format!("cannot read {path}"), e)),
+            Err(e) => return Err(e),
         };
         hasher.update(&block[..n]);
         if !go_on(n as u64) {
-            return Ok(());
+            return Ok(None);
         }
     }
-    let found = hex(&hasher.finalize());
-    if found != entry.sha256 {
-        return Err(Error::new(
-            ErrorKind::Integrity,
-            format!(
-                "{path} has SHA-256 {found}, the manifest says {}; it is damaged or was edited, copy the bundle again",
-                entry.sha256
-            ),
-        ));
-    }
-    Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -17,7 +17,7 @@ mod prescan;
 mod tensor_rules;
 mod token_table;
 mod validate;
-mod wire;
+pub(crate) mod wire;
 
 use std::fs::File;
 use std::io::Read;
@@ -25,10 +25,12 @@ use std::path::{Path, PathBuf};
 
 pub use deviation::{Deviation, compare};
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
+pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
 pub use integrity::{Verify, verify};
+pub(crate) use integrity::{hash_all, hash_file, hex};
 pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
     PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,

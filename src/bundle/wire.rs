@@ -2,14 +2,14 @@
 
 /// One field of a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     pub number: u32,
     pub value: Value<'a>,
 }
 
 /// A field's value as the wire holds it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Varint(u64),
     Fixed64,
     Bytes(&'a [u8]),
@@ -71,7 +71,7 @@ impl<'a> Field<'a> {
 
 /// The fields of one message, in file order. Ends after the first error.
 #[derive(Debug, Clone)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
@@ -147,7 +147,7 @@ fn take_varint(rest: &mut &[u8]) -> Result<u64, String> {
 
 /// Stores the value of a field that may occur once. Parsers differ in what they make of a second one (the last wins,
 /// or both are merged), so a file that has it does not mean one thing.
-pub(super) fn once<T>(slot: &mut Option<T>, value: T, what: &str) -> Result<(), String> {
+pub(crate) fn once<T>(slot: &mut Option<T>, value: T, what: &str) -> Result<(), String> {
     if slot.replace(value).is_some() {
         return Err(format!("{what} is given twice"));
     }

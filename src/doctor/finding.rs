@@ -167,8 +167,16 @@ codes! {
         EngineCache = "ENGINE_CACHE",
         /// There is no directory of TensorRT engines.
         EngineCacheMissing = "ENGINE_CACHE_MISSING",
-        /// The directory of TensorRT engines, or a file in it, is not the user's own.
+        /// The directory of TensorRT engines is not the user's own.
         EngineCacheUnsafe = "ENGINE_CACHE_UNSAFE",
+        /// A set of engines is damaged or not the user's own.
+        EngineUnusable = "ENGINE_UNUSABLE",
+        /// There are engines for the bundle and this machine.
+        Engines = "ENGINES",
+        /// There are no engines for the bundle.
+        EnginesMissing = "ENGINES_MISSING",
+        /// The bundle's engines were built for another GPU, TensorRT or ONNX Runtime.
+        EnginesForeign = "ENGINES_FOREIGN",
     Power:
         /// The board or machine.
         Board = "BOARD",

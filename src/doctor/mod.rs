@@ -28,7 +28,7 @@ mod tree;
 
 pub use diagnose::diagnose;
 pub use facts::bundle::BundleFacts;
-pub use facts::engine_cache::EngineCache;
+pub use facts::engine_cache::{EngineCache, EngineSet, Untrusted};
 pub use facts::gpu::{Driver, Gpu};
 pub use facts::memory::{Memory, Swap};
 pub use facts::onnxruntime::{OnnxRuntime, ProviderLibrary, RuntimeLibrary, Tried};

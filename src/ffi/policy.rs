@@ -13,7 +13,7 @@ use super::inference::{pi0_infer_options, pi0_observation, with_observation, wit
 use super::signals::signals_blocked;
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
 use crate::bundle::PolicyKind;
-use crate::{MAX_NUM_STEPS, Manifest, Policy, PolicyOptions, Provider, Verify, Weights};
+use crate::{DeviceMemory, MAX_NUM_STEPS, Manifest, Policy, PolicyOptions, Provider, Verify, Weights};
 
 /// A policy: an opened bundle, ready to compute chunks.
 #[derive(Debug)]
@@ -29,6 +29,13 @@ pub const PI0_PROVIDER_CPU: u32 = 0;
 pub const PI0_PROVIDER_CUDA: u32 = 1;
 /// Graphs run on engines that TensorRT built ahead of time, on an NVIDIA GPU.
 pub const PI0_PROVIDER_TENSORRT: u32 = 2;
+
+/// Tensors that the host and the graphs both touch are where it suits the provider.
+pub const PI0_DEVICE_MEMORY_AUTO: u32 = 0;
+/// Such tensors are on each side, with copies between them.
+pub const PI0_DEVICE_MEMORY_SEPARATE: u32 = 1;
+/// Such tensors are in one place that both see, for boards where both have the same DRAM, such as a Jetson.
+pub const PI0_DEVICE_MEMORY_UNIFIED: u32 = 2;
 
 /// Every byte of the bundle is hashed and compared before it is used.
 pub const PI0_VERIFY_FULL: u32 = 0;
@@ -51,33 +58,42 @@ pub struct pi0_policy_options {
     /// ONNX Runtime's library. NULL: `ORT_DYLIB_PATH` if it is set, else beside this library and the program, then
     /// where packages install it, then the system's library path. What is named must work.
     pub ort_library: *const c_char,
+    /// The directory of the TensorRT engines that were built ahead of time. NULL: where `pi0-edge engines` puts them.
+    pub engine_cache: *const c_char,
     /// `PI0_PROVIDER_...`: what computes the graphs. If it cannot, opening fails and says why.
     pub provider: u32,
+    /// The GPU, as CUDA counts them from 0. The CPU provider has no use for it.
+    pub gpu: u32,
+    /// `PI0_DEVICE_MEMORY_...`
+    pub device_memory: u32,
+    /// 1: never capture CUDA graphs.
+    pub no_cuda_graphs: u32,
     /// Threads of one operator, the calling thread included. 0: one per available core.
     pub threads: u32,
     /// `PI0_VERIFY_...`
     pub verify: u32,
     /// `PI0_WEIGHTS_...`
     pub weights: u32,
-    /// 1: worker threads sleep instead of spin while they wait for their part of an operator. Slower by some per
-    /// cent, but a control loop on the same cores keeps them.
+    /// 1: worker threads sleep instead of spin while they wait for their part of an operator, and the calling thread
+    /// while it waits for a GPU. Slower by some per cent, but a control loop on the same cores keeps them.
     pub no_spin: u32,
-    /// 0.
-    pub reserved: u32,
 }
-grows!(pi0_policy_options, reserved);
+grows!(pi0_policy_options, no_spin);
 
 impl Default for pi0_policy_options {
     fn default() -> Self {
         pi0_policy_options {
             struct_size: size_of::<Self>(),
             ort_library: ptr::null(),
+            engine_cache: ptr::null(),
             provider: PI0_PROVIDER_CPU,
+            gpu: 0,
+            device_memory: PI0_DEVICE_MEMORY_AUTO,
+            no_cuda_graphs: 0,
             threads: 0,
             verify: PI0_VERIFY_FULL,
             weights: PI0_WEIGHTS_AUTO,
             no_spin: 0,
-            reserved: 0,
         }
     }
 }
@@ -152,12 +168,14 @@ pub struct pi0_timing {
 grows!(pi0_timing, total_ns);
 
 fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
-    // SAFETY: the settings' documentation says what the pointer must be.
-    let library = unsafe { optional_string(given.ort_library, "ort_library") }?;
+    // SAFETY: the settings' documentation says what each pointer must be.
+    let (library, engine_cache) = unsafe {
+        (
+            optional_string(given.ort_library, "ort_library")?,
+            optional_string(given.engine_cache, "engine_cache")?,
+        )
+    };
     let unknown = |name: &str, value: u32| Err(Fail::argument(format!("{name} {value} is not known")));
-    if given.reserved != 0 {
-        return unknown("reserved", given.reserved);
-    }
     Ok(PolicyOptions {
         provider: match given.provider {
             PI0_PROVIDER_CPU => Provider::Cpu,
@@ -165,6 +183,15 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             PI0_PROVIDER_TENSORRT => Provider::TensorRt,
             other => return unknown("provider", other),
         },
+        gpu: given.gpu,
+        device_memory: match given.device_memory {
+            PI0_DEVICE_MEMORY_AUTO => DeviceMemory::Auto,
+            PI0_DEVICE_MEMORY_SEPARATE => DeviceMemory::Separate,
+            PI0_DEVICE_MEMORY_UNIFIED => DeviceMemory::Unified,
+            other => return unknown("device_memory", other),
+        },
+        no_cuda_graphs: given.no_cuda_graphs != 0,
+        engine_cache: engine_cache.map(PathBuf::from),
         ort_library: library.map(PathBuf::from),
         threads: given.threads as usize,
         verify: match given.verify {

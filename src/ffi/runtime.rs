@@ -101,9 +101,11 @@ impl Owner {
 /// Ends every runtime there is, as far as it can be.
 pub(super) fn end_all() {
     for handle in RUNTIMES.handles() {
-        if let Ok(owner) = RUNTIMES.shared(handle) {
-            _ = owner.stop();
-        }
+        _ = match RUNTIMES.shared(handle) {
+            Ok(owner) => owner.stop(),
+            // Poisoned: all that can be done is to free it, which ends it too.
+            Err(_) => RUNTIMES.free(handle),
+        };
     }
 }
 

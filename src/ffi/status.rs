@@ -72,6 +72,8 @@ pub const PI0_ERR_PARITY: pi0_status = -29;
 pub const PI0_ERR_REALTIME_DENIED: pi0_status = -30;
 /// The real-time runtime could not start, has given up, or is gone.
 pub const PI0_ERR_RUNTIME: pi0_status = -31;
+/// TensorRT engines are missing, damaged, not the user's own, or made for something else.
+pub const PI0_ERR_ENGINE: pi0_status = -32;
 
 /// A status in words: a short sentence without a full stop, in static memory. Any number is fine.
 ///
@@ -114,6 +116,7 @@ fn words(status: pi0_status) -> &'static CStr {
         PI0_ERR_PARITY => c"the outputs differ from the reference policy's",
         PI0_ERR_REALTIME_DENIED => c"a real-time right that was insisted on is missing",
         PI0_ERR_RUNTIME => c"the runtime could not start, has given up, or is gone",
+        PI0_ERR_ENGINE => c"the TensorRT engines are missing or not to be used",
         _ => c"no status of this library",
     }
 }
@@ -144,6 +147,7 @@ impl From<Error> for Fail {
             ErrorKind::Integrity => PI0_ERR_INTEGRITY,
             ErrorKind::Library => PI0_ERR_LIBRARY,
             ErrorKind::Provider => PI0_ERR_PROVIDER,
+            ErrorKind::Engine => PI0_ERR_ENGINE,
             ErrorKind::Graph => PI0_ERR_GRAPH,
             ErrorKind::Observation => PI0_ERR_OBSERVATION,
             ErrorKind::InvalidArgument => PI0_ERR_ARGUMENT,

@@ -1,5 +1,6 @@
 //! The policy: one observation in, one action chunk out.
 
+mod engines;
 mod flow;
 mod inputs;
 mod layout;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
+pub use engines::{BuildProgress, EngineOptions, EngineSet, build_engines, engine_directory};
 pub use noise::Noise;
 pub use options::{InferOptions, PolicyOptions, Weights};
 pub use pipeline::MAX_NUM_STEPS;
@@ -28,6 +30,7 @@ use crate::provider::Provider;
 use crate::session::{
     Device, DeviceMemoryUse, DeviceOptions, Environment, GraphOptions, Transfers, map_file,
 };
+use engines::Engines;
 use pipeline::{Filled, Intermediate, Pipeline};
 
 /// An intermediate result handed to the observer of [`Policy::infer_observed`]: f32 copies, row-major.
@@ -92,7 +95,8 @@ impl Policy {
     /// # Errors
     /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
     /// Runtime cannot be loaded, [`ErrorKind::Provider`] when the provider asked for cannot be used or does not take
-    /// every node, [`ErrorKind::Graph`] when ONNX Runtime refuses a graph.
+    /// every node, [`ErrorKind::Engine`] when TensorRT was asked for and engines for exactly this bundle, GPU and
+    /// software are not there or not to be trusted, [`ErrorKind::Graph`] when ONNX Runtime refuses a graph.
     pub fn load(path: impl AsRef<Path>, options: &PolicyOptions) -> Result<Self> {
         Self::load_with_progress(path, options, &mut |_, _| {})
     }
@@ -108,6 +112,16 @@ impl Policy {
     ) -> Result<Self> {
         // The library first: it fails in milliseconds, verifying a large bundle takes seconds.
         let library = Environment::get(options.ort_library.as_deref())?;
+        // Whether there are engines, for the same reason; what they hold, before anything is made for them.
+        let engines = match options.provider {
+            Provider::Cpu | Provider::Cuda => None,
+            Provider::TensorRt => {
+                let directory = options.engine_cache.as_deref();
+                let engines = Engines::find(library, options.gpu, path.as_ref(), directory)?;
+                engines.verify(options.verify, progress)?;
+                Some(engines)
+            }
+        };
         // Then the device, for the same reason.
         let device = Device::open(
             library,
@@ -131,7 +145,7 @@ impl Policy {
             std::fs::create_dir_all(directory)
                 .or_kind(ErrorKind::Io, || format!("cannot make {}", directory.display()))?;
         }
-        let pipeline = Pipeline::load(library, &device, &bundle, |graph| GraphOptions {
+        let pipeline = Pipeline::load(library, &device, &bundle, engines.as_ref(), |graph| GraphOptions {
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {
                 Weights::Auto => graph == GraphName::DenoiseStep,

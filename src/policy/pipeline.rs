@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::engines::Engines;
 use crate::policy::flow::SCHEDULE_COLUMNS;
 use crate::policy::layout::{Clean, Ids, Ports, Sizes, allocate, missing_port, row_shape};
 use crate::policy::rope;
@@ -57,7 +58,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Loads the graphs and makes every tensor.
+    /// Loads the graphs, or what stands for them if there are engines, and makes every tensor.
     ///
     /// # Errors
     /// As [`Graph::load`]; [`ErrorKind::Provider`] when the device has no room for the tensors.
@@ -65,12 +66,16 @@ impl Pipeline {
         environment: &Environment,
         device: &Device,
         bundle: &Bundle,
+        engines: Option<&Engines>,
         options: impl Fn(GraphName) -> GraphOptions,
     ) -> Result<Self> {
         let manifest = bundle.manifest();
         let load = |name: GraphName| {
             let spec = manifest.graph(name);
-            let path = bundle.path(&spec.file);
+            let path = match engines {
+                Some(engines) => engines.stand_in(name)?,
+                None => bundle.path(&spec.file),
+            };
             Graph::load(environment, device, name.as_str(), &path, spec, &options(name))
         };
         let sizes = Sizes::new(manifest);

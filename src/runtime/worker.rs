@@ -3,6 +3,8 @@
 //! The worker owns no thread: [`Worker::turn`] does one thing and says what next. The runtime's thread calls it for
 //! ever; a replay or a test turns it by hand over simulated time.
 
+mod joining;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::config::{Replan, RuntimeConfig, check_rtc, gate};
 use super::event::{Event, EventSender};
 use super::observation::Observed;
 use super::shared::{Phase, Shared};
-use crate::policy::rtc::{RtcConfig, prefix_weights};
+use crate::policy::rtc::RtcConfig;
 use crate::realtime::cell::{Reader, Writer};
 use crate::realtime::chunk::{Chunk, ChunkInfo, Gate, Interpolation, Reject};
 use crate::realtime::clock::{Clock, Timestamp, nanos};
@@ -259,38 +261,6 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         }
     }
 
-    /// Prepares guidance by the chunk being executed, if there is any, and notes it in `info`.
-    fn guide(&mut self, info: &mut ChunkInfo) -> Option<f32> {
-        let rtc = self.rtc?;
-        if self.previous.info.number == 0 {
-            return None;
-        }
-        let progress = self.progress();
-        if !progress.moving {
-            // The robot stands still, so there is no motion to join.
-            return None;
-        }
-        // Where in the old chunk the robot was or will be at the moment the new chunk's row 0 is due.
-        let since = i128::from(info.captured.as_nanos()) - i128::from(progress.at.as_nanos());
-        let position = i128::from(progress.position_ns) + since;
-        let period = self.action_period as f64;
-        let planned =
-            self.previous.leftover_into(position as f64 / period, self.interpolation, &mut self.leftover);
-        if planned == 0 {
-            return None;
-        }
-        // A policy trained for it is told no more rows than it knows, and all of them while nothing has been measured.
-        let trained = self.engine.max_inference_delay();
-        let unknown = trained.filter(|_| self.delay.estimate() == 0);
-        let rows = unknown.map_or(info.expected_ns.div_ceil(self.action_period), |most| most as u64);
-        let delay = rows.min(trained.unwrap_or(planned).min(planned) as u64) as usize;
-        let end = rtc.execution_horizon.min(planned);
-        prefix_weights(rtc.schedule, delay, end, &mut self.weights);
-        info.guided_rows = end as u32;
-        info.inference_delay = delay as u32;
-        Some(rtc.max_guidance_weight)
-    }
-
     fn advance(&mut self, mut job: Job) -> Turn {
         let taken = self.clock.now().since(job.info.begun);
         if self.deadline.is_some_and(|deadline| taken > deadline) {
@@ -359,22 +329,6 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         counts.chunk.record(published.since(info.begun));
         counts.latency.record(published.since(info.captured));
         events.send(Event::Chunk(info));
-    }
-
-    /// Why a chunk is of no use that a policy trained for real-time chunking made to join after fewer rows than have
-    /// been executed by now: what was executed since is not what it was made to follow.
-    fn too_late(&mut self, info: &ChunkInfo) -> Option<Error> {
-        let most = self.engine.max_inference_delay().filter(|_| info.guided_rows > 0)?;
-        let now = self.clock.now();
-        let (late, told) = (now.since(info.captured).div_ceil(self.action_period), info.inference_delay);
-        (late > u64::from(told)).then(|| {
-            // The next one is told better.
-            self.delay.record(now.since(info.begun));
-            let text = format!(
-                "the chunk took {late} rows and was made to join after {told}; this policy was trained for at most {most}"
-            );
-            Error::new(ErrorKind::Runtime, text)
-        })
     }
 
     fn quantum<R>(

@@ -1,11 +1,13 @@
 //! Finding ONNX Runtime's library and starting it, once per process.
 
+use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ort::logging::LogLevel;
 
+use super::shared_library::SharedLibrary;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lookup;
 
@@ -67,6 +69,23 @@ impl Environment {
     /// The library file that was loaded.
     pub fn library(&self) -> &Path {
         &self.library
+    }
+
+    /// The library's version and the commit it was built from, such as `1.24.4 (0123abc)`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Library`] if the library does not state its version.
+    pub fn version(&self) -> Result<String> {
+        let fail = |what: String| Error::new(ErrorKind::Library, what);
+        let library = SharedLibrary::open(&self.library.to_string_lossy()).map_err(fail)?;
+        type GetBase = unsafe extern "system" fn() -> *const ort::sys::OrtApiBase;
+        // SAFETY: the declaration of ONNX Runtime's one exported function.
+        let base = unsafe { library.function::<GetBase>(c"OrtGetApiBase") }.map_err(fail)?;
+        // SAFETY: the library is loaded and started; the base and its version string are constants of it.
+        let version = unsafe { CStr::from_ptr(((*base()).GetVersionString)()) }.to_string_lossy();
+        let commit =
+            self.build_info().split("git-commit-id=").nth(1).and_then(|t| t.split([',', ' ']).next());
+        Ok(format!("{version} ({})", commit.unwrap_or("commit unknown")))
     }
 
     /// ONNX Runtime's own description of its build: version, commit, flags.

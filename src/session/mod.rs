@@ -9,6 +9,7 @@
 mod binding;
 mod captures;
 mod device;
+mod engine;
 mod environment;
 mod graph;
 mod mapped;
@@ -16,14 +17,17 @@ mod memory;
 mod placement;
 mod provider;
 mod run_options;
+mod shared_library;
 mod tensors;
 mod workers;
 
 pub use device::{Device, DeviceMemory, DeviceOptions};
+pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions};
 pub use mapped::map_file;
 pub use memory::{Access, DeviceMemoryUse};
+pub use provider::tensorrt::{EngineBuild, RunSizes};
 pub use tensors::{TensorId, Tensors, Transfers};
 
 #[cfg(test)]

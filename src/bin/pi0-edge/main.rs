@@ -11,6 +11,7 @@ mod check;
 mod control;
 mod device;
 mod doctor;
+mod engines;
 mod environment;
 mod figures;
 mod inspect;
@@ -40,6 +41,7 @@ Examples:
   pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
   pi0-edge bench device BUNDLE --minutes 5
   pi0-edge bench device $(pi0-edge synthesize pi0)
+  pi0-edge engines build BUNDLE && pi0-edge check BUNDLE --provider tensorrt
   RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
 
 ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
@@ -66,6 +68,8 @@ enum Verb {
     Replay(Box<replay::Args>),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
+    /// Build TensorRT engines ahead of time; list, verify and remove them
+    Engines(engines::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
     /// Make a full-size bundle with random weights, to measure with
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(e) => Err(e),
         },
+        Verb::Engines(args) => engines::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Synthesize(args) => synthesize::run(&args),
     };

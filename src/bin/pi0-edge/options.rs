@@ -15,6 +15,9 @@ pub struct LoadOptions {
     /// What computes: nothing else does, or it is an error
     #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
     pub provider: Provider,
+    /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
+    #[arg(long, value_name = "DIR")]
+    pub engine_cache: Option<PathBuf>,
     /// The GPU, as CUDA counts them
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub gpu: u32,
@@ -111,6 +114,7 @@ impl LoadOptions {
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
             provider: self.provider,
+            engine_cache: self.engine_cache.clone(),
             gpu: self.gpu,
             device_memory: match self.device_memory {
                 DeviceMemoryOption::Auto => DeviceMemory::Auto,

@@ -28,7 +28,7 @@ fn hardware(rules: &mut Rules<'_>) {
         let severity = if rules.wants_gpu() { Severity::Error } else { Severity::Info };
         let finding = Finding::new(Code::GpuNotFound, severity, "no NVIDIA GPU");
         return rules.add(if severity == Severity::Error {
-            finding.remedy("run on a machine with an NVIDIA GPU, or export the bundle for cpu")
+            finding.remedy("run on a machine with an NVIDIA GPU, or with --provider cpu")
         } else {
             finding
         });
@@ -78,14 +78,15 @@ fn hardware(rules: &mut Rules<'_>) {
 fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
     let facts = rules.facts;
     let Some(library) = &facts.onnxruntime.library else { return };
-    let severity = rules.need(provider);
     if !library.compiled_in.contains(&provider) {
+        let severity = rules.need(provider);
         let message =
             format!("{} is built without the {provider} provider", file_name(library.path.as_ref()));
         let finding = Finding::new(Code::ProviderNotCompiledIn, severity, message);
         let useful = facts.gpu().is_some() || severity == Severity::Error;
         return rules.add(if useful { finding.remedy(remedy::runtime_for(facts)) } else { finding });
     }
+    let severity = rules.need_library(provider);
     let shared = library.providers.iter().find(|p| p.provider.is_none());
     let own = facts.onnxruntime.provider(provider);
     let mut usable = true;
@@ -102,6 +103,7 @@ fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
         rules.ok(Code::Provider, format!("{provider}: {name} and every library it needs is there"));
     }
     if provider == Provider::Cuda {
+        let severity = rules.need(provider);
         kernels(rules, own, severity);
         driver_version(rules, own, severity);
     }

@@ -52,6 +52,15 @@ impl Rules<'_> {
         self.add(Finding::new(code, Severity::Ok, message));
     }
 
+    /// How bad it is that the library of `provider` does not load. The TensorRT provider takes the CUDA provider's
+    /// along, for the memory it gets from it.
+    fn need_library(&self, provider: Provider) -> Severity {
+        match self.wanted {
+            Some(Provider::TensorRt) if provider == Provider::Cuda => Severity::Error,
+            _ => self.need(provider),
+        }
+    }
+
     /// How bad it is that `provider` cannot be used.
     fn need(&self, provider: Provider) -> Severity {
         match self.wanted {

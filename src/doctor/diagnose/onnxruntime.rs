@@ -72,11 +72,15 @@ fn not_found(rules: &mut Rules<'_>) {
         Some(t) => (Code::OrtUnreadable, format!("{} ({}) is no 64-bit shared library", t.path, t.origin)),
         None => (Code::OrtNotFound, format!("no ONNX Runtime; looked at {}", list(&places))),
     };
-    let asked = tried.iter().any(|t| t.origin == "ORT_DYLIB_PATH");
-    let remedy = match (asked, rules.facts.gpu()) {
-        (true, _) => "unset ORT_DYLIB_PATH, or set it to a libonnxruntime.so".to_owned(),
-        (false, Some(_)) => remedy::runtime_for(rules.facts),
-        (false, None) => "scripts/fetch_onnxruntime.sh".to_owned(),
+    let asked = |origin: &str| tried.iter().any(|t| t.origin == origin);
+    let remedy = if asked("asked for") {
+        "name a libonnxruntime.so that exists by --ort-library, or leave it out".to_owned()
+    } else if asked("ORT_DYLIB_PATH") {
+        "unset ORT_DYLIB_PATH, or set it to a libonnxruntime.so".to_owned()
+    } else if rules.facts.gpu().is_some() {
+        remedy::runtime_for(rules.facts)
+    } else {
+        "scripts/fetch_onnxruntime.sh".to_owned()
     };
     rules.add(Finding::new(code, Severity::Error, message).remedy(remedy));
 }

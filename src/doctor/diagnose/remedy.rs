@@ -71,8 +71,7 @@ pub(super) fn driver(facts: &Facts) -> String {
 /// How to get an ONNX Runtime with GPU code for this machine.
 pub(super) fn runtime_for(facts: &Facts) -> String {
     if !facts.system.is_jetson() {
-        return "pip download onnxruntime-gpu, unpack its capi directory and name its libonnxruntime.so by --ort-library"
-            .into();
+        return "scripts/fetch_onnxruntime.sh --gpu, and --ort-library .cache/onnxruntime-gpu/libonnxruntime.so.1".into();
     }
     let cuda = cuda_of_l4t(facts).map(|c| format!(" against CUDA {c}")).unwrap_or_default();
     let architecture = facts.gpu().and_then(|g| g.architecture).unwrap_or(87);

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+use crate::bundle::hex;
 use crate::provider::Provider;
 
 /// More than any manifest has.
@@ -21,6 +23,8 @@ pub struct BundleFacts {
     pub path: String,
     /// Why the manifest could not be read, if it could not.
     pub problem: Option<String>,
+    /// SHA-256 of the manifest, by which engines know their bundle.
+    pub manifest_sha256: Option<String>,
     /// Version of the manifest's layout.
     pub format_version: Option<u64>,
     /// `pi0` or `pi05`.
@@ -43,7 +47,10 @@ impl BundleFacts {
         let mut facts =
             BundleFacts { path: directory.to_string_lossy().into_owned(), ..BundleFacts::default() };
         let manifest = match read_manifest(directory) {
-            Ok(manifest) => manifest,
+            Ok((manifest, sha256)) => {
+                facts.manifest_sha256 = Some(sha256);
+                manifest
+            }
             Err(problem) => {
                 facts.problem = Some(problem);
                 return facts;
@@ -68,10 +75,12 @@ impl BundleFacts {
     }
 }
 
-fn read_manifest(directory: &Path) -> Result<Value, String> {
+/// The manifest and its SHA-256.
+fn read_manifest(directory: &Path) -> Result<(Value, String), String> {
     let mut text = String::new();
     let file = File::open(directory.join("manifest.json")).map_err(|e| format!("manifest.json: {e}"))?;
     let read = file.take(MAX_MANIFEST).read_to_string(&mut text);
     read.map_err(|e| format!("manifest.json: {e}"))?;
-    serde_json::from_str(&text).map_err(|e| format!("manifest.json: {e}"))
+    let manifest = serde_json::from_str(&text).map_err(|e| format!("manifest.json: {e}"))?;
+    Ok((manifest, hex(&Sha256::digest(&text))))
 }

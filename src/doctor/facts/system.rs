@@ -88,10 +88,16 @@ fn distribution(tree: &Tree) -> Option<String> {
 }
 
 fn soc(tree: &Tree) -> Option<String> {
-    // A list of strings ending in NULs, the most general one last: `nvidia,p3768-0000+p3767-0000`, `nvidia,tegra234`.
-    let compatible = tree.text("/proc/device-tree/compatible")?;
-    let last = compatible.split('\0').rfind(|s| !s.is_empty())?;
-    Some(last.rsplit(',').next().unwrap_or(last).to_owned())
+    parse_compatible(&tree.text("/proc/device-tree/compatible")?)
+}
+
+/// A list of strings ending in NULs, from the board to the chip: `nvidia,p3768-0000+p3767-0000`, `nvidia,tegra234`.
+/// JetPack 5 adds the chip's family behind it, `nvidia,tegra23x`.
+fn parse_compatible(compatible: &str) -> Option<String> {
+    let names =
+        || compatible.split('\0').filter(|s| !s.is_empty()).map(|s| s.rsplit(',').next().unwrap_or(s));
+    let chip = |s: &&str| s.strip_prefix("tegra").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    names().find(chip).or_else(|| names().next_back()).map(str::to_owned)
 }
 
 fn l4t(tree: &Tree, packages: &BTreeMap<String, String>) -> Option<L4t> {
@@ -137,6 +143,21 @@ fn jetpack_of(l4t: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_chip_is_told_from_its_board_and_its_family() {
+        for (compatible, soc) in [
+            ("nvidia,p4071-0000+p3834-0008\0nvidia,p3834-0008\0nvidia,tegra264\0", "tegra264"),
+            (
+                "nvidia,p3737-0000+p3701-0005\0nvidia,p3701-0005\0nvidia,tegra234\0nvidia,tegra23x\0",
+                "tegra234",
+            ),
+            ("raspberrypi,5-model-b\0brcm,bcm2712\0", "bcm2712"),
+        ] {
+            assert_eq!(parse_compatible(compatible).as_deref(), Some(soc));
+        }
+        assert_eq!(parse_compatible("\0"), None);
+    }
 
     #[test]
     fn the_release_line_is_understood() {

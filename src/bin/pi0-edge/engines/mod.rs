@@ -1,0 +1,204 @@
+//! `pi0-edge engines`: TensorRT engines, built ahead of time and looked after.
+
+mod build;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use pi0_edge::engines::{EngineCache, Entry, Lock, Outcome, Record};
+use pi0_edge::policy::engine_directory;
+use pi0_edge::{Error, ErrorKind, Result, Verify};
+use serde_json::{Value, json};
+
+use crate::options::Progress;
+use crate::output::{self, Format};
+
+const EXAMPLES: &str = "\
+Examples:
+  pi0-edge engines build BUNDLE --precision fp16
+  pi0-edge engines build BUNDLE --workspace 2GiB --force
+  pi0-edge engines list
+  pi0-edge engines verify --format json
+  pi0-edge engines clean --dry-run
+
+An engine fits one bundle, one GPU, one TensorRT and one ONNX Runtime. A run never builds one: where the right engine
+is missing it fails at once, and says what differs.";
+
+/// Arguments of `engines`.
+#[derive(ClapArgs, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Build the engines of a bundle for this GPU; takes minutes
+    Build(build::Args),
+    /// Show the engines that are there
+    List(Place),
+    /// Compare every byte with what was built, and owners and modes with what is safe
+    Verify(Place),
+    /// Remove what no run can use: damaged sets and what stopped builds left
+    Clean(Clean),
+}
+
+/// Where engines are kept.
+#[derive(ClapArgs, Debug)]
+struct Place {
+    /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
+    #[arg(long, value_name = "DIR")]
+    engine_cache: Option<PathBuf>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(ClapArgs, Debug)]
+struct Clean {
+    #[command(flatten)]
+    place: Place,
+    /// Remove every engine, and what the builder learned about the GPU
+    #[arg(long)]
+    all: bool,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Place {
+    /// `None` if it does not exist, so that nothing was ever built: no failure of those who only look.
+    fn open(&self) -> Result<Option<EngineCache>> {
+        let path = engine_directory(self.engine_cache.as_deref())?;
+        if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+            match self.format {
+                Format::Json => output::print_json(&json!({ "directory": path, "sets": [] }))?,
+                Format::Text => output::print(&format!("{}: {}\n", path.display(), count(0)))?,
+            }
+            return Ok(None);
+        }
+        EngineCache::open(&path).map(Some)
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    match &args.verb {
+        Verb::Build(args) => build::run(args),
+        Verb::List(place) => list(place),
+        Verb::Verify(place) => verify(place),
+        Verb::Clean(args) => clean(args),
+    }
+}
+
+/// One set for programs. `problem` is why no run can use it.
+fn describe(cache: &EngineCache, key: &str, record: Option<&Record>, problem: Option<&str>) -> Value {
+    let mut value = json!({ "key": key, "directory": cache.directory(key), "problem": problem });
+    if let Some(record) = record {
+        value["size"] = json!(record.size());
+        value["record"] = json!(record);
+    }
+    value
+}
+
+/// One set for people.
+fn line(entry: &Entry) -> String {
+    let short = &entry.key[..12];
+    match &entry.record {
+        Ok(r) => format!(
+            "{short}  {:>8.1} MB  {}  {}, TensorRT {}, ONNX Runtime {}  {}",
+            r.size() as f64 / 1e6,
+            r.options.precision,
+            r.pins.gpu,
+            r.pins.tensorrt,
+            r.pins.onnxruntime,
+            r.bundle_path
+        ),
+        Err(e) => format!("{short}  unusable: {e}"),
+    }
+}
+
+fn list(place: &Place) -> Result<()> {
+    let Some(cache) = place.open()? else { return Ok(()) };
+    let entries = cache.entries()?;
+    if place.format == Format::Json {
+        let sets: Vec<Value> = entries
+            .iter()
+            .map(|e| {
+                let problem = e.record.as_ref().err().map(ToString::to_string);
+                describe(&cache, &e.key, e.record.as_ref().ok(), problem.as_deref())
+            })
+            .collect();
+        return output::print_json(&json!({ "directory": cache.path(), "sets": sets }));
+    }
+    let mut out = format!("{}: {}\n", cache.path().display(), count(entries.len()));
+    entries.iter().for_each(|e| _ = writeln!(out, "{}", line(e)));
+    output::print(&out)
+}
+
+fn count(sets: usize) -> String {
+    match sets {
+        0 => "no engines; to build them: pi0-edge engines build BUNDLE".into(),
+        1 => "engines of 1 bundle".into(),
+        n => format!("{n} sets of engines"),
+    }
+}
+
+fn verify(place: &Place) -> Result<()> {
+    let Some(cache) = place.open()? else { return Ok(()) };
+    let mut progress = Progress::new("verifying");
+    let mut sets = Vec::new();
+    let mut out = String::new();
+    let mut bad = 0;
+    for entry in cache.entries()? {
+        let done = cache.verify(&entry, Verify::Full, &mut |n, all| progress.show(n, all));
+        progress.clear();
+        let problem = done.err().map(|e| e.to_string());
+        bad += usize::from(problem.is_some());
+        let state = problem.as_deref().map_or("intact".into(), |p| format!("UNUSABLE: {p}"));
+        _ = writeln!(out, "{}  {state}", &entry.key[..12]);
+        sets.push(describe(&cache, &entry.key, entry.record.as_ref().ok(), problem.as_deref()));
+    }
+    match place.format {
+        Format::Json => {
+            output::print_json(&json!({ "directory": cache.path(), "pass": bad == 0, "sets": sets }))?;
+        }
+        Format::Text => {
+            output::print(&format!("{}: {}\n{out}", cache.path().display(), count(sets.len())))?;
+        }
+    }
+    if bad == 0 {
+        return Ok(());
+    }
+    let text = format!("{bad} of {} sets cannot be used; to remove them: pi0-edge engines clean", sets.len());
+    Err(Error::new(ErrorKind::Engine, text))
+}
+
+fn clean(args: &Clean) -> Result<()> {
+    let Some(cache) = args.place.open()? else { return Ok(()) };
+    let lock = Lock::take(&cache)?;
+    let outcome = if args.all {
+        cache.remove_all(&lock, args.dry_run)?
+    } else {
+        cache.clean(&lock, args.dry_run, &|_| None)?
+    };
+    if args.place.format == Format::Json {
+        let removed: Vec<Value> =
+            outcome.removed.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
+        let report = json!({ "dry_run": args.dry_run, "bytes": outcome.bytes, "removed": removed });
+        return output::print_json(&report);
+    }
+    output::print(&cleaned(&outcome, args.dry_run))
+}
+
+fn cleaned(outcome: &Outcome, pretend: bool) -> String {
+    let mut out = String::new();
+    for (name, reason) in &outcome.removed {
+        _ = writeln!(out, "{name}  {reason}");
+    }
+    let verb = if pretend { "would be removed" } else { "removed" };
+    _ = writeln!(out, "{} {verb}, {:.1} MB", outcome.removed.len(), outcome.bytes as f64 / 1e6);
+    out
+}

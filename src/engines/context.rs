@@ -1,0 +1,144 @@
+//! The stand-in of a graph: an ONNX file with one node, which names a finished engine.
+//!
+//! ONNX Runtime calls the node `EPContext`. The file does not hold the graph itself, which is what makes it certain
+//! that a session made from it builds nothing: a missing or unreadable engine can only be an error.
+
+use std::collections::BTreeMap;
+
+use crate::bundle::FileEntry;
+use crate::bundle::wire::{Fields, once};
+
+/// Checks that `model`, the bytes of a stand-in, has one node and that the node's engine is one of `files`; returns
+/// the engine's name.
+///
+/// # Errors
+/// What it is instead, in words.
+pub fn check_stand_in(model: &[u8], files: &BTreeMap<String, FileEntry>) -> Result<String, String> {
+    let mut graph = None;
+    for field in Fields::new(model) {
+        let field = field?;
+        if field.number == 7 {
+            once(&mut graph, field.bytes()?, "the graph")?;
+        }
+    }
+    let mut nodes = Vec::new();
+    for field in Fields::new(graph.ok_or("it has no graph")?) {
+        let field = field?;
+        match field.number {
+            1 => nodes.push(field.bytes()?),
+            5 | 15 => return Err("it holds weights, so a part of the graph is outside of the engine".into()),
+            _ => {}
+        }
+    }
+    let [node] = nodes[..] else {
+        return Err(format!(
+            "it has {} nodes where one engine should stand for the whole graph",
+            nodes.len()
+        ));
+    };
+    let engine = engine_of(node)?;
+    match files.get(&engine) {
+        Some(entry) if entry.size > 0 => Ok(engine),
+        Some(_) => Err(format!("its engine {engine} is empty")),
+        None => Err(format!("its engine {engine:?} is not a file of this set")),
+    }
+}
+
+fn engine_of(node: &[u8]) -> Result<String, String> {
+    let (mut op, mut domain) = (None, None);
+    let (mut embedded, mut engine) = (None, None);
+    for field in Fields::new(node) {
+        let field = field?;
+        match field.number {
+            4 => once(&mut op, field.text()?, "the operator")?,
+            5 => {
+                let (mut name, mut number, mut text) = (None, None, None);
+                for part in Fields::new(field.bytes()?) {
+                    let part = part?;
+                    match part.number {
+                        1 => once(&mut name, part.text()?, "an attribute's name")?,
+                        3 => once(&mut number, part.varint()?, "an attribute's number")?,
+                        4 => once(&mut text, part.bytes()?, "an attribute's text")?,
+                        _ => {}
+                    }
+                }
+                match name {
+                    // A field left out is zero.
+                    Some("embed_mode") => once(&mut embedded, number.unwrap_or(0), "embed_mode")?,
+                    Some("ep_cache_context") => once(&mut engine, text.unwrap_or_default(), "the engine")?,
+                    _ => {}
+                }
+            }
+            7 => once(&mut domain, field.text()?, "the operator's domain")?,
+            _ => {}
+        }
+    }
+    if (domain, op) != (Some("com.microsoft"), Some("EPContext")) {
+        return Err(format!("its node is a {}, not an engine", op.unwrap_or("nameless operator")));
+    }
+    if embedded != Some(0) {
+        return Err("its engine is inside the file instead of beside it".into());
+    }
+    String::from_utf8(engine.unwrap_or_default().to_vec()).map_err(|_| "its engine's name is no text".into())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![(number << 3 | 2) as u8];
+        let mut len = bytes.len();
+        while len > 127 {
+            out.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        out.push(len as u8);
+        out.extend(bytes);
+        out
+    }
+
+    fn attribute(name: &str, value: &[u8]) -> Vec<u8> {
+        field(5, &[field(1, name.as_bytes()), value.to_vec()].concat())
+    }
+
+    fn node(op: &str, embed_mode: u8, engine: &str) -> Vec<u8> {
+        let mode = attribute("embed_mode", &[3 << 3, embed_mode]);
+        let engine = attribute("ep_cache_context", &field(4, engine.as_bytes()));
+        field(1, &[field(4, op.as_bytes()), mode, engine, field(7, b"com.microsoft")].concat())
+    }
+
+    /// A stand-in for `engine` as ONNX Runtime writes one.
+    pub(in crate::engines) fn stand_in(engine: &str) -> Vec<u8> {
+        field(7, &node("EPContext", 0, engine))
+    }
+
+    fn files(size: u64) -> BTreeMap<String, FileEntry> {
+        BTreeMap::from([("a.engine".to_owned(), FileEntry { size, sha256: String::new() })])
+    }
+
+    #[test]
+    fn one_node_that_names_a_file_of_the_set_passes() {
+        assert_eq!(check_stand_in(&stand_in("a.engine"), &files(1)).as_deref(), Ok("a.engine"));
+    }
+
+    #[test]
+    fn anything_else_does_not() {
+        let engine = node("EPContext", 0, "a.engine");
+        let cases: [(Vec<u8>, &str); 8] = [
+            (field(7, &[engine.clone(), engine.clone()].concat()), "2 nodes"),
+            (field(7, &[engine.clone(), field(5, b"")].concat()), "weights"),
+            (field(7, b""), "0 nodes"),
+            (field(7, &node("MatMul", 0, "a.engine")), "MatMul"),
+            (field(7, &node("EPContext", 1, "a.engine")), "inside the file"),
+            (stand_in("../a.engine"), "not a file of this set"),
+            (stand_in("/tmp/a.engine"), "not a file of this set"),
+            (b"text".to_vec(), ""),
+        ];
+        for (model, words) in cases {
+            let error = check_stand_in(&model, &files(1)).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(check_stand_in(&stand_in("a.engine"), &files(0)).unwrap_err().contains("empty"));
+    }
+}

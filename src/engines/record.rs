@@ -1,0 +1,153 @@
+//! `engines.json`: what one set of engines is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::pins::Pins;
+use crate::bundle::FileEntry;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+
+/// The record's name in its set's directory.
+pub const RECORD_FILE: &str = "engines.json";
+/// The layout of the record that this version reads and writes.
+pub const RECORD_VERSION: u64 = 1;
+/// More than any record has.
+pub(super) const MAX_RECORD: u64 = 1 << 20;
+
+/// A set of engines: what it is for, how it was made, and the hash of each file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Version of this layout; [`RECORD_VERSION`].
+    pub format_version: u64,
+    /// What the engines were built with and for.
+    pub pins: Pins,
+    /// The bundle's directory at that time. For people.
+    pub bundle_path: String,
+    /// How they were built.
+    pub options: BuildOptions,
+    /// The version of pi0-edge that built them.
+    pub builder: String,
+    /// When, in seconds since 1970.
+    pub built_at: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// The file that stands for each graph, by the graph's name.
+    pub graphs: BTreeMap<String, String>,
+    /// Every file of the set but the record.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// How engines are built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildOptions {
+    /// Number formats the builder may choose from beside f32.
+    pub precision: EnginePrecision,
+    /// Most bytes of GPU memory a layer may use while it computes; `None` leaves it to TensorRT.
+    pub workspace: Option<u64>,
+    /// How hard the builder looks for the fastest kernels, 0 to 5.
+    pub optimization_level: u8,
+    /// Streams the engine may use beside the one it is run on; `None` leaves it to TensorRT.
+    pub auxiliary_streams: Option<u8>,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        // Level 3 is TensorRT's own default.
+        BuildOptions {
+            precision: EnginePrecision::Fp32,
+            workspace: None,
+            optimization_level: 3,
+            auxiliary_streams: None,
+        }
+    }
+}
+
+/// Number formats that TensorRT may compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnginePrecision {
+    /// f32 alone (which on the GPUs of today is TF32 inside matrix products, as TensorRT sets it).
+    Fp32,
+    /// f16 where the builder finds it faster.
+    Fp16,
+    /// bf16 where the builder finds it faster.
+    Bf16,
+    /// int8 where the graph says how to quantise, f16 elsewhere.
+    Int8,
+}
+
+impl EnginePrecision {
+    /// The word used in files and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EnginePrecision::Fp32 => "fp32",
+            EnginePrecision::Fp16 => "fp16",
+            EnginePrecision::Bf16 => "bf16",
+            EnginePrecision::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for EnginePrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EnginePrecision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        use EnginePrecision::{Bf16, Fp16, Fp32, Int8};
+        let known = [Fp32, Fp16, Bf16, Int8].into_iter().find(|p| p.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is none of fp32, fp16, bf16, int8"))
+    }
+}
+
+impl Record {
+    /// Parses a record and checks that it holds plain names only, and that each graph's stand-in is among its files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] with what is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u64,
+        }
+        let unreadable = || format!("{RECORD_FILE} cannot be read");
+        let version: Version = serde_json::from_slice(bytes).or_kind(ErrorKind::Engine, unreadable)?;
+        if version.format_version != RECORD_VERSION {
+            let text = format!(
+                "{RECORD_FILE} has format_version {}, this program reads {RECORD_VERSION}",
+                version.format_version
+            );
+            return Err(Error::new(ErrorKind::Engine, text));
+        }
+        let record: Record = serde_json::from_slice(bytes).or_kind(ErrorKind::Engine, unreadable)?;
+        record.check().map_err(|what| Error::new(ErrorKind::Engine, format!("{RECORD_FILE}: {what}")))?;
+        Ok(record)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for name in self.files.keys() {
+            let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c));
+            if !plain || name.starts_with('.') || name == RECORD_FILE {
+                return Err(format!("{name:?} is no name of an engine's file"));
+            }
+        }
+        match self.graphs.iter().find(|(_, file)| !self.files.contains_key(*file)) {
+            Some((graph, file)) => Err(format!("{graph} is in {file:?}, which is not among the files")),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.files.values().map(|f| f.size).sum()
+    }
+}

@@ -1,0 +1,329 @@
+//! The directory of engines: opening it, finding a set, verifying and removing sets.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::build::{Lock, TIMING, is_leftover, remove};
+use super::context::check_stand_in;
+use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file, modes};
+use super::pins::{Pins, short};
+use super::record::{MAX_RECORD, RECORD_FILE, Record};
+use crate::bundle::{FileEntry, Verify, hash_all, open_regular};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+
+/// What builds the engines that are missing.
+const BUILD: &str = "pi0-edge engines build BUNDLE";
+
+/// A directory of engines that passed the rules of ownership.
+#[derive(Debug)]
+pub struct EngineCache {
+    path: PathBuf,
+    uid: u32,
+}
+
+/// One set of engines as it was found.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name of its directory.
+    pub key: String,
+    /// Its record; an error if the set cannot be used by anybody.
+    pub record: Result<Record>,
+}
+
+/// What removing came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Names that were, or would be, removed, each with the reason.
+    pub removed: Vec<(String, String)>,
+    /// Bytes they took.
+    pub bytes: u64,
+}
+
+fn engine_error(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Engine, text)
+}
+
+/// The faults as one error, with what to do about the first.
+fn refuse(path: &Path, faults: &[Fault]) -> Result<()> {
+    let Some(first) = faults.first() else { return Ok(()) };
+    let all: Vec<String> = faults.iter().map(|f| f.describe(path)).collect();
+    Err(engine_error(format!(
+        "{}; an engine is code and is not loaded from there. To fix it: {}",
+        all.join("; "),
+        first.remedy(path)
+    )))
+}
+
+impl EngineCache {
+    /// Opens the directory of engines at `path`, which must exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] if it is missing, a link, somebody else's, writable by others, or in a directory where
+    /// others could put their own in its place.
+    pub fn open(path: &Path) -> Result<Self> {
+        let uid = user()?;
+        let found = match fs::symlink_metadata(path) {
+            Ok(found) => found,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let text =
+                    format!("no engines in {}: it does not exist. To build them: {BUILD}", path.display());
+                return Err(engine_error(text));
+            }
+            Err(e) => {
+                return Err(Error::with_source(
+                    ErrorKind::Io,
+                    format!("cannot inspect {}", path.display()),
+                    e,
+                ));
+            }
+        };
+        refuse(path, &faults_of_directory(&found, uid))?;
+        // Without links from here on, so that what was looked at is what is used.
+        let path =
+            path.canonicalize().or_kind(ErrorKind::Io, || format!("cannot resolve {}", path.display()))?;
+        refuse(&path, fault_above(&path, uid, &|above| fs::symlink_metadata(above).ok()).as_slice())?;
+        Ok(EngineCache { path, uid })
+    }
+
+    /// The directory at `path` as `uid` would find it, whatever is wrong with it: to look, not to use.
+    pub(crate) fn unchecked(path: PathBuf, uid: u32) -> Self {
+        EngineCache { path, uid }
+    }
+
+    /// As [`open`](Self::open), making the directory if it does not exist.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`ErrorKind::Io`] if it cannot be made.
+    pub fn create(path: &Path) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(modes(user()?).0)
+            .create(path)
+            .or_kind(ErrorKind::Io, || format!("cannot make the directory {}", path.display()))?;
+        Self::open(path)
+    }
+
+    /// The user whose engines these are.
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Where it is, without links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in the directory, sorted.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let listing = || format!("cannot list {}", self.path.display());
+        let mut names = Vec::new();
+        for entry in self.path.read_dir().or_kind(ErrorKind::Io, listing)? {
+            names.push(entry.or_kind(ErrorKind::Io, listing)?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Every set in the directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the directory cannot be listed; what is wrong with a set is in its entry.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let keys = self.names()?.into_iter().filter(|name| is_key(name));
+        Ok(keys.map(|key| Entry { record: self.record(&key), key }).collect())
+    }
+
+    /// The directory of a set.
+    pub fn directory(&self, key: &str) -> PathBuf {
+        self.path.join(key)
+    }
+
+    /// Finds the set that was built for exactly these pins. Reads the record and looks at the files' sizes and
+    /// owners, which takes milliseconds; [`verify`](Self::verify) reads their bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] if there is none, naming what differs in the one that comes nearest, or if it is
+    /// damaged or not the user's own.
+    pub fn find(&self, pins: &Pins) -> Result<Entry> {
+        let key = pins.key();
+        if self.names()?.contains(&key) {
+            return Ok(Entry { record: Ok(self.record(&key)?), key });
+        }
+        let others: Vec<Record> = self.entries()?.into_iter().filter_map(|e| e.record.ok()).collect();
+        let nearest = others
+            .iter()
+            .filter(|r| r.pins.bundle == pins.bundle)
+            .map(|r| r.pins.differences(pins))
+            .min_by_key(Vec::len);
+        let why = match nearest {
+            Some(differences) => {
+                format!("those in {} are for {}", self.path.display(), differences.join("; for "))
+            }
+            None => format!(
+                "{} has none for the manifest {} (sets for other bundles: {})",
+                self.path.display(),
+                short(&pins.bundle),
+                others.len()
+            ),
+        };
+        Err(engine_error(format!("no TensorRT engines for this bundle here: {why}. To build them: {BUILD}")))
+    }
+
+    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each stand-in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] with the first difference.
+    pub fn verify(&self, entry: &Entry, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        // What was read a while ago may have changed.
+        let record = self.record(&entry.key)?;
+        let directory = self.directory(&entry.key);
+        let open = |name: &str| open_regular(&directory.join(name), ErrorKind::Engine);
+        let differs = |name: &str, found: &str, entry: &FileEntry| {
+            engine_error(format!(
+                "{} has SHA-256 {found}, {} when it was built: it is damaged or was tampered with and is not \
+                 loaded. To build it again: {BUILD} --force",
+                directory.join(name).display(),
+                entry.sha256
+            ))
+        };
+        if level == Verify::Full {
+            hash_all(&record.files, &open, progress, &differs)?;
+        }
+        for (graph, name) in &record.graphs {
+            let bytes = read_small(&open(name)?, name)?;
+            check_stand_in(&bytes, &record.files).map_err(|what| {
+                engine_error(format!("{} for {graph}: {what}", directory.join(name).display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the record of a set and checks everything about the set but its files' bytes.
+    fn record(&self, key: &str) -> Result<Record> {
+        let directory = self.directory(key);
+        let look = |path: &Path| {
+            fs::symlink_metadata(path).map_err(|e| {
+                let text = format!(
+                    "{} is not there or cannot be looked at. To build it again: {BUILD} --force",
+                    path.display()
+                );
+                Error::with_source(ErrorKind::Engine, text, e)
+            })
+        };
+        refuse(&directory, &faults_of_directory(&look(&directory)?, self.uid))?;
+        let path = directory.join(RECORD_FILE);
+        refuse(&path, &faults_of_file(&look(&path)?, self.uid))?;
+        let bytes = read_small(&open_regular(&path, ErrorKind::Engine)?, RECORD_FILE)?;
+        let record = Record::parse(&bytes).map_err(|e| e.context(directory.display()))?;
+        if record.pins.key() != key {
+            let text = format!("{} was built for other pins than its name says", directory.display());
+            return Err(engine_error(text));
+        }
+        for (name, entry) in &record.files {
+            let path = directory.join(name);
+            let found = look(&path)?;
+            refuse(&path, &faults_of_file(&found, self.uid))?;
+            if found.len() != entry.size {
+                return Err(engine_error(format!(
+                    "{} has {} bytes, {} when it was built. To build it again: {BUILD} --force",
+                    path.display(),
+                    found.len(),
+                    entry.size
+                )));
+            }
+        }
+        let listing = || format!("cannot list {}", directory.display());
+        for entry in directory.read_dir().or_kind(ErrorKind::Io, listing)? {
+            let name = entry.or_kind(ErrorKind::Io, listing)?.file_name().to_string_lossy().into_owned();
+            if name != RECORD_FILE && !record.files.contains_key(&name) {
+                return Err(engine_error(format!(
+                    "{} is not in the set's record",
+                    directory.join(name).display()
+                )));
+            }
+        }
+        Ok(record)
+    }
+
+    /// Removes what is left of builds that were stopped, sets that are damaged, and every set that `unwanted` gives
+    /// a reason against. With `pretend`, only says what it would remove.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if something cannot be removed.
+    pub fn clean(
+        &self,
+        lock: &Lock,
+        pretend: bool,
+        unwanted: &dyn Fn(&Record) -> Option<String>,
+    ) -> Result<Outcome> {
+        self.remove(lock, pretend, &|name| {
+            if is_leftover(name) {
+                return Some("left by a build that was stopped".to_owned());
+            }
+            if !is_key(name) {
+                return None;
+            }
+            self.record(name).map_or_else(|e| Some(e.to_string()), |record| unwanted(&record))
+        })
+    }
+
+    /// Removes every set and what the builder learned. With `pretend`, only says what it would remove.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if something cannot be removed.
+    pub fn remove_all(&self, lock: &Lock, pretend: bool) -> Result<Outcome> {
+        self.remove(lock, pretend, &|name| {
+            (is_leftover(name) || is_key(name) || name == TIMING).then(|| "asked for".to_owned())
+        })
+    }
+
+    fn remove(
+        &self,
+        _lock: &Lock,
+        pretend: bool,
+        reason: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        for name in self.names()? {
+            let Some(reason) = reason(&name) else { continue };
+            let path = self.path.join(&name);
+            outcome.bytes += size_below(&path);
+            if !pretend {
+                remove(&path)?;
+            }
+            outcome.removed.push((name, reason));
+        }
+        Ok(outcome)
+    }
+}
+
+fn user() -> Result<u32> {
+    effective_uid().ok_or_else(|| Error::new(ErrorKind::Io, "cannot tell the user from /proc/self/status"))
+}
+
+/// Whether a name is that of a set.
+fn is_key(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn read_small(file: &File, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD + 1)
+        .read_to_end(&mut bytes)
+        .or_kind(ErrorKind::Io, || format!("cannot read {name}"))?;
+    if bytes.len() as u64 > MAX_RECORD {
+        return Err(engine_error(format!("{name} has more than {MAX_RECORD} bytes, which none has")));
+    }
+    Ok(bytes)
+}
+
+/// Bytes of all files below a directory, or of a file. Links are not followed.
+fn size_below(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    if !found.is_dir() {
+        return found.len();
+    }
+    path.read_dir().into_iter().flatten().flatten().map(|entry| size_below(&entry.path())).sum()
+}

@@ -1,0 +1,224 @@
+//! A bundle's TensorRT engines: built ahead of time, and found, never built, before a run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, hash_file, open_regular};
+use crate::engines::{
+    BuildOptions, Building, EngineCache, EnginePrecision, Entry, Lock, Record, default_path,
+};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::policy::MAX_NUM_STEPS;
+use crate::policy::layout::Sizes;
+use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
+
+/// How to build a bundle's engines.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// The GPU to build on and for, as CUDA counts them from 0.
+    pub gpu: u32,
+    /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
+    pub ort_library: Option<PathBuf>,
+    /// The directory of engines; [`engine_directory`] when absent.
+    pub directory: Option<PathBuf>,
+    /// Number formats TensorRT may choose from; the bundle's own when absent.
+    pub precision: Option<EnginePrecision>,
+    /// Everything else about the build; its `precision` is not looked at.
+    pub build: BuildOptions,
+    /// Build again what is there already.
+    pub force: bool,
+}
+
+/// How far a build is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum BuildProgress {
+    /// The bundle or an earlier set is being verified: bytes done, bytes in all.
+    Verifying(u64, u64),
+    /// TensorRT has begun to build a graph, the n-th of so many.
+    Building(GraphName, usize, usize),
+    /// It is done with a graph, after so long.
+    Built(GraphName, Duration),
+    /// What was built is being hashed: bytes done, bytes in all.
+    Recording(u64, u64),
+}
+
+/// What a build came to.
+#[derive(Debug)]
+pub struct EngineSet {
+    /// The set's record.
+    pub record: Record,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Whether it was there before and is intact, so that nothing had to be built.
+    pub was_there: bool,
+}
+
+/// Where engines are kept: `explicit`, or `pi0-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, else
+/// `~/.cache`).
+///
+/// # Errors
+/// [`ErrorKind::Engine`] when there is no home directory either.
+pub fn engine_directory(explicit: Option<&Path>) -> Result<PathBuf> {
+    let found = explicit.map(Path::to_path_buf).or_else(|| default_path(&|name| std::env::var(name).ok()));
+    found.ok_or_else(|| {
+        let text =
+            "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache";
+        Error::new(ErrorKind::Engine, text)
+    })
+}
+
+/// Builds the TensorRT engines of the bundle at `bundle` for this GPU, or finds that they are there.
+///
+/// Takes minutes and as much GPU memory as it is allowed; nothing else should use the GPU meanwhile, or the builder
+/// measures wrongly. Ended in any way before it returns, it leaves nothing that a run would use.
+///
+/// # Errors
+/// [`ErrorKind::Provider`] when TensorRT cannot be used here; [`ErrorKind::Engine`] when the directory is not the
+/// user's own, another process builds in it, or TensorRT did not take a graph whole; [`ErrorKind::Graph`] when it
+/// cannot build one; and what [`Bundle::open`] returns.
+pub fn build_engines(
+    bundle: &Path,
+    options: &EngineOptions,
+    progress: &mut dyn FnMut(BuildProgress),
+) -> Result<EngineSet> {
+    let environment = Environment::get(options.ort_library.as_deref())?;
+    let pins = pins_here(environment, options.gpu, &manifest_hash(bundle)?)?;
+    let cache = EngineCache::create(&engine_directory(options.directory.as_deref())?)?;
+    let lock = Lock::take(&cache)?;
+    let bundle =
+        Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
+    let manifest = bundle.manifest();
+    let precision = options.precision.unwrap_or(precision_of(manifest));
+    let build = BuildOptions { precision, ..options.build.clone() };
+    if !options.force
+        && let Ok(entry) = cache.find(&pins)
+        && let verified =
+            cache.verify(&entry, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))
+        && let (Ok(()), Ok(record)) = (verified, entry.record)
+        && record.options == build
+    {
+        return Ok(EngineSet { record, directory: cache.directory(&entry.key), was_there: true });
+    }
+    let root = bundle.root().canonicalize().or_kind(ErrorKind::Io, || "cannot resolve the bundle".into())?;
+    let mut building = Building::start(&cache, &lock, pins, build, &root)?;
+    let timing = building.timing_directory()?;
+    for (i, name) in GraphName::ALL.into_iter().enumerate() {
+        progress(BuildProgress::Building(name, i + 1, GraphName::ALL.len()));
+        let start = Instant::now();
+        let stand_in = building.stand_in(name.as_str());
+        let spec = manifest.graph(name);
+        let engine = EngineBuild {
+            gpu: options.gpu,
+            graph: name.as_str(),
+            stand_in: &stand_in,
+            timing: &timing,
+            options: building.options(),
+            sizes: &run_sizes(manifest),
+        };
+        // TensorRT finds the weights by the model's path.
+        build_engine(environment, &root.join(&spec.file), spec, &engine)?;
+        progress(BuildProgress::Built(name, start.elapsed()));
+    }
+    let record = building.finish(&mut |n, all| progress(BuildProgress::Recording(n, all)))?;
+    let directory = cache.directory(&record.pins.key());
+    Ok(EngineSet { record, directory, was_there: false })
+}
+
+/// The engines of one bundle, found before anything is loaded.
+#[derive(Debug)]
+pub(super) struct Engines {
+    cache: EngineCache,
+    entry: Entry,
+}
+
+impl Engines {
+    /// Finds the engines that were built for this bundle, GPU, TensorRT and ONNX Runtime. Reads no large file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Provider`] when TensorRT cannot be used here; [`ErrorKind::Engine`] when there are none, naming
+    /// what differs, or they are not the user's own.
+    pub(super) fn find(
+        environment: &Environment,
+        gpu: u32,
+        bundle: &Path,
+        directory: Option<&Path>,
+    ) -> Result<Self> {
+        let pins = pins_here(environment, gpu, &manifest_hash(bundle)?)?;
+        let cache = EngineCache::open(&engine_directory(directory)?)?;
+        let engines = Engines { entry: cache.find(&pins)?, cache };
+        GraphName::ALL.into_iter().try_for_each(|graph| engines.stand_in(graph).map(|_| ()))?;
+        Ok(engines)
+    }
+
+    /// As [`EngineCache::verify`].
+    ///
+    /// # Errors
+    /// As [`EngineCache::verify`].
+    pub(super) fn verify(&self, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        self.cache.verify(&self.entry, level, progress)
+    }
+
+    /// The file that stands for a graph.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] when the set has none for it.
+    pub(super) fn stand_in(&self, graph: GraphName) -> Result<PathBuf> {
+        let file = self.entry.record.as_ref().ok().and_then(|r| r.graphs.get(graph.as_str()));
+        let file = file.ok_or_else(|| {
+            Error::new(ErrorKind::Engine, format!("the engines in {} have none for {graph}", self.entry.key))
+        })?;
+        Ok(self.cache.directory(&self.entry.key).join(file))
+    }
+}
+
+/// SHA-256 of the bundle's manifest, which holds the hash of every other file.
+fn manifest_hash(bundle: &Path) -> Result<String> {
+    let path = bundle.join("manifest.json");
+    let file = open_regular(&path, ErrorKind::Manifest)?;
+    let hash =
+        hash_file(file, |_| true).or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
+    Ok(hash.unwrap_or_default())
+}
+
+fn precision_of(manifest: &Manifest) -> EnginePrecision {
+    match manifest.precision {
+        Precision::Fp32 => EnginePrecision::Fp32,
+        Precision::Fp16 => EnginePrecision::Fp16,
+        Precision::Bf16 => EnginePrecision::Bf16,
+    }
+}
+
+/// The sizes that runs of this bundle have. The engine is made fastest for every camera and the longest prompt: the
+/// worst case is what a control loop has to be planned for.
+fn run_sizes(manifest: &Manifest) -> RunSizes {
+    let sizes = Sizes::new(manifest);
+    let (views, longest) = (sizes.max_views, sizes.max_prefix);
+    // Every prompt has a first token.
+    let shortest = sizes.padded(manifest.dimensions.tokens_per_view + 1);
+    RunSizes {
+        views: [1, views, views],
+        prefix: [shortest, longest, longest],
+        steps: [1, manifest.flow.num_steps, MAX_NUM_STEPS],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_the_bundles() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
+        let mut manifest = Manifest::read(Path::new(path)).unwrap();
+        let sizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
+        assert_eq!(run_sizes(&manifest), sizes);
+        // Where the prefix is padded, a run has the padded lengths alone.
+        manifest.prefix_bucket = Some(16);
+        assert_eq!(run_sizes(&manifest), RunSizes { prefix: [32, 80, 80], ..sizes });
+    }
+
+    #[test]
+    fn the_directory_that_is_named_is_used() {
+        assert_eq!(engine_directory(Some(Path::new("/e"))).unwrap(), Path::new("/e"));
+    }
+}
