@@ -122,8 +122,7 @@ def test_third_party_notices_name_linked_libraries_only(unpacked):
 
 def test_another_architecture_is_refused(machine, project):
     theirs = project / "target/jetson/aarch64-unknown-linux-gnu/release"
-    theirs.mkdir(parents=True)
-    shutil.copy("/bin/true", theirs / "pi0-edge")
+    shutil.copytree(project / "target/jetson/x86_64-unknown-linux-gnu/release", theirs)
     result = machine.run(project / "scripts/jetson.sh", "deb", ok=False, SOURCE_DATE_EPOCH="1")
     assert "is not for arm64" in result.stderr
 

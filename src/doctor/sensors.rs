@@ -123,8 +123,8 @@ impl Sensor {
 impl Rail {
     fn read(&self) -> Option<f64> {
         match &self.source {
-            RailSource::VoltsAndAmperes(mv, ma) => Some(number(mv)? * number(ma)? * 1e-6),
-            RailSource::Watts(uw) => number(uw).map(|v| v * 1e-6),
+            RailSource::VoltsAndAmperes(mv, ma) => Some(number(mv)? * number(ma)? / 1e6),
+            RailSource::Watts(uw) => number(uw).map(|v| v / 1e6),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::engines::{
 };
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::policy::MAX_NUM_STEPS;
+use crate::policy::layout::Sizes;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
 
 /// How to build a bundle's engines.
@@ -190,13 +191,13 @@ fn precision_of(manifest: &Manifest) -> EnginePrecision {
 /// The sizes that runs of this bundle have. The engine is made fastest for every camera and the longest prompt: the
 /// worst case is what a control loop has to be planned for.
 fn run_sizes(manifest: &Manifest) -> RunSizes {
-    let views = manifest.cameras.len();
-    let per_view = manifest.dimensions.tokens_per_view;
-    let longest = views * per_view + manifest.prompt.max_tokens;
+    let sizes = Sizes::new(manifest);
+    let (views, longest) = (sizes.max_views, sizes.max_prefix);
+    // Every prompt has a first token.
+    let shortest = sizes.padded(manifest.dimensions.tokens_per_view + 1);
     RunSizes {
         views: [1, views, views],
-        // Every prompt has a first token.
-        prefix: [per_view + 1, longest, longest],
+        prefix: [shortest, longest, longest],
         steps: [1, manifest.flow.num_steps, MAX_NUM_STEPS],
     }
 }
@@ -208,8 +209,12 @@ mod tests {
     #[test]
     fn sizes_are_the_bundles() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
-        let sizes = run_sizes(&Manifest::read(Path::new(path)).unwrap());
-        assert_eq!(sizes, RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] });
+        let mut manifest = Manifest::read(Path::new(path)).unwrap();
+        let sizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
+        assert_eq!(run_sizes(&manifest), sizes);
+        // Where the prefix is padded, a run has the padded lengths alone.
+        manifest.prefix_bucket = Some(16);
+        assert_eq!(run_sizes(&manifest), RunSizes { prefix: [32, 80, 80], ..sizes });
     }
 
     #[test]

@@ -32,9 +32,9 @@ pub struct PolicyOptions {
     pub engine_cache: Option<PathBuf>,
     /// Where tensors are that the host and the graphs both touch.
     pub device_memory: DeviceMemory,
-    /// Never capture CUDA graphs, see [`Policy::capture_graphs`].
+    /// Never capture CUDA graphs, see [`Policy::capture_graphs`](super::Policy::capture_graphs).
     pub no_cuda_graphs: bool,
-    /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
+    /// ONNX Runtime's library; looked for as [`Environment::get`](crate::Environment::get) says when absent.
     pub ort_library: Option<PathBuf>,
     /// Threads of one operator, the calling thread included; 0 means one per available core.
     pub threads: usize,
@@ -55,7 +55,7 @@ pub struct PolicyOptions {
 pub struct InferOptions<'a> {
     /// The flow's starting point.
     pub noise: Noise<'a>,
-    /// Euler steps, 1 to [`MAX_NUM_STEPS`]; the bundle's default when absent.
+    /// Euler steps, 1 to [`MAX_NUM_STEPS`](super::MAX_NUM_STEPS); the bundle's default when absent.
     pub num_steps: Option<usize>,
     /// What the chunk is to join on to (real-time chunking); nothing when absent.
     pub guidance: Option<Guidance<'a>>,

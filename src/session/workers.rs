@@ -25,8 +25,9 @@ impl ThreadManager for Workers {
     fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<JoinHandle<()>> {
         let (ids, (here, known)) = (Arc::clone(&self.0), std::sync::mpsc::sync_channel(1));
         let body = move || {
+            // Not by libc's function, which glibc has since 2.30 only.
             // SAFETY: gettid has no preconditions.
-            let id = unsafe { libc::gettid() };
+            let id = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
             ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             // Whoever made the thread waits for this.
             _ = here.send(());

@@ -120,7 +120,19 @@ fn run(policy: &Policy, load: &LoadOptions) -> Lines {
         };
         (name.replace('_', " "), value)
     })
+    .chain(nodes(policy))
     .collect()
+}
+
+/// Where the nodes of each graph run, such as `cuda 312, cpu 4`.
+fn nodes(policy: &Policy) -> Lines {
+    let placement = environment::placement(policy);
+    let graph = |(name, providers): (&String, &Value)| {
+        let providers = providers.as_object().into_iter().flatten();
+        let counts: Vec<_> = providers.map(|(provider, n)| format!("{provider} {n}")).collect();
+        line(&format!("nodes of {name}"), counts.join(", "))
+    };
+    placement.as_object().into_iter().flatten().map(graph).collect()
 }
 
 fn moment(facts: &Facts) -> Lines {
