@@ -16,7 +16,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from side_by_side import Runner, built_runner  # noqa: E402
+from side_by_side import Runner  # noqa: E402
 
 
 def operations(manifest, stage, prefix):
@@ -52,7 +52,9 @@ def main():
     parser.add_argument("--runner", help="how to start the stage runner (default: the one cargo built)")
     options = parser.parse_args()
     manifests = [json.loads((bundle / "manifest.json").read_text()) for bundle in options.bundles]
-    runners = [Runner(options.runner or built_runner(), bundle, options.threads).__enter__() for bundle in options.bundles]
+    options.provider = options.ort_library = None
+    options.views = 3
+    runners = [Runner(argparse.Namespace(**vars(options) | {"bundle": bundle})).__enter__() for bundle in options.bundles]
     print("| stage | bundle | prefix rows | n | least ms | median ms | ratio | ratio of operations | GF | GF/s |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for stage in options.stages:

@@ -1,16 +1,18 @@
 //! Bilinear resampling with antialiasing, as Pillow does it on 8-bit images: what openpi's policies were trained on.
 //!
 //! Each output sample averages the source samples under a triangle that is as wide as the shrinking asks for. Weights
-//! are whole numbers of 2^-22; rows are resampled first and rounded to bytes, columns of those bytes after. Equal to
-//! Pillow to the last bit, because the rounding is.
+//! are whole numbers of 2^-22; rows are resampled first and rounded to bytes, columns of those bytes after, and the other
+//! way round for frames a hundred times higher than wide. Equal to Pillow to the last bit, because the rounding is.
 //!
-//! Source: `Resample.c` of Pillow, for its rules.
+//! Source: `Resample.c` and `Image.resize` of Pillow, for their rules.
 
 use super::{Frame, MAX_FRAME_SIDE};
 
 /// Bits behind the binary point of a weight: a byte times a weight, summed, stays below 2^31.
 const PRECISION: u32 = 22;
 const HALF: i32 = 1 << (PRECISION - 1);
+/// How many times higher than wide a frame must be for its columns to come first.
+const TALL: usize = 100;
 
 /// The source samples that make one output sample, and where their weights begin.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +77,7 @@ pub(super) struct Antialiased {
     /// The first source row that is not among the lines.
     next: usize,
     sums: Vec<i32>,
+    columns_first: bool,
 }
 
 impl Antialiased {
@@ -88,7 +91,8 @@ impl Antialiased {
             width: 0,
             lines: Vec::with_capacity(room),
             next: 0,
-            sums: Vec::with_capacity(3 * width),
+            sums: Vec::with_capacity(3 * width.max(MAX_FRAME_SIDE as usize / TALL)),
+            columns_first: false,
         }
     }
 
@@ -97,8 +101,10 @@ impl Antialiased {
         self.rows.plan(source.0, target.0);
         self.columns.plan(source.1, target.1);
         self.width = target.1;
-        self.lines.resize(self.rows.longest * 3 * target.1, 0);
-        self.sums.resize(3 * target.1, 0);
+        self.columns_first = source.0 > TALL * source.1 && target.0 < source.0;
+        let (lines, width) = if self.columns_first { (2, source.1) } else { (self.rows.longest, target.1) };
+        self.lines.resize(lines * 3 * width, 0);
+        self.sums.resize(3 * width, 0);
     }
 
     /// Before the first row of a frame: forgets the frame before.
@@ -109,6 +115,23 @@ impl Antialiased {
     /// Hands each channel of output row `y` to `put(channel, column, byte)`. Rows come in order.
     pub(super) fn row(&mut self, frame: &Frame<'_>, y: usize, mut put: impl FnMut(usize, usize, u8)) {
         let window = self.rows.windows[y];
+        if self.columns_first {
+            let bytes = frame.width as usize * 3;
+            self.sums.fill(HALF);
+            for (row, weight) in (window.first..).zip(self.rows.weights(window)) {
+                add(&mut self.sums, &frame.data[row * bytes..][..bytes], *weight);
+            }
+            let (narrow, line) = self.lines.split_at_mut(bytes);
+            for (out, sum) in narrow.iter_mut().zip(&self.sums) {
+                *out = byte(*sum);
+            }
+            let line = &mut line[..3 * self.width];
+            resample_line(narrow, &self.columns, line);
+            for (i, byte) in line.iter().enumerate() {
+                put(i % 3, i / 3, *byte);
+            }
+            return;
+        }
         let stride = 3 * self.width;
         for row in self.next.max(window.first)..window.first + window.len {
             let bytes = frame.width as usize * 3;
@@ -119,15 +142,19 @@ impl Antialiased {
         self.sums.fill(HALF);
         for (row, weight) in (window.first..).zip(self.rows.weights(window)) {
             let line = &self.lines[row % self.rows.longest * stride..][..stride];
-            for (sum, byte) in self.sums.iter_mut().zip(line) {
-                *sum += i32::from(*byte) * weight;
-            }
+            add(&mut self.sums, line, *weight);
         }
         for (x, pixel) in self.sums.chunks_exact(3).enumerate() {
             for (channel, sum) in pixel.iter().enumerate() {
                 put(channel, x, byte(*sum));
             }
         }
+    }
+}
+
+fn add(sums: &mut [i32], bytes: &[u8], weight: i32) {
+    for (sum, byte) in sums.iter_mut().zip(bytes) {
+        *sum += i32::from(*byte) * weight;
     }
 }
 
