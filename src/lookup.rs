@@ -25,7 +25,9 @@ pub(crate) fn places(
         places.push((dir.join("lib").join(RUNTIME_LIBRARY), beside));
         // Where scripts/install.sh puts it, as seen from the library and from the program.
         places.push((dir.join("pi0-edge").join(RUNTIME_LIBRARY), beside));
-        places.push((dir.join("../lib/pi0-edge").join(RUNTIME_LIBRARY), beside));
+        if let Some(prefix) = dir.parent() {
+            places.push((prefix.join("lib/pi0-edge").join(RUNTIME_LIBRARY), beside));
+        }
         let fetched = |dir: &Path| dir.join(".cache/onnxruntime").join(RUNTIME_LIBRARY);
         let above = dir.ancestors().map(fetched).find(|p| is_file(p));
         places.push((above.unwrap_or_else(|| fetched(dir)), "the project's fetched copy"));
