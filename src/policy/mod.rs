@@ -9,6 +9,7 @@ mod options;
 mod pipeline;
 mod rope;
 pub mod rtc;
+mod stages;
 mod timing;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ pub use engines::{BuildProgress, EngineOptions, EngineSet, build_engines, engine
 pub use noise::Noise;
 pub use options::{InferOptions, PolicyOptions, Weights};
 pub use pipeline::MAX_NUM_STEPS;
+pub use stages::{Observer, Stage, StageOutput};
 pub use timing::Timing;
 
 use crate::action::{ActionChunk, Postprocessor};
@@ -32,39 +34,6 @@ use crate::session::{
 };
 use engines::Engines;
 use pipeline::{Filled, Intermediate, Pipeline};
-
-/// An intermediate result handed to the observer of [`Policy::infer_observed`]: f32 copies, row-major.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum StageOutput {
-    /// The prompt's tokens.
-    Tokens(Vec<u32>),
-    /// `[views, 3, height, width]`, in [-1, 1].
-    PixelValues(Vec<f32>),
-    /// `[views, tokens_per_view, prefix_width]`.
-    ImageEmbeds(Vec<f32>),
-    /// Keys of one layer, `[prefix, head_dim]`.
-    Keys(usize, Vec<f32>),
-    /// Values of one layer, `[prefix, head_dim]`.
-    Values(usize, Vec<f32>),
-    /// The velocity of one Euler step, `[action_horizon, padded action width]`.
-    Velocity(usize, Vec<f32>),
-    /// The finished chunk before un-normalisation, `[action_horizon, padded action width]`.
-    ActionsNormalized(Vec<f32>),
-}
-
-/// A part of the inference that [`Policy::run_stage`] runs alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// The vision encoder over the present cameras.
-    Vision,
-    /// The prefill of the KV cache.
-    Prefix,
-    /// The first Euler step.
-    DenoiseStep,
-    /// All Euler steps of the bundle's default count.
-    DenoiseLoop,
-}
 
 /// A loaded policy. Owns every buffer it uses; after the first chunk, an inference over frames of known sizes
 /// allocates nothing of ours, whatever its prompt and state. One inference at a time, from any thread.
@@ -470,6 +439,3 @@ impl Policy {
         self.pipeline.poison()
     }
 }
-
-/// Receives intermediate results; an error stops the inference.
-pub type Observer<'a> = dyn FnMut(StageOutput) -> Result<()> + 'a;
