@@ -1,65 +1,23 @@
 //! After the first observation, preparing another one and finishing its chunk allocates nothing.
 
-// A global allocator is unsafe by its nature.
-#![allow(unsafe_code)]
-
 mod bundle_support;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use bundle_support::Fixture;
 use pi0_edge::bundle::TokenTable;
 use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
+use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
 use pi0_edge::{ActionChunk, Postprocessor};
 use serde_json::json;
 
-/// Counts this thread's allocations; those of other threads are none of the test's business.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counter is a plain thread-local cell that needs no
-// allocation and no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[test]
 fn the_counter_counts() {
-    let before = ALLOCATIONS.get();
-    drop(std::hint::black_box(vec![1u8; 100]));
-    assert_eq!(ALLOCATIONS.get(), before + 1);
+    let before = on_this_thread();
+    let kept = std::hint::black_box(vec![1u8; 100]);
+    assert_eq!(on_this_thread(), before + 1);
+    drop(kept);
 }
 
 #[test]
@@ -101,15 +59,15 @@ fn a_steady_observation_allocates_nothing() {
     };
     for (images, prompt) in [(&images[..], Some("pick up the cube")), (&two[..], None)] {
         run(images, prompt);
-        let before = ALLOCATIONS.get();
+        let before = on_this_thread();
         for _ in 0..10 {
             run(images, prompt);
         }
-        assert_eq!(ALLOCATIONS.get() - before, 0, "with {} images", images.len());
+        assert_eq!(on_this_thread() - before, 0, "with {} images", images.len());
     }
     // Nor do frames of a size that was never seen before.
-    let before = ALLOCATIONS.get();
+    let before = on_this_thread();
     run(&images, None);
     run(&two, None);
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(on_this_thread() - before, 0);
 }

@@ -4,23 +4,10 @@ mod bundle_support;
 
 use std::collections::HashMap;
 
-use bundle_support::Fixture;
+use bundle_support::{Fixture, noise_frame};
 use pi0_edge::bundle::Manifest;
 use pi0_edge::observation::{Frame, Observation, Preprocessor};
 use sha2::{Digest, Sha256};
-
-/// A frame of noise that is the same wherever it is made.
-fn frame(height: usize, width: usize) -> Vec<u8> {
-    let seed = (height * 1000 + width) as u32;
-    let byte = |i: u32| {
-        let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(seed);
-        x ^= x >> 15;
-        x = x.wrapping_mul(2_246_822_519);
-        x ^= x >> 13;
-        (x >> 24) as u8
-    };
-    (0..(height * width * 3) as u32).map(byte).collect()
-}
 
 fn preprocessor(height: usize, width: usize) -> Preprocessor {
     let mut manifest = Manifest::parse(Fixture::new().manifest_json().to_string().as_bytes()).unwrap();
@@ -49,7 +36,7 @@ fn views_are_pillows_to_the_last_bit() {
         let preprocessor = preprocessors
             .entry((view_height, view_width))
             .or_insert_with(|| preprocessor(view_height, view_width));
-        let data = frame(height, width);
+        let data = noise_frame(height, width);
         let images = [("observation.images.base", Frame::new(&data, width as u32, height as u32).unwrap())];
         let mut view = vec![f32::NAN; preprocessor.view_len()];
         preprocessor.write_pixels(&Observation { images: &images, ..Default::default() }, &mut view).unwrap();

@@ -2,22 +2,9 @@
 
 mod bundle_support;
 
-use bundle_support::Fixture;
+use bundle_support::{Fixture, noise_frame};
 use pi0_edge::bundle::Manifest;
 use pi0_edge::observation::{Frame, Observation, Preprocessor};
-
-/// A frame of noise that is the same wherever it is made.
-fn frame(height: usize, width: usize) -> Vec<u8> {
-    let seed = (height * 1000 + width) as u32;
-    let byte = |i: u32| {
-        let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(seed);
-        x ^= x >> 15;
-        x = x.wrapping_mul(2_246_822_519);
-        x ^= x >> 13;
-        (x >> 24) as u8
-    };
-    (0..(height * width * 3) as u32).map(byte).collect()
-}
 
 /// Twelve of the values that `resize_with_pad_torch(frame / 255) * 2 - 1` has, channels first: size of the frame, size
 /// of the view, values at the places that [`place`] gives. Sizes are (height, width).
@@ -52,7 +39,7 @@ fn views_are_those_of_torch_within_f32_rounding() {
         manifest.dimensions.image_height = view_height;
         manifest.dimensions.image_width = view_width;
         let mut preprocessor = Preprocessor::new(&manifest);
-        let data = frame(height, width);
+        let data = noise_frame(height, width);
         let images = [("observation.images.base", Frame::new(&data, width as u32, height as u32).unwrap())];
         let mut view = vec![f32::NAN; preprocessor.view_len()];
         preprocessor.write_pixels(&Observation { images: &images, ..Default::default() }, &mut view).unwrap();

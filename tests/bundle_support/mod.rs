@@ -18,6 +18,19 @@ use sha2::{Digest, Sha256};
 
 pub const GRAPHS: [&str; 4] = ["vision_encoder", "prefix_prefill", "time_conditioning", "denoise_step"];
 
+/// A frame of noise that is the same wherever it is made: RGB, `[height, width, 3]`.
+pub fn noise_frame(height: usize, width: usize) -> Vec<u8> {
+    let seed = (height * 1000 + width) as u32;
+    let byte = |i: u32| {
+        let mut x = i.wrapping_mul(2_654_435_761).wrapping_add(seed);
+        x ^= x >> 15;
+        x = x.wrapping_mul(2_246_822_519);
+        x ^= x >> 13;
+        (x >> 24) as u8
+    };
+    (0..(height * width * 3) as u32).map(byte).collect()
+}
+
 /// Everything a bundle is made of, before it is written.
 pub struct Fixture {
     pub manifest: Value,

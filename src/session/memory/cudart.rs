@@ -4,10 +4,11 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{NonNull, null_mut};
 
+use super::super::shared_library::SharedLibrary;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sonames, newest first. The one that the provider has already brought in is taken before any other.
-const SONAMES: [&CStr; 3] = [c"libcudart.so.13", c"libcudart.so.12", c"libcudart.so.11.0"];
+const SONAMES: [&str; 3] = ["libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"];
 
 type Status = c_int;
 pub(super) type Stream = *mut c_void;
@@ -40,7 +41,7 @@ macro_rules! functions {
 
         impl CudaRuntime {
             /// Takes every function from a library that is open.
-            fn resolve(library: NonNull<c_void>, name: &CStr) -> Result<Self> {
+            fn resolve(library: &SharedLibrary, name: &str) -> Result<Self> {
                 Ok(CudaRuntime {
                     // SAFETY: this is the function's C signature.
                     error_string: unsafe { symbol(library, name, c"cudaGetErrorString")? },
@@ -97,14 +98,14 @@ functions! {
 impl CudaRuntime {
     /// The runtime that is already in this process, or else the newest the loader finds.
     pub(super) fn load() -> Result<Self> {
-        for flags in [libc::RTLD_NOW | libc::RTLD_NOLOAD, libc::RTLD_NOW] {
+        for open in [SharedLibrary::already_open, SharedLibrary::open] {
             for name in SONAMES {
-                if let Ok(library) = open(name, flags) {
-                    return Self::resolve(library, name);
+                if let Ok(library) = open(name) {
+                    return Self::resolve(&library, name);
                 }
             }
         }
-        let names = SONAMES.map(|n| n.to_string_lossy().into_owned()).join(", ");
+        let names = SONAMES.join(", ");
         let text = format!(
             "no CUDA runtime: the loader finds none of {names}; install the CUDA that ONNX Runtime was built for"
         );
@@ -114,9 +115,9 @@ impl CudaRuntime {
     /// The runtime in a file.
     #[cfg(test)]
     pub(super) fn open(path: &std::path::Path) -> Result<Self> {
-        let name = std::ffi::CString::new(path.to_string_lossy().as_bytes()).expect("a path without NUL");
-        let library = open(&name, libc::RTLD_NOW).map_err(|e| Error::new(ErrorKind::Provider, e))?;
-        Self::resolve(library, &name)
+        let name = path.to_string_lossy();
+        let library = SharedLibrary::open(&name).map_err(|e| Error::new(ErrorKind::Provider, e))?;
+        Self::resolve(&library, &name)
     }
 
     fn check(&self, status: Status, function: &CStr) -> Result<()> {
@@ -143,36 +144,14 @@ impl std::fmt::Debug for CudaRuntime {
     }
 }
 
-fn open(name: &CStr, flags: c_int) -> Result<NonNull<c_void>, String> {
-    // SAFETY: a NUL-terminated name; NVIDIA's library has no initialisers that interfere with this program.
-    let handle = unsafe { libc::dlopen(name.as_ptr(), flags | libc::RTLD_LOCAL) };
-    NonNull::new(handle).ok_or_else(|| {
-        // SAFETY: called right after a failure, on the same thread; the text is copied at once.
-        let text = unsafe { libc::dlerror() };
-        if text.is_null() {
-            return format!("cannot open {}", name.to_string_lossy());
-        }
-        // SAFETY: dlerror's text is NUL-terminated.
-        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
-    })
-}
-
 /// # Safety
 /// `F` must be a function pointer of the symbol's C signature.
-unsafe fn symbol<F: Copy>(library: NonNull<c_void>, name: &CStr, symbol: &CStr) -> Result<F> {
-    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-    // SAFETY: an open library and a NUL-terminated name.
-    let mut address = unsafe { libc::dlsym(library.as_ptr(), symbol.as_ptr()) };
-    if address.is_null() {
-        let text = format!(
-            "{} has no {}; it is not a CUDA runtime",
-            name.to_string_lossy(),
-            symbol.to_string_lossy()
-        );
-        return Err(Error::new(ErrorKind::Provider, text));
-    }
-    // SAFETY: a pointer and a function pointer are of one size (above), and the caller vouches for the signature.
-    Ok(unsafe { (&raw mut address).cast::<F>().read() })
+unsafe fn symbol<F: Copy>(library: &SharedLibrary, name: &str, symbol: &CStr) -> Result<F> {
+    // SAFETY: the caller vouches for the signature.
+    unsafe { library.function(symbol) }.map_err(|_| {
+        let text = format!("{name} has no {}; it is not a CUDA runtime", symbol.to_string_lossy());
+        Error::new(ErrorKind::Provider, text)
+    })
 }
 
 /// A pointer that a function of the runtime wrote, which on success is never null.
