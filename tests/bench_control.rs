@@ -4,6 +4,7 @@ mod common;
 
 use std::process::{Command, Output};
 
+use common::program::text;
 use common::tiny;
 use serde_json::Value;
 
@@ -11,10 +12,6 @@ fn bench_control(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
     command.args(["bench", "control"]).arg(tiny()).args(["--threads", "1"]).args(args);
     command.env("ORT_DISABLE_TELEMETRY", "1").output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]

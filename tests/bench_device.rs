@@ -4,23 +4,14 @@ mod common;
 mod doctor;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::program::{pi0_edge, text};
 use common::{copy_of_tiny, tiny};
 use doctor::Machine;
 use serde_json::Value;
-
-fn pi0_edge() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
-    command.env("RUST_LOG", "warn").env("ORT_DISABLE_TELEMETRY", "1");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// A short bench of `bundle` on the sensors of `machine`; the options of the command line come last.
 fn bench(bundle: &Path, machine: &Path, output: &Path, more: &[&str]) -> Output {

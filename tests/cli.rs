@@ -3,38 +3,18 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::{assert_fails, pi0_edge, text};
 use common::{copy_of_tiny, observation_dir, tiny, tiny_pi05};
 use ndarray::{Array2, array};
 use ndarray_npy::{read_npy, write_npy};
 use serde_json::Value;
 
-fn pi0_edge() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
-    command.env("RUST_LOG", "warn");
-    command
-}
-
 fn run_on(bundle: &Path, observation: &Path, more: &[&str]) -> Output {
     let mut command = pi0_edge();
     command.arg("run").arg(bundle).arg("--observation").arg(observation).args(["--threads", "2"]).args(more);
     command.output().expect("the program starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The run fails with exit code 1, an empty stdout, and every word on stderr.
-fn assert_fails(output: &Output, words: &[&str]) {
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(output.stdout.is_empty(), "stdout holds {}", text(&output.stdout));
-    for word in words {
-        assert!(stderr.contains(word), "stderr does not say {word:?}: {stderr}");
-    }
-    assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 /// A copy of a recorded observation with its JSON changed.

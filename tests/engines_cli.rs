@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::gpu_build::gpu_build;
+use common::program::{assert_says, pi0_edge, text};
 use common::{observation_dir, tiny};
 use nvidia::Otherwise;
 use pi0_edge::Environment;
@@ -17,27 +19,8 @@ use pi0_edge::bundle::GraphName;
 use pi0_edge::engines::Pins;
 use serde_json::Value;
 
-fn pi0_edge(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
-    command.args(arguments).env("RUST_LOG", "warn");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 fn engines(root: &Path, arguments: &[&str]) -> Output {
-    pi0_edge(&["engines"]).args(arguments).arg("--engine-cache").arg(root).output().unwrap()
-}
-
-fn assert_fails(output: &Output, code: i32, words: &[&str]) {
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    for word in words {
-        assert!(stderr.contains(word), "stderr does not say {word:?}: {stderr}");
-    }
-    assert!(!stderr.contains("panicked"), "{stderr}");
+    pi0_edge().arg("engines").args(arguments).arg("--engine-cache").arg(root).output().unwrap()
 }
 
 fn assert_succeeds(output: &Output) -> String {
@@ -69,7 +52,7 @@ fn a_directory_of_engines_is_listed_verified_and_cleaned() {
     fs::write(dir.path().join(pins.key()).join("vision_encoder_1_sm87.engine"), b"enginf").unwrap();
     let output = engines(dir.path(), &["verify"]);
     assert!(text(&output.stdout).contains("UNUSABLE"), "{}", text(&output.stdout));
-    assert_fails(&output, 1, &["1 of 1 sets cannot be used", "engines clean"]);
+    assert_says(&output, 1, &["1 of 1 sets cannot be used", "engines clean"]);
     let report: Value =
         serde_json::from_slice(&engines(dir.path(), &["verify", "--format", "json"]).stdout).unwrap();
     assert_eq!(report["pass"], false);
@@ -94,13 +77,13 @@ fn wrong_usage_is_said() {
         &["engines", "build", "b", "--workspace", "much"],
         &["engines", "build", "b", "--optimization-level", "6"],
     ] {
-        assert_eq!(pi0_edge(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+        assert_eq!(pi0_edge().args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
     }
 }
 
 #[test]
 fn without_tensorrt_a_build_says_what_to_install() {
-    let Some(library) = nvidia::gpu_build() else { return };
+    let Some(library) = gpu_build() else { return };
     if Path::new("/dev/nvidia0").exists() {
         return; // what such a machine lacks is its own affair
     }
@@ -114,7 +97,7 @@ fn without_tensorrt_a_build_says_what_to_install() {
         "libnvonnxparser.so.10",
         "apt install libnvinfer10",
     ];
-    assert_fails(&engines(&root, &build), 1, &words);
+    assert_says(&engines(&root, &build), 1, &words);
     assert!(!root.exists(), "nothing is made for a build that cannot start");
 }
 
@@ -127,7 +110,7 @@ struct Orin {
 
 impl Orin {
     fn new(otherwise: Otherwise) -> Option<Self> {
-        let library = nvidia::gpu_build()?;
+        let library = gpu_build()?;
         let libraries = tempfile::tempdir().unwrap();
         if !nvidia::make_libraries(&library, libraries.path(), otherwise) {
             eprintln!("skipped: no C compiler");
@@ -137,7 +120,8 @@ impl Orin {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = pi0_edge(arguments);
+        let mut command = pi0_edge();
+        command.args(arguments);
         command.env("LD_LIBRARY_PATH", self.libraries.path()).arg("--engine-cache").arg(self.engines.path());
         command.arg("--ort-library").arg(&self.library);
         command
@@ -176,22 +160,22 @@ fn a_run_without_the_right_engines_fails_at_once_and_builds_nothing() {
     let start = Instant::now();
     let output = orin.run();
     println!("refused in {:?}", start.elapsed());
-    assert_fails(&output, 1, &["no TensorRT engines for this bundle here", "pi0-edge engines build BUNDLE"]);
+    assert_says(&output, 1, &["no TensorRT engines for this bundle here", "pi0-edge engines build BUNDLE"]);
     assert_eq!(orin.names(), Vec::<String>::new());
     // Others' engines.
     let pins = orin.pins();
     let old = Pins { tensorrt: "8.6.2".into(), ..pins.clone() };
     engine_sets::build(orin.engines.path(), &old, b"engine");
-    assert_fails(&orin.run(), 1, &["are for TensorRT 8.6.2, here it is 10.3.0"]);
+    assert_says(&orin.run(), 1, &["are for TensorRT 8.6.2, here it is 10.3.0"]);
     // The right ones, with one byte flipped.
     engine_sets::build(orin.engines.path(), &pins, b"engine");
     let engine = orin.engines.path().join(pins.key()).join("denoise_step_1_sm87.engine");
     fs::write(&engine, b"enginE").unwrap();
-    assert_fails(&orin.run(), 1, &["is damaged or was tampered with and is not loaded"]);
+    assert_says(&orin.run(), 1, &["is damaged or was tampered with and is not loaded"]);
     // The right ones, whole, but not of every graph.
     let some = [GraphName::VisionEncoder, GraphName::DenoiseStep];
     engine_sets::build_some(orin.engines.path(), &pins, b"engine", &some);
-    assert_fails(&orin.run(), 1, &["have none for prefix_prefill"]);
+    assert_says(&orin.run(), 1, &["have none for prefix_prefill"]);
 }
 
 /// Waits until the build has begun with a graph.
@@ -213,14 +197,14 @@ fn ctrl_c_ends_a_build_and_leaves_nothing() {
     wait_for_building(&orin, &mut child);
     // Meanwhile nobody else builds here.
     let words = ["another pi0-edge (process", "is building or removing engines"];
-    assert_fails(&orin.build().output().unwrap(), 1, &words);
+    assert_says(&orin.build().output().unwrap(), 1, &words);
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    assert_fails(&output, 130, &["building vision_encoder (1 of 4)", "stopped; no engine was kept"]);
+    assert_says(&output, 130, &["building vision_encoder (1 of 4)", "stopped; no engine was kept"]);
     assert!(output.stdout.is_empty());
     assert!(!orin.names().iter().any(|n| n.starts_with(".building")), "{:?}", orin.names());
-    assert_fails(&orin.run(), 1, &["no TensorRT engines for this bundle here"]);
+    assert_says(&orin.run(), 1, &["no TensorRT engines for this bundle here"]);
 }
 
 #[test]
@@ -231,7 +215,7 @@ fn a_build_that_is_killed_counts_for_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(orin.names().iter().any(|n| n.starts_with(".building")), "nothing could clean up");
-    assert_fails(&orin.run(), 1, &["no TensorRT engines for this bundle here"]);
+    assert_says(&orin.run(), 1, &["no TensorRT engines for this bundle here"]);
     let cleaned = assert_succeeds(&engines(orin.engines.path(), &["clean"]));
     assert!(cleaned.contains("left by a build that was stopped"), "{cleaned}");
     assert!(!orin.names().iter().any(|n| n.starts_with(".building")));

@@ -3,25 +3,16 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::gpu_build::gpu_build;
+use common::program::{assert_fails_with, pi0_edge};
 use common::{observation_dir, tiny};
 
 fn run(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
+    let mut command = pi0_edge();
     command.args(["run"]).arg(tiny()).arg("--observation").arg(observation_dir()).args(arguments);
-    command.env("RUST_LOG", "warn").output().expect("the program starts")
-}
-
-fn assert_fails(output: &Output, code: i32, words: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    assert!(output.stdout.is_empty(), "something was printed all the same");
-    for word in words {
-        assert!(stderr.contains(word), "stderr does not say {word:?}: {stderr}");
-    }
-    assert!(!stderr.contains("panicked"), "{stderr}");
+    command.output().expect("the program starts")
 }
 
 #[test]
@@ -30,13 +21,13 @@ fn the_cpu_build_has_no_gpu_providers() {
         let output = run(&["--provider", provider]);
         let cannot = format!("the {provider} provider cannot be used");
         let built = format!("is built without the {provider} provider");
-        assert_fails(&output, 1, &[&cannot, &built, "to do:", "--ort-library"]);
+        assert_fails_with(&output, 1, &[&cannot, &built, "to do:", "--ort-library"]);
     }
 }
 
 #[test]
 fn an_unknown_provider_is_wrong_usage() {
-    assert_fails(&run(&["--provider", "gpu"]), 2, &["cpu, cuda and tensorrt"]);
+    assert_fails_with(&run(&["--provider", "gpu"]), 2, &["cpu, cuda and tensorrt"]);
 }
 
 #[test]
@@ -58,7 +49,7 @@ fn the_gpu_build_without_cuda_names_what_is_missing() {
     let mut words =
         vec!["the cuda provider cannot be used", "libonnxruntime_providers_cuda.so needs", "no NVIDIA GPU"];
     words.extend(["apt install", "ONNX Runtime says"].iter().chain(&missing));
-    assert_fails(&output, 1, &words);
+    assert_fails_with(&output, 1, &words);
     let output = run(&["--provider", "tensorrt", "--ort-library", library]);
     let words = [
         "the tensorrt provider cannot be used",
@@ -66,7 +57,7 @@ fn the_gpu_build_without_cuda_names_what_is_missing() {
         "libnvonnxparser.so.10",
         "libcudnn.so.9",
     ];
-    assert_fails(&output, 1, &words);
+    assert_fails_with(&output, 1, &words);
 }
 
 #[test]

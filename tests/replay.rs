@@ -5,12 +5,9 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::program::{assert_fails, pi0_edge, text};
 use common::{copy_of_tiny, tiny};
 use serde_json::{Value, json};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// A directory with an episode for the small bundle in its `episode`, made by the script that users have.
 fn with_episode() -> tempfile::TempDir {
@@ -33,8 +30,8 @@ fn replay(dir: &Path, more: &[&str]) -> Output {
 }
 
 fn replay_of(bundle: &Path, dir: &Path, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pi0-edge"));
-    command.env("RUST_LOG", "warn").arg("replay").arg(bundle).arg("--episode").arg(dir.join("episode"));
+    let mut command = pi0_edge();
+    command.arg("replay").arg(bundle).arg("--episode").arg(dir.join("episode"));
     command.args(["--threads", "1", "--realtime", "off"]).args(more).current_dir(dir);
     command.output().expect("the program starts")
 }
@@ -42,16 +39,6 @@ fn replay_of(bundle: &Path, dir: &Path, more: &[&str]) -> Output {
 fn json_of(output: &Output) -> Value {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("one JSON object on stdout")
-}
-
-fn assert_fails(output: &Output, words: &[&str]) {
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(output.stdout.is_empty(), "stdout holds {}", text(&output.stdout));
-    for word in words {
-        assert!(stderr.contains(word), "stderr does not say {word:?}: {stderr}");
-    }
-    assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 #[test]

@@ -5,11 +5,10 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{load_tiny, observation_dir, tiny};
+use common::{in_robot_units, load_tiny, observation_dir, tiny};
 use ndarray::{Array1, Array2};
 use ndarray_npy::{read_npy, write_npy};
 use pi0_edge::InferOptions;
-use pi0_edge::observation::Normalizer;
 use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
 
 fn recorded(name: &str) -> std::path::PathBuf {
@@ -25,22 +24,11 @@ fn guided(previous: &Path, output: &Path, more: &[&str]) -> std::process::Output
     command.output().expect("the program starts")
 }
 
-/// The recorded leftover, which is in model units, as the robot would know it.
-fn previous_in_robot_units(file: &Path) {
-    let model: Array2<f32> = read_npy(recorded("prev_actions.npy")).unwrap();
-    let normalizer = Normalizer::new(&load_tiny().manifest().action.normalization);
-    let mut robot = Array2::zeros(model.dim());
-    for (from, mut to) in model.rows().into_iter().zip(robot.rows_mut()) {
-        normalizer.inverse(from.as_slice().unwrap(), to.as_slice_mut().unwrap());
-    }
-    write_npy(file, &robot).unwrap();
-}
-
 #[test]
 fn every_schedule_gives_the_references_chunk() {
     let dir = tempfile::tempdir().unwrap();
     let (previous, output) = (dir.path().join("previous.npy"), dir.path().join("actions.npy"));
-    previous_in_robot_units(&previous);
+    in_robot_units(&tiny(), &recorded("prev_actions.npy"), &previous);
     let plain: Array2<f32> = read_npy(observation_dir().join("actions.npy")).unwrap();
     for schedule in ["zeros", "ones", "linear", "exp"] {
         let more = ["--inference-delay", "2", "--execution-horizon", "6", "--rtc-schedule", schedule];

@@ -5,10 +5,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::load;
+use common::in_robot_units;
 use ndarray::{Array2, s};
 use ndarray_npy::{read_npy, write_npy};
-use pi0_edge::observation::Normalizer;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -18,16 +17,9 @@ fn bundle() -> PathBuf {
     root().join("models/pi05-trained-rtc")
 }
 
-/// The recorded previous actions, which are in model units, as the robot would know them.
+/// The recorded previous actions as the robot would know them.
 fn previous(file: &Path) -> Array2<f32> {
-    let model: Array2<f32> = read_npy(root().join("tests/trained_rtc/prev_actions.npy")).unwrap();
-    let normalizer = Normalizer::new(&load(&bundle()).unwrap().manifest().action.normalization);
-    let mut robot = Array2::zeros(model.dim());
-    for (from, mut to) in model.rows().into_iter().zip(robot.rows_mut()) {
-        normalizer.inverse(from.as_slice().unwrap(), to.as_slice_mut().unwrap());
-    }
-    write_npy(file, &robot).unwrap();
-    robot
+    in_robot_units(&bundle(), &root().join("tests/trained_rtc/prev_actions.npy"), file)
 }
 
 fn joined(previous: &Path, output: &Path, delay: usize) -> Output {

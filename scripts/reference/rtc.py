@@ -30,6 +30,16 @@ def write(reference, case, output):
     noise = torch.from_numpy(case.noise)[None]
     previous = previous_actions(reference, batch, noise, executed=horizon // 3)
 
+    settings = {"inference_delay": delay, "execution_horizon": end, "max_guidance_weight": RTCConfig().max_guidance_weight}
+    runs = {
+        schedule.name.lower(): guided(reference, case, batch, noise, previous, schedule, delay, end)
+        for schedule in RTCAttentionSchedule
+    }
+    write_runs(case, previous, output, "rtc.json", settings, "schedules", runs)
+
+
+def write_runs(case, previous, output, name, settings, kind, runs, prefix=""):
+    """Writes the case, the actions before, and the arrays of every run; the file ``name`` says under ``kind`` where each is."""
     with replaced_when_complete(output) as directory:
         observations.write(case, directory)
         np.save(directory / "prev_actions.npy", previous.numpy())
@@ -40,19 +50,16 @@ def write(reference, case, output):
             "noise": "noise.npy",
             "prev_actions": "prev_actions.npy",
             "num_steps": case.num_steps,
-            "inference_delay": delay,
-            "execution_horizon": end,
-            "max_guidance_weight": RTCConfig().max_guidance_weight,
-            "schedules": {},
+            **settings,
+            kind: {},
         }
-        for schedule in RTCAttentionSchedule:
-            arrays = guided(reference, case, batch, noise, previous, schedule, delay, end)
-            files = {name: f"{schedule.name.lower()}_{name}.npy" for name in arrays}
-            for name, array in arrays.items():
-                np.save(directory / files[name], np.ascontiguousarray(array, "<f4"))
-            described["schedules"][schedule.name.lower()] = files
+        for run, arrays in runs.items():
+            files = {array: f"{prefix}{run}_{array}.npy" for array in arrays}
+            for array, values in arrays.items():
+                np.save(directory / files[array], np.ascontiguousarray(values, "<f4"))
+            described[kind][run] = files
         text = json.dumps(described, indent=1)
-        (directory / "rtc.json").write_text(text + "\n", encoding="utf-8")
+        (directory / name).write_text(text + "\n", encoding="utf-8")
 
 
 def previous_actions(reference, batch, noise, executed):

@@ -6,18 +6,14 @@ expert is modulated for each token by that token's time.
 """
 
 import contextlib
-import json
 from unittest import mock
 
-import numpy as np
 import torch
 from lerobot.policies.pi05 import modeling_pi05
 from lerobot.policies.pi_gemma import PiGemmaRMSNorm
 
-from . import environment, observations
-from .golden import replaced_when_complete
 from .recording import batch_of, tap
-from .rtc import FORMAT_VERSION, previous_actions
+from .rtc import previous_actions, write_runs
 
 
 @torch.no_grad()
@@ -26,26 +22,9 @@ def write(reference, case, output, max_delay):
     batch = batch_of(reference, case)
     noise = torch.from_numpy(case.noise)[None]
     previous = previous_actions(reference, batch, noise, executed=reference.config.chunk_size // 3)
-    with replaced_when_complete(output) as directory:
-        observations.write(case, directory)
-        np.save(directory / "prev_actions.npy", previous.numpy())
-        described = {
-            "format_version": FORMAT_VERSION,
-            "reference": {**environment.versions(), "dtype": "float32"},
-            "observation": "observation.json",
-            "noise": "noise.npy",
-            "prev_actions": "prev_actions.npy",
-            "num_steps": case.num_steps,
-            "delays": {},
-        }
-        for delay in sorted({0, 1, max_delay // 2, max_delay}):
-            arrays = joined(reference, case, batch, noise, previous, delay)
-            files = {name: f"delay_{delay}_{name}.npy" for name in arrays}
-            for name, array in arrays.items():
-                np.save(directory / files[name], np.ascontiguousarray(array, "<f4"))
-            described["delays"][str(delay)] = files
-        text = json.dumps(described, indent=1)
-        (directory / "trained_rtc.json").write_text(text + "\n", encoding="utf-8")
+    delays = sorted({0, 1, max_delay // 2, max_delay})
+    runs = {str(delay): joined(reference, case, batch, noise, previous, delay) for delay in delays}
+    write_runs(case, previous, output, "trained_rtc.json", {}, "delays", runs, prefix="delay_")
 
 
 def joined(reference, case, batch, noise, previous, delay):

@@ -165,10 +165,10 @@ pub(crate) fn hash_all(
 
 /// The SHA-256 of what is left of a file, as lowercase hex. `go_on` is told of every block's bytes and answers
 /// whether the result is still wanted; `None` if it was not.
-pub(crate) fn hash_file(
-    mut file: File,
-    mut go_on: impl FnMut(u64) -> bool,
-) -> std::io::Result<Option<String>> {
+///
+/// # Errors
+/// What reading the file returns.
+pub fn hash_file(mut file: File, mut go_on: impl FnMut(u64) -> bool) -> std::io::Result<Option<String>> {
     let mut hasher = Sha256::new();
     let mut block = vec![0; BLOCK];
     loop {
@@ -185,7 +185,8 @@ pub(crate) fn hash_file(
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes as lowercase hex.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -29,8 +29,8 @@ pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
-pub use integrity::{Verify, verify};
-pub(crate) use integrity::{hash_all, hash_file, hex};
+pub(crate) use integrity::hash_all;
+pub use integrity::{Verify, hash_file, hex, verify};
 pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
     PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,

@@ -131,9 +131,15 @@ pub(crate) fn parse_uid(status: &str) -> Option<u32> {
 /// Where engines are kept unless told otherwise: `pi0-edge/engines` in the user's cache directory. `None` without a
 /// home directory.
 pub fn default_path(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let set = |name| env(name).filter(|v| v.starts_with('/')).map(PathBuf::from);
+    Some(user_cache(&|name| env(name).map(PathBuf::from))?.join("engines"))
+}
+
+/// What `pi0-edge` keeps for its user lies here: `pi0-edge` in the user's cache directory, `XDG_CACHE_HOME` or else
+/// `.cache` in `HOME`. `None` without a home directory. `env` looks a variable up.
+pub fn user_cache(env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let set = |name| env(name).filter(|v| v.is_absolute());
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(cache.join("pi0-edge").join("engines"))
+    Some(cache.join("pi0-edge"))
 }
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 #![allow(dead_code)] // each test crate uses its part
 
 pub mod gpu_build;
+pub mod program;
 
 use std::path::{Path, PathBuf};
 
+use ndarray::Array2;
+use ndarray_npy::{read_npy, write_npy};
+use pi0_edge::observation::Normalizer;
 use pi0_edge::{Frame, Observation, Policy, PolicyOptions, Result};
 
 /// The small bundle that lives in the repository.
@@ -91,4 +95,17 @@ pub fn copy_tree(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).expect("copied file");
         }
     }
+}
+
+/// Writes the recorded actions in `recorded`, which are in the model's units, to `file` as the robot of `bundle` would
+/// know them.
+pub fn in_robot_units(bundle: &Path, recorded: &Path, file: &Path) -> Array2<f32> {
+    let model: Array2<f32> = read_npy(recorded).unwrap();
+    let normalizer = Normalizer::new(&load(bundle).unwrap().manifest().action.normalization);
+    let mut robot = Array2::zeros(model.dim());
+    for (from, mut to) in model.rows().into_iter().zip(robot.rows_mut()) {
+        normalizer.inverse(from.as_slice().unwrap(), to.as_slice_mut().unwrap());
+    }
+    write_npy(file, &robot).unwrap();
+    robot
 }

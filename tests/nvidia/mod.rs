@@ -18,16 +18,6 @@ pub enum Otherwise {
     Wait,
 }
 
-/// ONNX Runtime's GPU build, for machines it is published for.
-pub fn gpu_build() -> Option<PathBuf> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return None;
-    }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime-gpu/libonnxruntime.so.1");
-    assert!(path.is_file(), "no {}; scripts/fetch_onnxruntime.sh --gpu fetches it", path.display());
-    Some(path)
-}
-
 /// The provider's own library beside ONNX Runtime's.
 pub fn provider(library: &Path) -> PathBuf {
     library.with_file_name("libonnxruntime_providers_tensorrt.so")

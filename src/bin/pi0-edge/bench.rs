@@ -9,6 +9,7 @@ use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers
 use serde_json::{Value, json};
 
 use crate::environment;
+use crate::figures::nearest_rank;
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
 use crate::output;
@@ -59,8 +60,7 @@ impl Samples {
 
     /// The nearest-rank percentile in milliseconds, of sorted values.
     fn percentile(&self, p: f64) -> f64 {
-        let rank = (p * self.values.len() as f64).ceil() as usize;
-        self.values[rank.clamp(1, self.values.len()) - 1].as_secs_f64() * 1e3
+        self.values[nearest_rank(self.values.len(), p)].as_secs_f64() * 1e3
     }
 
     fn row(&self) -> [f64; 4] {

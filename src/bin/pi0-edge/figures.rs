@@ -45,6 +45,11 @@ impl Figures {
     }
 }
 
+/// The index of the nearest-rank percentile among `n` sorted values.
+pub fn nearest_rank(n: usize, p: f64) -> usize {
+    ((p * n as f64).ceil() as usize).clamp(1, n.max(1)) - 1
+}
+
 /// The nearest-rank percentile of sorted values; none while fewer than ten values are expected to lie beyond it, so
 /// that the median needs 20 values, p99 1 000 and p99.9 10 000.
 pub fn percentile(sorted: &[f64], p: f64) -> Option<f64> {
@@ -53,7 +58,7 @@ pub fn percentile(sorted: &[f64], p: f64) -> Option<f64> {
     if n * (1.0 - p) < 10.0 - 1e-6 {
         return None;
     }
-    sorted.get(((p * n).ceil() as usize).max(1) - 1).copied()
+    sorted.get(nearest_rank(sorted.len(), p)).copied()
 }
 
 /// The middle value, of however few there are; for decisions, not for reports.

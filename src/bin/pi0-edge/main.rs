@@ -21,6 +21,7 @@ mod output;
 mod replay;
 mod run;
 mod synthesize;
+mod watched;
 
 use std::process::ExitCode;
 

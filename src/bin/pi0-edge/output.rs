@@ -61,3 +61,8 @@ pub fn write_whole(
         Error::with_source(ErrorKind::Io, format!("cannot write {}", path.display()), e)
     })
 }
+
+/// Text in HTML and SVG.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -8,8 +8,9 @@ mod fill;
 mod random;
 mod template;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use pi0_edge::engines::user_cache;
 use pi0_edge::{Error, ErrorKind, Result};
 
 use crate::options::Progress;
@@ -69,10 +70,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn cache() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| Path::new(v).is_absolute()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    let cache = cache.ok_or_else(|| {
+    let cache = user_cache(&|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
         Error::new(ErrorKind::InvalidArgument, "neither XDG_CACHE_HOME nor HOME is set: name a directory")
     })?;
-    Ok(cache.join("pi0-edge/synthetic"))
+    Ok(cache.join("synthetic"))
 }

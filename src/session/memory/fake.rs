@@ -6,7 +6,7 @@ use std::process::Command;
 use std::ptr::NonNull;
 
 #[path = "../../../tests/common/gpu_build.rs"]
-mod gpu_build;
+pub(crate) mod gpu_build;
 
 /// Where a test in a child process finds the GPU build of ONNX Runtime.
 const GPU_BUILD: &str = "PI0_EDGE_TEST_GPU_BUILD";

@@ -12,6 +12,7 @@ use super::tensorrt::{EngineBuild, RunSizes, accept, build_settings, load_settin
 use crate::bundle::{GraphName, Manifest};
 use crate::engines::{BuildOptions, EnginePrecision};
 use crate::session::Environment;
+use crate::session::fake::gpu_build::gpu_build;
 
 #[path = "../../../tests/nvidia/mod.rs"]
 mod nvidia;
@@ -52,7 +53,7 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
 
 #[test]
 fn every_option_is_a_word_of_the_library() {
-    let Some(library) = nvidia::gpu_build() else { return };
+    let Some(library) = gpu_build() else { return };
     let bytes = std::fs::read(nvidia::provider(&library)).unwrap();
     let words: BTreeSet<&[u8]> = bytes.split(|b| *b == 0).collect();
     let keys: BTreeSet<&str> = all_settings().iter().flatten().map(|(key, _)| *key).collect();
@@ -68,7 +69,7 @@ fn the_library_parses_every_option() {
     if let Some(library) = std::env::var_os(CHILD) {
         return parse_all(Path::new(&library));
     }
-    let Some(library) = nvidia::gpu_build() else { return };
+    let Some(library) = gpu_build() else { return };
     let dir = tempfile::tempdir().unwrap();
     if !nvidia::make_libraries(&library, dir.path(), nvidia::Otherwise::Abort) {
         eprintln!("skipped: no C compiler");

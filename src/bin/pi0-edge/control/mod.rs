@@ -8,6 +8,7 @@ mod ticks;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pi0_edge::realtime::chunk::Interpolation;
@@ -24,9 +25,10 @@ use crate::environment;
 use crate::observation::StoredObservation;
 use crate::options::{LoadOptions, RealtimeOption};
 use crate::output::{self, Format};
+use crate::watched::{Loaded, Watched};
 use load::Load;
 use report::Report;
-use self_check::Checked;
+use self_check::{Known, Noting};
 use ticks::{Loop, Ticks};
 
 /// Arguments of `bench control`.
@@ -170,8 +172,10 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         ..EngineOptions::default()
     };
     let manifest = policy.manifest().clone();
-    let (engine, known) = Checked::new(PolicyEngine::new(policy, options)?);
-    let (runtime, sensors, controller) = Runtime::start(engine, &args.runtime())?;
+    let known = Arc::new(Known::new(manifest.dimensions.action_horizon));
+    let engine: Loaded = Arc::new(Mutex::new(PolicyEngine::new(policy, options)?));
+    let watched = Watched::new(&engine, Noting(Arc::clone(&known)));
+    let (runtime, sensors, controller) = Runtime::start(watched, &args.runtime())?;
     let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
     let disk = args.load_dir.clone().unwrap_or_else(std::env::temp_dir);
     let load = args.load.then(|| Load::start(&disk)).transpose()?;

@@ -4,10 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pi0_edge::Result;
-use pi0_edge::realtime::chunk::Gate;
-use pi0_edge::realtime::engine::{Engine, Guidance};
-use pi0_edge::runtime::{ObservationSlot, PolicyEngine};
+use crate::watched::Watcher;
 
 /// How many chunks back is known.
 const CHUNKS: usize = 64;
@@ -34,7 +31,8 @@ fn digest(action: &[f32]) -> u64 {
 }
 
 impl Known {
-    fn new(rows: usize) -> Self {
+    /// Of chunks with this many rows.
+    pub fn new(rows: usize) -> Self {
         let noted =
             || Noted { number: AtomicU64::new(0), rows: (0..rows).map(|_| AtomicU64::new(0)).collect() };
         Known { rows, chunks: (0..CHUNKS).map(|_| noted()).collect() }
@@ -63,82 +61,13 @@ impl Known {
     }
 }
 
-/// A policy whose chunks are noted before they are published.
+/// Notes chunks before they are published.
 #[derive(Debug)]
-pub struct Checked {
-    engine: PolicyEngine,
-    known: Arc<Known>,
-    number: u64,
-}
+pub struct Noting(pub Arc<Known>);
 
-impl Checked {
-    pub fn new(engine: PolicyEngine) -> (Self, Arc<Known>) {
-        let known = Arc::new(Known::new(engine.action_horizon()));
-        (Checked { engine, known: Arc::clone(&known), number: 0 }, known)
-    }
-}
-
-impl Engine for Checked {
-    type Observation = ObservationSlot;
-
-    fn new_observation(&self) -> ObservationSlot {
-        self.engine.new_observation()
-    }
-
-    fn action_horizon(&self) -> usize {
-        self.engine.action_horizon()
-    }
-
-    fn action_dim(&self) -> usize {
-        self.engine.action_dim()
-    }
-
-    fn num_steps(&self) -> usize {
-        self.engine.num_steps()
-    }
-
-    fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
-        self.engine.set_num_steps(num_steps)
-    }
-
-    fn set_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.engine.set_prompt(prompt)
-    }
-
-    fn max_inference_delay(&self) -> Option<usize> {
-        self.engine.max_inference_delay()
-    }
-
-    fn limits(&self) -> Option<Gate> {
-        self.engine.limits()
-    }
-
-    fn worker_threads(&self) -> Vec<i32> {
-        self.engine.worker_threads()
-    }
-
-    fn warm_up(&mut self) -> Result<()> {
-        self.engine.warm_up()
-    }
-
-    fn begin(
-        &mut self,
-        observation: &ObservationSlot,
-        guidance: Option<Guidance<'_>>,
-        chunk: u64,
-    ) -> Result<()> {
-        self.number = chunk;
-        self.engine.begin(observation, guidance, chunk)
-    }
-
-    fn step(&mut self, k: usize) -> Result<()> {
-        self.engine.step(k)
-    }
-
-    fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
-        let length = self.engine.finish(actions)?;
-        self.known.note(self.number, actions);
-        Ok(length)
+impl Watcher for Noting {
+    fn finished(&mut self, chunk: u64, actions: &[f32], _length: usize) {
+        self.0.note(chunk, actions);
     }
 }
 

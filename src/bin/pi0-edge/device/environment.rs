@@ -1,9 +1,9 @@
 //! What the figures were measured on, and what about it limits them.
 
-use std::io::Read;
 use std::path::Path;
 
 use pi0_edge::Policy;
+use pi0_edge::bundle::{hash_file, hex};
 use pi0_edge::doctor::{BundleFacts, Facts, Finding, Group, Options, Severity, diagnose};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -172,18 +172,7 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 fn sha256(path: &Path) -> Option<String> {
-    let mut file = std::fs::File::open(path).ok()?;
-    let (mut hash, mut block) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut block).ok()? {
-            0 => return Some(hex(hash)),
-            n => hash.update(&block[..n]),
-        }
-    }
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hash_file(std::fs::File::open(path).ok()?, |_| true).ok()?
 }
 
 fn digest(blocks: &[(&'static str, Lines)]) -> String {
@@ -191,7 +180,7 @@ fn digest(blocks: &[(&'static str, Lines)]) -> String {
     for (name, value) in blocks.iter().flat_map(|(_, lines)| lines) {
         hash.update(format!("{name}={value}\n"));
     }
-    hex(hash)
+    hex(&hash.finalize())
 }
 
 impl Environment {

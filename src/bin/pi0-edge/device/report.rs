@@ -129,11 +129,6 @@ impl Report {
     }
 }
 
-/// Text in HTML.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 /// A duration in ms, with the digits that matter.
 fn ms(value: f64) -> String {
     match value {

@@ -16,9 +16,10 @@ use pi0_edge::runtime::{Controller, Event, Lockstep, ObservationSlot, Observatio
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
 use super::episode::Episode;
-use super::probe::{Loaded, Probe, Values, lock};
+use super::probe::{Probe, Values};
 use super::recording::Recorded;
 use super::trace::{Computed, Trace};
+use crate::watched::{Loaded, Watched, lock};
 
 /// Runs `recorded` again and compares everything that came out, bit by bit.
 ///
@@ -48,7 +49,7 @@ struct Again<'a> {
     episode: &'a Episode,
     manifest: Manifest,
     recorded: &'a Trace,
-    runtime: Lockstep<Probe>,
+    runtime: Lockstep<Watched<Probe>>,
     writer: ObservationWriter<ObservationSlot>,
     controller: Controller,
     clock: SimulatedClock,
@@ -79,11 +80,11 @@ impl<'a> Again<'a> {
         let config = recorded.settings.runtime(dim, ThreadConfig::off())?;
         let clock = SimulatedClock::default();
         let (sender, values) = mpsc::channel();
-        let mut probe = Probe::new(policy);
-        probe.chunks = Some(sender);
         let finishes_at = Arc::new(AtomicU64::new(0));
-        probe.finishes = Some((clock.clone(), Arc::clone(&finishes_at)));
-        let (runtime, writer, controller) = Lockstep::new(probe, &config, clock.clone())?;
+        let finishes = Some((clock.clone(), Arc::clone(&finishes_at)));
+        let probe = Probe { chunks: Some(sender), finishes, ..Probe::default() };
+        let (runtime, writer, controller) =
+            Lockstep::new(Watched::new(policy, probe), &config, clock.clone())?;
         let out = Trace { dim, observations: recorded.trace.observations.clone(), ..Trace::default() };
         let recorded = &recorded.trace;
         Ok(Again {

@@ -16,6 +16,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use pi0_edge::bundle::hex;
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -186,5 +187,5 @@ fn digest(prompt: Option<&str>, moments: &[Moment]) -> String {
             part(&image.data);
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }

@@ -19,11 +19,12 @@ use pi0_edge::stats::{Histogram, HistogramSnapshot};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
 use super::episode::Episode;
-use super::probe::{Loaded, Probe, Values, lock};
+use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
 use super::trace::{Computed, Seen, Trace};
 use crate::output;
+use crate::watched::{Loaded, Watched, lock};
 
 /// How often events are taken and the soak looked after.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -108,13 +109,15 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let ticks = (options.duration.as_nanos() / u128::from(period)).max(1) as u64;
     let (taken, waiter) = wake();
     let (values_sender, values) = mpsc::channel();
-    let mut probe = Probe::new(policy);
-    probe.delay = Duration::from_secs_f64(settings.latency_ms / 1e3 / num_steps as f64);
-    probe.taken = options.full_speed.then(|| taken.clone());
-    probe.chunks = options.trace.then_some(values_sender);
+    let probe = Probe {
+        delay: Duration::from_secs_f64(settings.latency_ms / 1e3 / num_steps as f64),
+        taken: options.full_speed.then(|| taken.clone()),
+        chunks: options.trace.then_some(values_sender),
+        finishes: None,
+    };
     let mut config = settings.runtime(dim, options.inference.clone())?;
     config.flight_record = options.flight_record.clone();
-    let (runtime, writer, controller) = Runtime::start(probe, &config)?;
+    let (runtime, writer, controller) = Runtime::start(Watched::new(policy, probe), &config)?;
 
     let (stop, start) = (AtomicBool::new(false), Timestamp::now().plus(2 * period));
     let traced = if options.trace { ticks as usize } else { 0 };

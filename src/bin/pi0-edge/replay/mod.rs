@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pi0_edge::bundle::hex;
 use pi0_edge::policy::rtc::PrefixSchedule;
 use pi0_edge::realtime::engine::Engine;
 use pi0_edge::realtime::thread::{MemoryLock, ThreadConfig};
@@ -26,8 +27,8 @@ use sha2::{Digest, Sha256};
 use crate::environment;
 use crate::options::{LoadOptions, RealtimeOption};
 use crate::output::{self, Format};
+use crate::watched::Loaded;
 use episode::Episode;
-use probe::Loaded;
 use recording::{Made, Recorded};
 use report::Run;
 use settings::{Rtc, Settings};
@@ -192,7 +193,7 @@ fn made(policy: &Policy, episode: &Episode, environment: &Value) -> Result<Made>
     let path = policy.bundle().root().join("manifest.json");
     let manifest = std::fs::read(&path)
         .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e))?;
-    let bundle = Sha256::digest(&manifest).iter().map(|byte| format!("{byte:02x}")).collect();
+    let bundle = hex(&Sha256::digest(&manifest));
     let text = |key: &str| environment[key].as_str().unwrap_or_default().to_owned();
     let threads = environment["threads"].as_u64().unwrap_or(0) as usize;
     Ok(Made::new(bundle, episode.digest.clone(), text("execution_provider"), threads, text("onnxruntime")))

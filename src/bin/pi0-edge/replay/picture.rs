@@ -6,6 +6,7 @@ use pi0_edge::realtime::reading::{Flags, Status};
 
 use super::report::Run;
 use super::trace::Trace;
+use crate::output::escape;
 
 const WIDTH: f64 = 1000.0;
 /// Left of the panels, for the names and values.
@@ -143,7 +144,7 @@ fn panel(
          <text x=\"28\" y=\"{:.1}\" font-size=\"11\">{}</text>",
         WIDTH - LEFT - RIGHT,
         top + PANEL / 2.0 - 26.0,
-        escaped(name)
+        escape(name)
     );
     for v in nice(low, high, 4) {
         let _ = writeln!(
@@ -241,10 +242,6 @@ fn plain(v: f64) -> String {
     if text == "-0" { "0".into() } else { text.into() }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +258,6 @@ mod tests {
 
     #[test]
     fn names_cannot_break_the_document() {
-        assert_eq!(escaped("a<b & c"), "a&lt;b &amp; c");
+        assert_eq!(escape("a<b & c"), "a&lt;b &amp; c");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use pi0_edge::bundle::Dtype;
+use pi0_edge::bundle::{Dtype, hex};
 use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -160,7 +160,7 @@ fn fill_file(
     }
     out.zeros(file.size)?;
     out.file.sync_all().map_err(|e| cannot("write", &path, e))?;
-    Ok(out.hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&out.hash.finalize()))
 }
 
 /// The values as little-endian bytes of the run's type.

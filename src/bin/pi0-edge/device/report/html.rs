@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::plot::{Curve, Histogram, Plot};
-use super::{Report, caveats, escape, ms, some_ms, us};
+use super::{Report, caveats, ms, some_ms, us};
+use crate::output::escape;
 
 const STYLE: &str = include_str!("style.css");
 

@@ -122,7 +122,7 @@ fn linear_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
 fn open(title: &str) -> String {
     format!(
         r#"<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
-        super::escape(title)
+        crate::output::escape(title)
     )
 }
 
@@ -159,14 +159,14 @@ impl Plot {
         for (i, curve) in self.curves.iter().enumerate() {
             curve.draw(&mut svg, &x, &y, i);
         }
-        let keys = self
-            .curves
-            .iter()
-            .enumerate()
-            .filter(|_| self.curves.len() > 1)
-            .map(|(i, c)| format!(r#"<span><i class="key c{i}"></i>{}</span>"#, super::escape(&c.name)));
+        let keys = self.curves.iter().enumerate().filter(|_| self.curves.len() > 1).map(|(i, c)| {
+            format!(r#"<span><i class="key c{i}"></i>{}</span>"#, crate::output::escape(&c.name))
+        });
         let legend: String = keys.collect();
-        format!("<h3>{}</h3><p class=\"legend\">{legend}</p>{svg}</svg></div>\n", super::escape(&self.title))
+        format!(
+            "<h3>{}</h3><p class=\"legend\">{legend}</p>{svg}</svg></div>\n",
+            crate::output::escape(&self.title)
+        )
     }
 }
 
@@ -237,10 +237,10 @@ impl Histogram {
                 HEIGHT - BOTTOM,
                 at + dx,
                 TOP + 12.0 + 14.0 * i as f64,
-                super::escape(name)
+                crate::output::escape(name)
             );
         }
-        format!("<h3>{}</h3>{svg}</svg></div>\n", super::escape(&self.title))
+        format!("<h3>{}</h3>{svg}</svg></div>\n", crate::output::escape(&self.title))
     }
 }
 
