@@ -74,9 +74,10 @@ elif [ "${bundle#*/}" = "$bundle" ] && { [ -n "$host" ] || [ ! -d "$bundle" ]; }
 fi
 run "$pi0_edge" bench device "$bundle" --minutes "$minutes" --output "$reports" "${more[@]}"
 if [ -n "$host" ] && [ -n "$dry_run" ]; then
-    show scp -r "$host:$reports" "$output"
+    show scp "$host:$reports/*" "$output"
 elif [ -n "$host" ]; then
-    scp -q -r "${options[@]}" "$host:$reports" "$output"
+    mkdir -p "$output"
+    scp -q "${options[@]}" "$host:$reports/*" "$output"
     there rm -r "$reports"
 fi
 [ -n "$dry_run" ] || echo "report: $output/report.html" >&2

@@ -35,3 +35,13 @@ scripts/realtime_checks.sh rtsan loom
 
 step "exporter tests"
 .venv/bin/python -m pytest -q scripts/tests
+
+step "packaging and flashing"
+.venv/bin/python -m pytest -q scripts/tests_jetson
+
+if [ "$(uname -m)" = x86_64 ]; then
+    step "aarch64, emulated"
+    scripts/jetson.sh setup
+    scripts/jetson.sh build
+    scripts/jetson.sh test --native target/debug
+fi

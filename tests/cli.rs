@@ -106,8 +106,10 @@ fn bench_reports(bundle: &Path) {
     for stage in ["preprocess", "vision", "prefix", "denoise_step", "chunk", "overhead"] {
         let row = &report["stages"][stage];
         assert!(row["n"].as_u64().unwrap() >= 5, "{stage}");
-        let [p50, p90, p99, max] = ["p50_ms", "p90_ms", "p99_ms", "max_ms"].map(|k| row[k].as_f64().unwrap());
-        assert!(0.0 < p50 && p50 <= p90 && p90 <= p99 && p99 <= max, "{stage} {row}");
+        let [p50, p90, p99, max] = ["p50_ms", "p90_ms", "p99_ms", "max_ms"].map(|k| row[k].as_f64());
+        assert!(0.0 < p50.unwrap() && p50 <= max, "{stage} {row}");
+        // A percentile of too few values is left out.
+        assert!((p90.is_some(), p99.is_some()) == (row["n"].as_u64() >= Some(100), false), "{stage} {row}");
     }
     assert_eq!(report["allocations_per_chunk"], 0.0);
     assert!(report["environment"]["onnxruntime"].as_str().is_some());

@@ -4,12 +4,13 @@
 //! Buffers are what the interface asks of a caller: as long as said. Waiting is kept short.
 #![no_main]
 
+mod input;
+
 use std::ffi::{CString, c_char};
 use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex};
 
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use pi0_edge::ffi::config::*;
 use pi0_edge::ffi::controller::*;
@@ -19,114 +20,24 @@ use pi0_edge::ffi::log::*;
 use pi0_edge::ffi::observation::*;
 use pi0_edge::ffi::pi0_error;
 use pi0_edge::ffi::policy::*;
-use pi0_edge::ffi::rtc::*;
 use pi0_edge::ffi::runtime::*;
 use pi0_edge::ffi::stats::*;
 use pi0_edge::ffi::status::*;
 
-/// Which handle: one that was given, of any kind and alive or not, or none that ever was.
-#[derive(Arbitrary, Debug, Clone, Copy)]
-enum Handle {
-    Latest,
-    Given(u8),
-    Null,
-    Made(usize),
-}
-
-/// A size: right, or not.
-#[derive(Arbitrary, Debug, Clone, Copy)]
-enum Size {
-    Right,
-    Less(u8),
-    None,
-}
-
-#[derive(Arbitrary, Debug, Clone, Copy)]
-struct Rtc {
-    size: Size,
-    schedule: u8,
-    execution_horizon: u8,
-    weight: f32,
-}
-
-#[derive(Arbitrary, Debug, Clone, Copy)]
-struct Settings {
-    size: Size,
-    control_us: u16,
-    action_us: u16,
-    max_age_ms: u16,
-    hold_after_ms: u16,
-    kinds: [u8; 4],
-    step_limit: Option<f32>,
-    limits: Option<(f32, f32)>,
-    rtc: Option<Rtc>,
-    replan_remaining: u8,
-    delay: (u8, f32),
-    deadline_us: u16,
-    watchdog_ms: u8,
-    max_errors: u8,
-    event_capacity: u32,
-    events: u8,
-}
-
-#[derive(Arbitrary, Debug, Clone, Copy)]
-enum Call {
-    Open {
-        size: Size,
-        verify: u8,
-        weights: u8,
-    },
-    FreePolicy(Handle),
-    Info(Handle, Size),
-    Camera(Handle, u8, u8),
-    Infer {
-        handle: Handle,
-        size: Size,
-        images: u8,
-        width: u8,
-        height: u8,
-        state: u8,
-        actions: u8,
-        steps: u8,
-        noise: Option<u8>,
-        previous: Option<u8>,
-        rtc: Option<Rtc>,
-    },
-    Timing(Handle, Size),
-    Start(Handle, Settings),
-    Stop(Handle),
-    FreeRuntime(Handle),
-    SetPrompt(Handle, [u8; 6]),
-    SetSteps(Handle, u8),
-    SetLimits(Handle, Option<(f32, f32, u8)>),
-    SetRtc(Handle, Option<Rtc>),
-    Stats(Handle, Size),
-    NextEvent(Handle, Size),
-    FlightRecord(Handle),
-    Frame(Handle, u8, u16, u16),
-    SetFrame(Handle, u8, u8, u8, u8),
-    ClearFrame(Handle, u8),
-    SetState(Handle, f32, u8),
-    Publish(Handle, i32),
-    AttachWriter(Handle),
-    FreeWriter(Handle),
-    Read(Handle, u8, Size),
-    Reads(Handle, u8),
-    SetReference(Handle, f32, u8),
-    SetStepLimits(Handle, f32, u8),
-    ClearTrip(Handle),
-    AttachController(Handle),
-    FreeController(Handle),
-    Log(u8, i8),
-}
+use input::{Call, Handle, Rtc, Settings, Size};
 
 /// Opening and starting take a hundred times as long as all else.
 const MOST_OPENED: usize = 3;
 
-static BUNDLE: LazyLock<CString> = LazyLock::new(|| {
-    let path = std::env::var("PI0_FUZZ_BUNDLE").unwrap_or("../models/pi0-tiny".into());
-    CString::new(std::fs::canonicalize(path).expect("PI0_FUZZ_BUNDLE").to_string_lossy().as_bytes()).unwrap()
-});
+static BUNDLE: LazyLock<CString> = LazyLock::new(|| of_the_project("models/pi0-tiny"));
+static ONNXRUNTIME: LazyLock<CString> =
+    LazyLock::new(|| of_the_project(".cache/onnxruntime/libonnxruntime.so.1"));
+
+fn of_the_project(file: &str) -> CString {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(file);
+    assert!(path.exists(), "there is no {}: run scripts/fetch_onnxruntime.sh", path.display());
+    CString::new(path.as_os_str().as_encoded_bytes()).unwrap()
+}
 
 /// Handles as numbers, because they go to another thread.
 #[derive(Default)]
@@ -144,27 +55,6 @@ impl World {
             Handle::Given(_) | Handle::Null => 0,
             Handle::Made(n) => n,
         })
-    }
-}
-
-impl Size {
-    fn of<T>(self) -> usize {
-        match self {
-            Size::Right => size_of::<T>(),
-            Size::Less(n) => n as usize,
-            Size::None => 0,
-        }
-    }
-}
-
-impl Rtc {
-    fn settings(self) -> pi0_rtc_config {
-        pi0_rtc_config {
-            struct_size: self.size.of::<pi0_rtc_config>(),
-            schedule: self.schedule.into(),
-            execution_horizon: self.execution_horizon.into(),
-            max_guidance_weight: self.weight.into(),
-        }
     }
 }
 
@@ -285,6 +175,7 @@ fn infer(world: &World, call: Call) -> pi0_status {
 fn open(world: &mut World, size: Size, verify: u8, weights: u8) -> pi0_status {
     let options = pi0_policy_options {
         struct_size: size.of::<pi0_policy_options>(),
+        ort_library: ONNXRUNTIME.as_ptr(),
         threads: 1,
         verify: verify.into(),
         weights: weights.into(),
@@ -427,8 +318,20 @@ fn check(call: Call, status: pi0_status) {
     assert!((PI0_ERR_RUNTIME..=PI0_EMPTY).contains(&status), "{call:?}: {status}");
 }
 
+/// A policy that the sequence before left alive: most of them do, and opening takes as long as a hundred calls.
+static KEPT: Mutex<Option<usize>> = Mutex::new(None);
+
+fn alive(policy: usize) -> bool {
+    // SAFETY: handles are never followed.
+    unsafe { pi0_policy_info(without_provenance_mut(policy), &mut sized(Size::Right)) == PI0_OK }
+}
+
 fuzz_target!(|calls: Vec<(bool, Call)>| {
     let mut world = Box::new(World::default());
+    match KEPT.lock().unwrap().take() {
+        Some(policy) => world.given[0].push(policy),
+        None => assert_eq!(open(&mut world, Size::Right, 0, 0), PI0_OK),
+    }
     for (elsewhere, call) in calls.into_iter().take(64) {
         if elsewhere {
             let (done, wait) = channel();
@@ -438,6 +341,8 @@ fuzz_target!(|calls: Vec<(bool, Call)>| {
             check(call, make(&mut world, call));
         }
     }
+    let kept = world.given[0].iter().position(|&policy| alive(policy));
+    *KEPT.lock().unwrap() = kept.map(|i| world.given[0].swap_remove(i));
     // Each handle is freed once at most, and what is left is good.
     // SAFETY: handles are never followed.
     unsafe {

@@ -110,13 +110,18 @@ def _markdown(content: dict):
     ])]
 
 
+def _ms(value: float | None) -> str:
+    """A percentile, which is missing where there are too few values for it."""
+    return "–" if value is None else f"{value:.2f}"
+
+
 def _latency(content: dict, results: dict):
     rows = []
     for precision, cameras, graphs, result in _benches(results):
         roofline = "–"
         if content["size"] == "full" and precision != "fp32" and content["provider"] == "cuda":
             roofline = f"{result['stages']['chunk']['p50_ms'] / ROOFLINE_MS[cameras]:.2f}"
-        times = [" / ".join(f"{result['stages'][stage][p]:.2f}" for p in ("p50_ms", "p90_ms", "p99_ms")) for stage in STAGES]
+        times = [" / ".join(_ms(result["stages"][stage][p]) for p in ("p50_ms", "p90_ms", "p99_ms")) for stage in STAGES]
         moved, memory = result.get("host_device_bytes") or {}, result.get("device_memory") or {}
         rows.append([
             precision, cameras, graphs, result["prefix_len"], *times, result["stages"]["chunk"]["n"], roofline,

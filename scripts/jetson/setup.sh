@@ -26,7 +26,7 @@ if [ -n "$dry_run" ]; then
 fi
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "made for x86_64 Linux machines, this is $(uname -sm)"
 for tool in cargo rustc python3 objdump; do
-    command -v "$tool" >/dev/null || fail "$tool is missing"
+    "$tool" --version >/dev/null || fail "$tool is missing, or does not run here"
 done
 mkdir -p "$cache"
 use_arch arm64

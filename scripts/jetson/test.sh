@@ -1,18 +1,29 @@
 #!/usr/bin/env bash
 # Runs the aarch64 binary under emulation and compares what it computes with this machine.
 #
-#   scripts/jetson.sh test [BUNDLE]        models/pi0-tiny when not given
+#   scripts/jetson.sh test [BUNDLE] [--native DIR]
+#
+#   BUNDLE          models/pi0-tiny when not given
+#   --native DIR    where this machine's own build is, target/debug for instance; without it, target/release is built
 #
 # `check`, then `run` on an observation of the bundle, with an aarch64 ONNX Runtime; every action must be within 1e-5
 # of what the native binary computes. Then the same of a C program: examples/c/infer_once.c, built for aarch64 with what
 # libpi0-edge-dev has and run with the shared library of pi0-edge. Emulation proves values; it says nothing about speed.
 . "$(dirname "$0")/lib.sh"
 use_arch arm64
-case ${1:-} in
--h | --help) usage && exit ;;
-'') ;;
-*) bundle=$(cd "$1" && pwd) ;;
-esac
+native=
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help) usage && exit ;;
+    --native)
+        [ -x "${2:-}/pi0-edge" ] || fail "there is no pi0-edge in ${2:-the directory, which is missing}"
+        native=$(cd "$2" && pwd) && shift
+        ;;
+    -*) wrong_use "no argument called $1" ;;
+    *) [ -d "$1" ] || fail "there is no $1" && bundle=$(cd "$1" && pwd) ;;
+    esac
+    shift
+done
 cd "$project"
 use_toolchain
 [ -n "$dry_run" ] || [ -x "$binary" ] || fail "there is no aarch64 binary: run scripts/jetson.sh build first"
@@ -22,9 +33,11 @@ observation=$(find "$bundle/golden" -name observation.json -printf '%h\n' | sort
 [ -n "$observation" ] || fail "$bundle has no recorded observation to run on"
 
 run scripts/fetch_onnxruntime.sh
-# Not with the compiler of the cross build: two compilers would rebuild each other's target directory.
-run env -u RUSTC cargo build --quiet --release --locked
-native=target/release/pi0-edge
+if [ -z "$native" ]; then
+    # Not with the compiler of the cross build: two compilers would rebuild each other's target directory.
+    run env -u RUSTC cargo build --quiet --release --locked
+    native=$project/target/release
+fi
 emulated=("$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu" "$binary")
 onnxruntime=$cache/onnxruntime-aarch64/libonnxruntime.so.1
 results=$out/test
@@ -38,7 +51,7 @@ to() { # FILE COMMAND...: its output goes to FILE
 run "${emulated[@]}" check "$bundle" --ort-library "$onnxruntime"
 to "$results/aarch64.json" "${emulated[@]}" run "$bundle" --observation "$observation" --seed 1 --format json \
     --ort-library "$onnxruntime"
-to "$results/x86_64.json" "$native" run "$bundle" --observation "$observation" --seed 1 --format json
+to "$results/x86_64.json" "$native/pi0-edge" run "$bundle" --observation "$observation" --seed 1 --format json
 run scripts/jetson/same_actions.py 1e-5 "$results/aarch64.json" "$results/x86_64.json"
 
 # The C program. Its table has four decimals, so that two that round apart differ by one in the last.
@@ -47,9 +60,10 @@ run scripts/install.sh --from "$(dirname "$binary")" --destdir "$staged" --prefi
 libraries=$staged/usr/lib/$multiarch
 run "$cache/python/bin/python" -m ziglang cc -target "aarch64-linux-gnu.$glibc_floor" -std=c99 -O1 examples/c/infer_once.c \
     -I"$staged/usr/include" -L"$libraries" -lpi0_edge -o "$results/infer_once-aarch64"
-run "${CC:-cc}" -std=c99 -O1 examples/c/infer_once.c -Iinclude -Ltarget/release -lpi0_edge \
-    -Wl,-rpath,"$project/target/release" -o "$results/infer_once-x86_64"
-run ln -sf libpi0_edge.so "target/release/$(basename "$(readlink "$libraries/libpi0_edge.so")")"
+soname=$(basename "$(readlink "$libraries/libpi0_edge.so")")
+run ln -sf "$native/libpi0_edge.so" "$results/$soname"
+run "${CC:-cc}" -std=c99 -O1 examples/c/infer_once.c -Iinclude -L"$native" -lpi0_edge -Wl,-rpath,"$results" \
+    -o "$results/infer_once-x86_64"
 to "$results/aarch64.txt" "$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu" -E LD_LIBRARY_PATH="$libraries" \
     -E ORT_DYLIB_PATH="$onnxruntime" "$results/infer_once-aarch64" "$bundle"
 to "$results/x86_64.txt" "$results/infer_once-x86_64" "$bundle"

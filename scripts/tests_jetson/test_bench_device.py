@@ -16,7 +16,7 @@ SSH = """while [ "${1#-}" != "$1" ]; do [ "$1" = -O ] && exit; shift 2; done
 cd "$FAR" && shift && eval "$1"
 """
 SCP = """while [ "${1#-}" != "$1" ]; do case $1 in -o) shift 2 ;; *) shift ;; esac; done
-cp -r "$FAR/${1#*:}" "$2"
+cp "$FAR"/${1#*:} "$2"
 """
 
 
@@ -39,6 +39,7 @@ def test_here_with_a_bundle(there):
 
 def test_there_with_a_synthetic_bundle(there):
     output = there.root / "report"
+    output.mkdir()  # of an earlier run
     there.run(BENCH, "--host", "robot@jet", "--synthetic", "pi05", "--precision", "fp16", "--output", output)
     version, fill, bench = there.calls("pi0-edge")
     assert (version, fill) == ("[--version]", "[synthesize] [pi05] [--precision] [fp16]")
@@ -58,7 +59,7 @@ def test_dry_run_runs_nothing(there):
     assert result.stdout.splitlines() == [
         "ssh robot@jet pi0-edge synthesize pi0 --precision fp32",
         "ssh robot@jet pi0-edge bench device DIRECTORY --minutes 5 --output .pi0-edge-bench",
-        "scp -r robot@jet:.pi0-edge-bench r",
+        r"scp robot@jet:.pi0-edge-bench/\* r",
     ]
     assert there.log() == []
 

@@ -9,7 +9,7 @@ use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers
 use serde_json::{Value, json};
 
 use crate::environment;
-use crate::figures::nearest_rank;
+use crate::figures::percentile;
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
 use crate::output;
@@ -58,13 +58,19 @@ impl Samples {
         Samples { name, values: Vec::with_capacity(capacity) }
     }
 
-    /// The nearest-rank percentile in milliseconds, of sorted values.
-    fn percentile(&self, p: f64) -> f64 {
-        self.values[nearest_rank(self.values.len(), p)].as_secs_f64() * 1e3
+    /// Of sorted values, in milliseconds: the median, of however few there are; p90 and p99, which are missing where too
+    /// few values lie beyond them; the largest.
+    fn row(&self) -> (f64, [Option<f64>; 2], f64) {
+        let ms = |d: &Duration| d.as_secs_f64() * 1e3;
+        let known = |p| percentile(&self.values, p).as_ref().map(ms);
+        let [median, max] = [(self.values.len() - 1) / 2, self.values.len() - 1].map(|i| ms(&self.values[i]));
+        (median, [known(0.9), known(0.99)], max)
     }
 
-    fn row(&self) -> [f64; 4] {
-        [self.percentile(0.50), self.percentile(0.90), self.percentile(0.99), self.percentile(1.0)]
+    /// The same as cells of a table.
+    fn cells(&self) -> [String; 4] {
+        let (p50, high, max) = self.row();
+        [Some(p50), high[0], high[1], Some(max)].map(|v| v.map_or("–".into(), |ms| format!("{ms:.4}")))
     }
 }
 
@@ -163,7 +169,7 @@ impl Report {
             .stages
             .iter()
             .map(|s| {
-                let [p50, p90, p99, max] = s.row();
+                let (p50, [p90, p99], max) = s.row();
                 let row =
                     json!({"n": s.values.len(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": max});
                 (s.name.to_owned(), row)
@@ -243,9 +249,9 @@ impl Report {
             "stage", "n", "p50 ms", "p90 ms", "p99 ms", "max ms"
         );
         for s in &self.stages {
-            let [p50, p90, p99, max] = s.row();
+            let [p50, p90, p99, max] = s.cells();
             let n = s.values.len();
-            let _ = writeln!(out, "{:<14}{n:>7}{p50:>12.4}{p90:>12.4}{p99:>12.4}{max:>12.4}", s.name);
+            let _ = writeln!(out, "{:<14}{n:>7}{p50:>12}{p90:>12}{p99:>12}{max:>12}", s.name);
         }
         let _ = write!(out, "\n{}\n\n{}", self.summary(), self.environment_lines(""));
         out
@@ -255,9 +261,9 @@ impl Report {
         let mut out =
             String::from("| stage | n | p50 ms | p90 ms | p99 ms | max ms |\n|---|--:|--:|--:|--:|--:|\n");
         for s in &self.stages {
-            let [p50, p90, p99, max] = s.row();
+            let [p50, p90, p99, max] = s.cells();
             let n = s.values.len();
-            let _ = writeln!(out, "| {} | {n} | {p50:.4} | {p90:.4} | {p99:.4} | {max:.4} |", s.name);
+            let _ = writeln!(out, "| {} | {n} | {p50} | {p90} | {p99} | {max} |", s.name);
         }
         let _ = write!(out, "\n{}\n\n{}", self.summary(), self.environment_lines("- "));
         out

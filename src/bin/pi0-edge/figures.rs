@@ -46,13 +46,13 @@ impl Figures {
 }
 
 /// The index of the nearest-rank percentile among `n` sorted values.
-pub fn nearest_rank(n: usize, p: f64) -> usize {
+fn nearest_rank(n: usize, p: f64) -> usize {
     ((p * n as f64).ceil() as usize).clamp(1, n.max(1)) - 1
 }
 
 /// The nearest-rank percentile of sorted values; none while fewer than ten values are expected to lie beyond it, so
 /// that the median needs 20 values, p99 1 000 and p99.9 10 000.
-pub fn percentile(sorted: &[f64], p: f64) -> Option<f64> {
+pub fn percentile<T: Copy>(sorted: &[T], p: f64) -> Option<T> {
     let n = sorted.len() as f64;
     // A hair below ten, because 1 − 0.999 is not a round number in binary.
     if n * (1.0 - p) < 10.0 - 1e-6 {
