@@ -108,6 +108,8 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
     assert!(environment["blocks"]["machine"]["module"].as_str().unwrap().contains("Orin NX"));
     let nodes = environment["blocks"]["bundle and run"]["nodes of denoise_step"].as_str().unwrap();
     assert!(nodes.to_lowercase().starts_with("cpu"), "{nodes}");
+    let warm = environment["blocks"]["at that moment"]["temperature gpu"].as_str().unwrap();
+    assert!(warm.ends_with(" °C"), "{warm}");
     assert_eq!(environment["sha256"].as_str().unwrap().len(), 64);
     assert_eq!(report["weights"], "trained");
     assert!(report["verdict"]["words"][0].as_str().unwrap().contains("At 30 Hz with 10 actions a chunk"));

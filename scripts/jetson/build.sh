@@ -14,10 +14,7 @@ while [ $# -gt 0 ]; do
 done
 use_toolchain
 
-# No path of this machine ends up in the binary.
-export RUSTFLAGS="--remap-path-prefix=$project=/pi0-edge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-cd "$project"
-run cargo-zigbuild zigbuild --quiet --release --locked --target "$triple.$glibc_floor" --target-dir "$out"
+cross_build
 run scripts/jetson/needs.sh gate "$glibc_floor" "$binary" "$(dirname "$binary")/libpi0_edge.so"
 [ -n "$dry_run" ] || say "$binary: $(du -h "$binary" | cut -f1)," \
     "glibc >= $(scripts/jetson/needs.sh glibc "$binary")"

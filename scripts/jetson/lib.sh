@@ -83,6 +83,13 @@ use_toolchain() {
     [ ! -x "$cache/rustc" ] || export RUSTC=$cache/rustc
 }
 
+# cross_build [ARGUMENT...]: a release build for the architecture in use. No path of this machine ends up in it.
+cross_build() {
+    local remap="--remap-path-prefix=$project=/pi0-edge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    cd "$project"
+    RUSTFLAGS=$remap run cargo-zigbuild zigbuild --quiet --release --locked "$@" --target "$triple.$glibc_floor" --target-dir "$out"
+}
+
 project_version() { sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -1; }
 
 # The package of that name that deb made last.

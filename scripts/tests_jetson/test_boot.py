@@ -66,15 +66,13 @@ def build_examples(dev, run, to, work):
     """The C example with what libpi0-edge-dev has, and the Rust example, both for the glibc that packages are built for."""
     for deb in (dev, run):
         subprocess.run(["dpkg-deb", "-x", deb, work / "dev"], check=True)
-    toolchain = PROJECT / ".cache/jetson/python/bin"
-    target = "x86_64-unknown-linux-gnu"
     libraries = work / "dev/usr/lib/x86_64-linux-gnu"
-    subprocess.run([toolchain / "python", "-m", "ziglang", "cc", "-target", "x86_64-linux-gnu.2.28", "-std=c11", "-O1", "-pthread",
-                    PROJECT / "examples/c/control_loop.c", "-I", work / "dev/usr/include", "-L", libraries, "-lpi0_edge",
-                    "-o", to / "c-robot"], check=True)
-    subprocess.run([toolchain / "cargo-zigbuild", "zigbuild", "--quiet", "--release", "--locked", "--example", "control_loop",
-                    "--target", f"{target}.2.28", "--target-dir", "target/jetson"], cwd=PROJECT, check=True)
-    subprocess.run(["cp", PROJECT / f"target/jetson/{target}/release/examples/control_loop", to / "rust-robot"], check=True)
+    subprocess.run([PROJECT / ".cache/jetson/python/bin/python", "-m", "ziglang", "cc", "-target", "x86_64-linux-gnu.2.28", "-std=c11",
+                    "-O1", "-pthread", PROJECT / "examples/c/control_loop.c", "-I", work / "dev/usr/include", "-L", libraries,
+                    "-lpi0_edge", "-o", to / "c-robot"], check=True)
+    script = ". scripts/jetson/lib.sh; use_arch amd64; use_toolchain; cross_build --example control_loop; dirname $binary"
+    built = subprocess.run(["bash", "-c", script], cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    subprocess.run(["cp", f"{built}/examples/control_loop", to / "rust-robot"], check=True)
 
 
 @pytest.fixture(scope="module")

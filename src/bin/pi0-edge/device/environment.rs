@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pi0_edge::Policy;
 use pi0_edge::bundle::{hash_file, hex};
+use pi0_edge::doctor::sensors::Sensors;
 use pi0_edge::doctor::{BundleFacts, Facts, Finding, Group, Options, Severity, diagnose};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -44,7 +45,7 @@ pub fn gather(policy: &Policy, load: &LoadOptions, root: &Path) -> Environment {
     ];
     let sha256 = digest(&lasting);
     let mut blocks: Vec<_> = lasting.into();
-    blocks.push(("at that moment", moment(&facts)));
+    blocks.push(("at that moment", moment(&facts, &Sensors::find(root))));
     blocks.push(("files", files(policy)));
     for (_, lines) in &mut blocks {
         lines.retain(|(_, value)| !value.is_empty());
@@ -135,7 +136,11 @@ fn nodes(policy: &Policy) -> Lines {
     placement.as_object().into_iter().flatten().map(graph).collect()
 }
 
-fn moment(facts: &Facts) -> Lines {
+fn moment(facts: &Facts, sensors: &Sensors) -> Lines {
+    let zones = sensors.names().zones.into_iter().zip(sensors.read().zones);
+    let temperatures = zones.filter_map(|(zone, celsius)| {
+        Some(line(&format!("temperature {zone}"), format!("{:.1} °C", celsius?)))
+    });
     let clocks = facts.power.clocks.iter().map(|c| {
         let locked = if c.locked() { ", fixed" } else { "" };
         let now = c.now.unwrap_or(c.max) as f64 / 1e6;
@@ -152,6 +157,7 @@ fn moment(facts: &Facts) -> Lines {
         line("swap used", (!memory.swap.is_empty()).then(|| gigabytes(swap))),
     ];
     lines.extend(clocks);
+    lines.extend(temperatures);
     lines
 }
 
