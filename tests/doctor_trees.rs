@@ -5,7 +5,7 @@ mod engine_sets;
 
 use doctor::library::{AARCH64, X86_64};
 use doctor::{Machine, in_order, install_gpu_runtime, install_libraries, onnxruntime, the, trouble};
-use pi0_edge::doctor::{Code, Provider};
+use pi0_edge::doctor::{Code, Provider, Report};
 
 const PACKAGED: &str = "/usr/lib/pi0-edge";
 
@@ -268,6 +268,15 @@ fn limits_do_not_bind_who_has_the_right() {
 fn an_empty_tree_is_no_reason_to_fail() {
     let report = Machine::empty().examine();
     assert_eq!(trouble(&report), ["error ORT_NOT_FOUND", "info GPU_UNKNOWN", "info NOT_RUNNING"]);
+}
+
+#[test]
+fn real_time_rights_come_with_the_packages_group_where_it_is_installed() {
+    let machine = Machine::tree("orin-nx");
+    let remedy = |report: &Report| the(report, Code::RtprioLimit).remedy.clone().unwrap();
+    assert!(remedy(&machine.examine()).contains("/etc/security/limits.d/pi0-edge.conf"));
+    machine.file("/etc/security/limits.d/50-pi0-edge.conf", b"@realtime - rtprio 99\n");
+    assert!(remedy(&machine.examine()).starts_with("sudo groupadd --force realtime && sudo usermod"));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn rtprio(rules: &mut Rules<'_>) {
                 Severity::Warning,
                 "no real-time priority may be taken (limit 0)",
             )
-            .remedy(remedy::limit("rtprio", "99")),
+            .remedy(remedy::limit(rules.facts, "rtprio", "99")),
         ),
         Limit::At(n) => rules.ok(Code::RtprioLimit, format!("real-time priorities up to {n} may be taken")),
     }
@@ -90,7 +90,7 @@ fn memlock(rules: &mut Rules<'_>) {
                 Severity::Warning,
                 format!("only {} may be locked: the runtime's memory can be paged out", size(n)),
             )
-            .remedy(remedy::limit("memlock", "unlimited")),
+            .remedy(remedy::limit(rules.facts, "memlock", "unlimited")),
         ),
     }
 }

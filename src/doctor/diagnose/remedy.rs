@@ -81,13 +81,19 @@ pub(super) fn runtime_for(facts: &Facts) -> String {
     )
 }
 
-/// A line for the limits of the user's sessions.
-pub(super) fn limit(name: &str, value: &str) -> String {
-    let unit = if name == "rtprio" { "LimitRTPRIO=99" } else { "LimitMEMLOCK=infinity" };
+/// A line for the limits of the user's sessions, or the group that the package has lines for.
+pub(super) fn limit(facts: &Facts, name: &str, value: &str) -> String {
+    let (unit, container) = match name {
+        "rtprio" => ("LimitRTPRIO=99", "99 --cap-add sys_nice"),
+        _ => ("LimitMEMLOCK=infinity", "-1"),
+    };
+    let session = if facts.realtime.realtime_group {
+        "sudo groupadd --force realtime && sudo usermod --append --groups realtime \"$USER\"".to_owned()
+    } else {
+        format!("echo \"$USER - {name} {value}\" | sudo tee -a /etc/security/limits.d/pi0-edge.conf")
+    };
     format!(
-        "echo \"$USER - {name} {value}\" | sudo tee -a /etc/security/limits.d/pi0-edge.conf, and log in again \
-         (in a systemd unit: {unit}; in a container: docker run --ulimit {name}={})",
-        if name == "rtprio" { "99 --cap-add sys_nice" } else { "-1" }
+        "{session}, and log in again (in a systemd unit: {unit}; in a container: docker run --ulimit {name}={container})"
     )
 }
 

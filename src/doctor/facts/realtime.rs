@@ -17,6 +17,8 @@ pub struct Realtime {
     pub uid: Option<u32>,
     /// Limits of the process; `None` if they cannot be read.
     pub limits: Option<Limits>,
+    /// The package's limits are installed: members of the group `realtime` may do what a control program does.
+    pub realtime_group: bool,
 }
 
 /// Limits of the process that ran the doctor, which a program started beside it would have too.
@@ -72,6 +74,7 @@ impl Realtime {
                 may_set_priority: capabilities & 1 << CAP_SYS_NICE != 0,
                 may_lock_memory: capabilities & 1 << CAP_IPC_LOCK != 0,
             }),
+            realtime_group: tree.text("/etc/security/limits.d/50-pi0-edge.conf").is_some(),
         }
     }
 }

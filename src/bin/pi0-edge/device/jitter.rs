@@ -45,6 +45,8 @@ pub fn measure(load: &LoadOptions, observation: Option<PathBuf>, seconds: u32) -
     missing.extend(
         report.measured.inference.missing.iter().map(|m| format!("inference thread: {}: {}", m.what, m.why)),
     );
+    // Every worker says the same.
+    missing.dedup();
     Ok(Jitter {
         json: report.json(),
         line: report.cyclictest_line(),
