@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod axis;
 mod bench;
 mod benches;
 mod check;

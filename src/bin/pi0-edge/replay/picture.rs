@@ -6,6 +6,7 @@ use pi0_edge::realtime::reading::{Flags, Status};
 
 use super::report::Run;
 use super::trace::Trace;
+use crate::axis::marks;
 use crate::output::escape;
 
 const WIDTH: f64 = 1000.0;
@@ -38,7 +39,7 @@ pub fn draw(runs: &[Run], joints: &[String]) -> String {
         let top = TOP + joint as f64 * (PANEL + GAP);
         panel(&mut out, &drawn, joint, name, top, &x);
         let bottom = top + PANEL;
-        for t in nice(0.0, end, 10) {
+        for t in marks(0.0, end, 10) {
             let _ =
                 writeln!(out, "<path d=\"M{0:.1} {1:.1}v4\" stroke=\"#888\" fill=\"none\"/>", x(t), bottom);
             if joint + 1 == joints.len() {
@@ -146,7 +147,7 @@ fn panel(
         top + PANEL / 2.0 - 26.0,
         escape(name)
     );
-    for v in nice(low, high, 4) {
+    for v in marks(low, high, 4) {
         let _ = writeln!(
             out,
             "<path d=\"M{LEFT} {0:.1}h{1}\" stroke=\"#e6e6e6\"/><text x=\"{2}\" y=\"{3:.1}\" font-size=\"10\" \
@@ -225,16 +226,6 @@ fn held(trace: &Trace) -> Vec<(usize, usize)> {
     stretches
 }
 
-/// Round numbers between `low` and `high`, about as many as asked for.
-fn nice(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let rough = (high - low) / count as f64;
-    let magnitude = 10f64.powf(rough.log10().floor());
-    let step =
-        [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * magnitude).find(|s| *s >= rough).unwrap_or(rough);
-    let first = (low / step).ceil() as i64;
-    (first..).map(|i| i as f64 * step).take_while(|v| *v <= high).collect()
-}
-
 /// A number without the noise of binary fractions.
 fn plain(v: f64) -> String {
     let text = format!("{v:.4}");
@@ -245,16 +236,6 @@ fn plain(v: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn axis_marks_are_round_and_inside() {
-        assert_eq!(nice(0.0, 3.0, 10).iter().map(|v| plain(*v)).collect::<Vec<_>>()[..3], ["0", "0.5", "1"]);
-        for (low, high) in [(-1.73, 0.41), (1e-3, 2e-3), (-1e4, 3e5), (5.0, 5.001)] {
-            let marks = nice(low, high, 3);
-            assert!((1..=5).contains(&marks.len()), "{low} to {high}: {marks:?}");
-            assert!(marks.iter().all(|v| (low..=high).contains(v)));
-        }
-    }
 
     #[test]
     fn names_cannot_break_the_document() {
