@@ -125,9 +125,9 @@ check_emulated() {
     (
         . scripts/jetson/lib.sh
         use_toolchain
-        export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$cache/qemu-aarch64 -L $cache/sysroot/usr/aarch64-linux-gnu"
         # No seccomp filter in there, and the page faults are the emulator's.
-        export PI0_EMULATED=1 PI0_READS="${PI0_READS:-1000000}"
+        export PI0_EMULATOR="$cache/qemu-aarch64 -L $cache/sysroot/usr/aarch64-linux-gnu" PI0_READS="${PI0_READS:-1000000}"
+        export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$PI0_EMULATOR
         for_aarch64() {
             local build=$1
             shift
