@@ -69,6 +69,24 @@ fn memory_is_weighed_against_the_bundle() {
 }
 
 #[test]
+fn an_x86_processor_expands_fp16() {
+    let machine = Machine::tree("pc");
+    let low = |precision, gib, target| {
+        let report = machine.examine_with(&bundle(gib, precision, target));
+        report
+            .findings
+            .into_iter()
+            .find(|f| f.code == Code::LowMemory)
+            .map(|f| (f.message, f.remedy.unwrap()))
+    };
+    let (message, remedy) = low("fp16", 60, Provider::Cpu).unwrap();
+    assert!(message.starts_with("the bundle needs about 132 GiB (60 GiB of files)"), "{message}");
+    assert!(remedy.contains("--provider cuda"), "{remedy}");
+    let (message, _) = low("fp32", 60, Provider::Cpu).unwrap();
+    assert!(message.starts_with("the bundle needs about 72 GiB"), "{message}");
+}
+
+#[test]
 fn precision_has_to_suit_the_provider() {
     let machine = robot();
     let of = |precision, target| {

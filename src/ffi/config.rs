@@ -44,7 +44,7 @@ pub const PI0_REALTIME_OFF: u32 = 2;
 pub const PI0_LOCK_OFF: u32 = 0;
 /// Every page of the process stays in RAM once it has been touched.
 pub const PI0_LOCK_ON_FAULT: u32 = 1;
-/// All memory of the process stays in RAM, now and later.
+/// All memory of the process stays in RAM, now and later, used or not: for a full-size policy twice as much.
 pub const PI0_LOCK_ALL: u32 = 2;
 
 /// Per-joint limits of an action, in robot units, both ends included.
@@ -115,7 +115,7 @@ impl Default for pi0_thread_config {
             prefault_stack: prefault_stack as u64,
             realtime: PI0_REALTIME_TRY,
             priority: priority.unwrap_or(0) as u32,
-            lock_memory: PI0_LOCK_ALL,
+            lock_memory: PI0_LOCK_ON_FAULT,
             keep_heap: u32::from(keep_heap),
         }
     }
@@ -261,8 +261,8 @@ impl Default for pi0_runtime_config {
     }
 }
 
-/// Writes the default settings: try for SCHED_FIFO 80 on any CPU, all memory locked, 256 KiB of stack touched, the
-/// heap kept. `struct_size` is `sizeof(pi0_thread_config)`.
+/// Writes the default settings: try for SCHED_FIFO 80 on any CPU, memory locked once it is touched, 256 KiB of stack
+/// touched, the heap kept. `struct_size` is `sizeof(pi0_thread_config)`.
 ///
 /// RT-safe: yes. Thread: any.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE.

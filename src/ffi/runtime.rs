@@ -51,7 +51,7 @@ pub(super) struct Owner {
 pub struct pi0_realtime {
     /// `sizeof(pi0_realtime)`; set it before the call.
     pub struct_size: usize,
-    /// How much of the process's memory is locked, in KiB.
+    /// How much of the process's memory is in RAM and locked there, in KiB.
     pub locked_kib: u64,
     /// How many bytes of the thread's stack were touched.
     pub stack_prefaulted: u64,

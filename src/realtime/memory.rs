@@ -39,9 +39,11 @@ fn memlock_limit() -> io::Result<Option<u64>> {
 }
 
 pub(super) fn locked_kib() -> io::Result<u64> {
-    let field = status_field("VmLck:")?;
+    // Not VmLck of /proc/self/status, which counts pages that are not there too.
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let field = rollup.lines().find_map(|line| line.strip_prefix("Locked:"));
     let kib = field.and_then(|v| v.trim_end_matches("kB").trim().parse().ok());
-    kib.ok_or_else(|| io::Error::other("/proc/self/status has no VmLck"))
+    kib.ok_or_else(|| io::Error::other("/proc/self/smaps_rollup has no Locked"))
 }
 
 fn status_field(name: &str) -> io::Result<Option<String>> {

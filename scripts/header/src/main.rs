@@ -49,7 +49,8 @@ const INTRODUCTION: &str = "\
  */";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // As `cargo run` says it, so that a build that was copied reads the sources beside it.
+    let project = std::env::var("CARGO_MANIFEST_DIR").map(|dir| Path::new(&dir).join("../.."))?;
     let manifest = std::fs::read_to_string(project.join("Cargo.toml"))?;
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = "));
     let version = version.ok_or("Cargo.toml has no version")?.trim_matches('"');

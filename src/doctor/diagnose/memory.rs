@@ -39,7 +39,10 @@ fn suffices(rules: &mut Rules<'_>, usable: u64, available: u64) {
     // Weights once, a fifth for activations and copies while loading; a discrete GPU has memory of its own, whose
     // size files do not tell.
     let gpu = rules.wants_gpu() && rules.facts.gpu().is_some_and(|g| g.integrated);
-    let needed = bundle.size + bundle.size / 5 + if gpu { GPU_OVERHEAD } else { 0 };
+    // For x86_64 processors ONNX Runtime has no fp16 kernels: it expands the weights to fp32 once and for all.
+    let expands = !rules.wants_gpu() && rules.facts.system.architecture.as_deref() == Some("x86_64");
+    let weights = bundle.size * if expands && bundle.precision.as_deref() == Some("fp16") { 2 } else { 1 };
+    let needed = weights + bundle.size / 5 + if gpu { GPU_OVERHEAD } else { 0 };
     let message = |what: &str, have| {
         format!(
             "the bundle needs about {} ({} of files), {what} {}",
@@ -50,7 +53,11 @@ fn suffices(rules: &mut Rules<'_>, usable: u64, available: u64) {
     };
     if needed > usable {
         let finding = Finding::new(Code::LowMemory, Severity::Error, message("this machine has", usable));
-        rules.add(finding.remedy("export the bundle with --precision fp16, or use a board with more memory"));
+        rules.add(finding.remedy(if expands {
+            "use a machine with more memory, or its GPU (--provider cuda) and a bundle exported with --precision fp16"
+        } else {
+            "export the bundle with --precision fp16, or use a board with more memory"
+        }));
     } else if needed > available {
         let finding = Finding::new(Code::LowMemory, Severity::Warning, message("available are", available));
         rules.add(finding.remedy(if gpu {

@@ -183,7 +183,20 @@ impl Report<'_> {
             0 => format!("this machine kept {} Hz", self.args.rate),
             n => format!("THIS MACHINE DID NOT KEEP {} Hz: {n} actions were late", self.args.rate),
         };
-        format!("{read}; {machine}\n")
+        let mut out = format!("{read}; {machine}\n");
+        out.extend(self.not_followed().map(|words| words + "\n"));
+        out
+    }
+
+    /// In words, if no action came from a chunk.
+    pub fn not_followed(&self) -> Option<String> {
+        let hold_after = self.args.runtime().timeline.hold_after.as_secs_f64();
+        (!self.ticks.followed()).then(|| {
+            format!(
+                "No chunk was followed: one takes {}, and actions older than {hold_after} s are held.",
+                milliseconds(&self.measured.chunks)
+            )
+        })
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Loop<'a> {
     pub ticks: u64,
     /// Rows of the wake-up histogram, in microseconds.
     pub histogram: usize,
+    /// There was a chunk.
+    pub begun: &'a AtomicBool,
     /// There will be no chunk.
     pub over: &'a AtomicBool,
 }
@@ -102,6 +104,11 @@ impl Ticks {
         }
     }
 
+    /// Whether any action came from a chunk.
+    pub fn followed(&self) -> bool {
+        self.statuses[Status::Ok as usize] + self.statuses[Status::Stale as usize] > 0
+    }
+
     /// How many chunks there were between the first tick and the last.
     pub fn chunks_published(&self) -> u64 {
         self.chunks.map_or(0, |(first, last)| last - first)
@@ -116,8 +123,10 @@ impl Loop<'_> {
         let period = self.period.as_nanos() as u64;
         // Whatever the loop will touch is touched here.
         let mut warm_up = Ticks::new(thread, obtained.clone(), self.histogram);
-        while self.run_ticks(&mut warm_up, period, 10) == Status::Empty {
-            // Relaxed: nothing is handed over by it.
+        // Relaxed, here and below: nothing is handed over by it. Not until an action is read: a chunk that took longer than
+        // the age at which actions are held is never followed, and that is to be measured too.
+        while !self.begun.load(Ordering::Relaxed) {
+            self.run_ticks(&mut warm_up, period, 10);
             if self.over.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -135,10 +144,9 @@ impl Loop<'_> {
         Ok(Some(ticks))
     }
 
-    /// Ticks `count` times from now on, `period` nanoseconds apart. The last status.
-    fn run_ticks(&mut self, ticks: &mut Ticks, period: u64, count: u64) -> Status {
+    /// Ticks `count` times from now on, `period` nanoseconds apart.
+    fn run_ticks(&mut self, ticks: &mut Ticks, period: u64, count: u64) {
         let start = Timestamp::now();
-        let mut last = Status::Empty;
         for tick in 1..=count {
             let due = start.plus(tick * period);
             due.sleep_until();
@@ -162,8 +170,6 @@ impl Loop<'_> {
                 }
             }
             ticks.chunks.get_or_insert((reading.chunk, 0)).1 = reading.chunk;
-            last = reading.status;
         }
-        last
     }
 }

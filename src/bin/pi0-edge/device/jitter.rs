@@ -29,6 +29,8 @@ pub struct Jitter {
     pub statuses: Vec<(&'static str, u64)>,
     /// What was promised of reads and not kept, if anything.
     pub broken: Vec<String>,
+    /// In words, if no chunk came in time to be followed.
+    pub not_followed: Option<String>,
     /// Real-time rights that the threads did not get.
     pub missing: Vec<String>,
 }
@@ -66,6 +68,7 @@ pub fn measure(load: &LoadOptions, observation: Option<PathBuf>, seconds: u32) -
             .filter(|(_, n)| *n > 0)
             .collect(),
         broken: report.broken_promises(),
+        not_followed: report.not_followed(),
         missing,
     })
 }
@@ -86,6 +89,7 @@ impl Jitter {
             words.push(format!("{} of its {} ticks came too late for 1 kHz.", self.late, self.reads));
         }
         words.extend(self.broken.iter().map(|b| format!("READING BROKE ITS PROMISES: {b}.")));
+        words.extend(self.not_followed.clone());
         words.extend(self.missing.iter().map(|m| format!("Without real-time rights: {m}.")));
         words
     }

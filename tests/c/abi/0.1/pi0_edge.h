@@ -166,7 +166,7 @@
 #define PI0_LOCK_ON_FAULT 1
 
 /**
- * All memory of the process stays in RAM, now and later.
+ * All memory of the process stays in RAM, now and later, used or not: for a full-size policy twice as much.
  */
 #define PI0_LOCK_ALL 2
 
@@ -904,7 +904,7 @@ typedef struct pi0_realtime {
      */
     size_t struct_size;
     /**
-     * How much of the process's memory is locked, in KiB.
+     * How much of the process's memory is in RAM and locked there, in KiB.
      */
     uint64_t locked_kib;
     /**
@@ -1479,8 +1479,8 @@ pi0_status pi0_policy_timing(const struct pi0_policy *policy, struct pi0_timing 
 pi0_status pi0_infer_options_default(struct pi0_infer_options *options, size_t struct_size);
 
 /**
- * Writes the default settings: try for SCHED_FIFO 80 on any CPU, all memory locked, 256 KiB of stack touched, the
- * heap kept. `struct_size` is `sizeof(pi0_thread_config)`.
+ * Writes the default settings: try for SCHED_FIFO 80 on any CPU, memory locked once it is touched, 256 KiB of stack
+ * touched, the heap kept. `struct_size` is `sizeof(pi0_thread_config)`.
  *
  * RT-safe: yes. Thread: any.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE.
