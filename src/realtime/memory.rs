@@ -39,11 +39,12 @@ fn memlock_limit() -> io::Result<Option<u64>> {
 }
 
 pub(super) fn locked_kib() -> io::Result<u64> {
-    // Not VmLck of /proc/self/status, which counts pages that are not there too.
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
-    let field = rollup.lines().find_map(|line| line.strip_prefix("Locked:"));
+    // VmLck of /proc/self/status counts pages that are not there too, but every system has it.
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let locked = rollup.lines().find_map(|line| line.strip_prefix("Locked:")).map(str::to_owned);
+    let field = locked.map_or_else(|| status_field("VmLck:"), |value| Ok(Some(value)))?;
     let kib = field.and_then(|v| v.trim_end_matches("kB").trim().parse().ok());
-    kib.ok_or_else(|| io::Error::other("/proc/self/smaps_rollup has no Locked"))
+    kib.ok_or_else(|| io::Error::other("/proc/self/status has no VmLck"))
 }
 
 fn status_field(name: &str) -> io::Result<Option<String>> {
