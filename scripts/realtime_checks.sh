@@ -126,7 +126,7 @@ check_emulated() {
         . scripts/jetson/lib.sh
         use_toolchain
         # No seccomp filter in there, and the page faults are the emulator's.
-        export PI0_EMULATOR="$cache/qemu-aarch64 -L $cache/sysroot/usr/aarch64-linux-gnu" PI0_READS="${PI0_READS:-1000000}"
+        export PI0_EMULATOR="${emulator[*]}" PI0_READS="${PI0_READS:-1000000}"
         export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$PI0_EMULATOR
         for_aarch64() {
             local build=$1

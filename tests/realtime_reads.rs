@@ -15,6 +15,7 @@ use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::clock::Timestamp;
 use pi0_edge::realtime::engine::{Engine, Guidance};
 use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
+use pi0_edge::realtime::probe::thread_id;
 use pi0_edge::realtime::reading::{Flags, Status};
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::realtime::timeline::TimelineConfig;
@@ -218,8 +219,7 @@ fn control_loop(
     findings: &Findings,
     histogram: &Histogram,
 ) -> ! {
-    // SAFETY: no preconditions.
-    findings.thread.store(unsafe { libc::syscall(libc::SYS_gettid) } as u64, Ordering::Relaxed);
+    findings.thread.store(thread_id().into(), Ordering::Relaxed);
     // Touches everything the loop will use.
     while controller.read().status == Status::Empty {}
     for warm_up in [true, false] {

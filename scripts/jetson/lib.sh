@@ -7,6 +7,7 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=$project/.cache/jetson  # what setup fetched
 out=$project/target/jetson    # what build and deb made
 bundle=$project/models/pi0-tiny
+emulator=("$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu") # what setup found or fetched for test
 dry_run=${PI0_EDGE_DRY_RUN:-}
 
 # JetPack 5 has glibc 2.31, 6 has 2.35, 7 has 2.39; ONNX Runtime's own libraries need 2.28.

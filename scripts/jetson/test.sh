@@ -16,7 +16,9 @@ while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit ;;
     --native)
-        [ -x "${2:-}/pi0-edge" ] || fail "there is no pi0-edge in ${2:-the directory, which is missing}"
+        for file in pi0-edge libpi0_edge.so; do
+            [ -f "${2:-}/$file" ] || fail "there is no $file in ${2:-the directory, which is missing}"
+        done
         native=$(cd "$2" && pwd) && shift
         ;;
     -*) wrong_use "no argument called $1" ;;
@@ -38,7 +40,7 @@ if [ -z "$native" ]; then
     run env -u RUSTC cargo build --quiet --release --locked
     native=$project/target/release
 fi
-emulated=("$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu" "$binary")
+emulated=("${emulator[@]}" "$binary")
 onnxruntime=$cache/onnxruntime-aarch64/libonnxruntime.so.1
 results=$out/test
 run mkdir -p "$results"
@@ -64,7 +66,7 @@ soname=$(basename "$(readlink "$libraries/libpi0_edge.so")")
 run ln -sf "$native/libpi0_edge.so" "$results/$soname"
 run "${CC:-cc}" -std=c99 -O1 examples/c/infer_once.c -Iinclude -L"$native" -lpi0_edge -Wl,-rpath,"$results" \
     -o "$results/infer_once-x86_64"
-to "$results/aarch64.txt" "$cache/qemu-aarch64" -L "$cache/sysroot/usr/aarch64-linux-gnu" -E LD_LIBRARY_PATH="$libraries" \
+to "$results/aarch64.txt" "${emulator[@]}" -E LD_LIBRARY_PATH="$libraries" \
     -E ORT_DYLIB_PATH="$onnxruntime" "$results/infer_once-aarch64" "$bundle"
 to "$results/x86_64.txt" "$results/infer_once-x86_64" "$bundle"
 run scripts/jetson/same_actions.py 1.5e-4 "$results/aarch64.txt" "$results/x86_64.txt"

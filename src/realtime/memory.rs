@@ -26,7 +26,7 @@ pub(super) fn lock_memory(lock: MemoryLock) -> io::Result<()> {
 /// The limit on locked memory, unless there is none for this process.
 fn memlock_limit() -> io::Result<Option<u64>> {
     const CAP_IPC_LOCK: u32 = 14;
-    let capable = status_field("CapEff:")?.and_then(|v| u64::from_str_radix(&v, 16).ok());
+    let capable = field_of("status", "CapEff:")?.and_then(|v| u64::from_str_radix(&v, 16).ok());
     if capable.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1) {
         return Ok(None);
     }
@@ -39,17 +39,19 @@ fn memlock_limit() -> io::Result<Option<u64>> {
 }
 
 pub(super) fn locked_kib() -> io::Result<u64> {
-    // VmLck of /proc/self/status counts pages that are not there too, but every system has it.
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let locked = rollup.lines().find_map(|line| line.strip_prefix("Locked:")).map(str::to_owned);
-    let field = locked.map_or_else(|| status_field("VmLck:"), |value| Ok(Some(value)))?;
+    let field = match field_of("smaps_rollup", "Locked:") {
+        Ok(Some(locked)) => Some(locked),
+        // Older kernels count here what is not there too.
+        _ => field_of("status", "VmLck:")?,
+    };
     let kib = field.and_then(|v| v.trim_end_matches("kB").trim().parse().ok());
     kib.ok_or_else(|| io::Error::other("/proc/self/status has no VmLck"))
 }
 
-fn status_field(name: &str) -> io::Result<Option<String>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()))
+/// A line of a file in /proc/self, by what it begins with.
+fn field_of(file: &str, name: &str) -> io::Result<Option<String>> {
+    let text = std::fs::read_to_string(format!("/proc/self/{file}"))?;
+    Ok(text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()))
 }
 
 #[cfg(target_env = "gnu")]

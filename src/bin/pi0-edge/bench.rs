@@ -9,7 +9,7 @@ use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers
 use serde_json::{Value, json};
 
 use crate::environment;
-use crate::figures::percentile;
+use crate::figures::{nearest_rank, percentile};
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
 use crate::output;
@@ -63,7 +63,7 @@ impl Samples {
     fn row(&self) -> (f64, [Option<f64>; 2], f64) {
         let ms = |d: &Duration| d.as_secs_f64() * 1e3;
         let known = |p| percentile(&self.values, p).as_ref().map(ms);
-        let [median, max] = [(self.values.len() - 1) / 2, self.values.len() - 1].map(|i| ms(&self.values[i]));
+        let [median, max] = [0.5, 1.0].map(|p| ms(&self.values[nearest_rank(self.values.len(), p)]));
         (median, [known(0.9), known(0.99)], max)
     }
 

@@ -46,7 +46,7 @@ impl Figures {
 }
 
 /// The index of the nearest-rank percentile among `n` sorted values.
-fn nearest_rank(n: usize, p: f64) -> usize {
+pub fn nearest_rank(n: usize, p: f64) -> usize {
     ((p * n as f64).ceil() as usize).clamp(1, n.max(1)) - 1
 }
 

@@ -74,7 +74,7 @@ impl Realtime {
                 may_set_priority: capabilities & 1 << CAP_SYS_NICE != 0,
                 may_lock_memory: capabilities & 1 << CAP_IPC_LOCK != 0,
             }),
-            realtime_group: tree.text("/etc/security/limits.d/50-pi0-edge.conf").is_some(),
+            realtime_group: tree.exists("/etc/security/limits.d/50-pi0-edge.conf"),
         }
     }
 }

@@ -181,7 +181,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
     let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
     let disk = args.load_dir.clone().unwrap_or_else(std::env::temp_dir);
     let load = args.load.then(|| Load::start(&disk)).transpose()?;
-    let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let over = AtomicBool::new(false);
     let control = Loop {
         controller,
         known,
@@ -190,7 +190,6 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         period: args.period(),
         ticks: u64::from(args.rate) * u64::from(args.duration),
         histogram: args.histogram.unwrap_or(1000) as usize,
-        begun: &begun,
         over: &over,
     };
     let outcome = std::thread::scope(|scope| {
@@ -200,10 +199,10 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         let _ends = Ends(&over);
         scope.spawn(|| publish(observation, &manifest, sensors, &over));
         while !control.is_finished() {
-            // Nothing is measured before the first chunk, so that there must be one. Relaxed, both: they hand nothing over.
-            let stats = runtime.stats();
-            begun.store(stats.inference.published > 0, Ordering::Relaxed);
-            over.store(stats.phase == Phase::Failed, Ordering::Relaxed);
+            // Nothing is measured before the first chunk, so that there must be one.
+            if runtime.stats().phase == Phase::Failed {
+                over.store(true, Ordering::Relaxed);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
         control.join().map_err(|_| Error::new(ErrorKind::Runtime, "the control thread panicked"))?

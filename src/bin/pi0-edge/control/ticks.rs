@@ -27,8 +27,6 @@ pub struct Loop<'a> {
     pub ticks: u64,
     /// Rows of the wake-up histogram, in microseconds.
     pub histogram: usize,
-    /// There was a chunk.
-    pub begun: &'a AtomicBool,
     /// There will be no chunk.
     pub over: &'a AtomicBool,
 }
@@ -123,10 +121,10 @@ impl Loop<'_> {
         let period = self.period.as_nanos() as u64;
         // Whatever the loop will touch is touched here.
         let mut warm_up = Ticks::new(thread, obtained.clone(), self.histogram);
-        // Relaxed, here and below: nothing is handed over by it. Not until an action is read: a chunk that took longer than
-        // the age at which actions are held is never followed, and that is to be measured too.
-        while !self.begun.load(Ordering::Relaxed) {
-            self.run_ticks(&mut warm_up, period, 10);
+        // Not until it is followed: one that took longer than the age at which actions are held never is, and that is to be
+        // measured too.
+        while self.run_ticks(&mut warm_up, period, 10) == 0 {
+            // Relaxed: nothing is handed over by it.
             if self.over.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -144,9 +142,10 @@ impl Loop<'_> {
         Ok(Some(ticks))
     }
 
-    /// Ticks `count` times from now on, `period` nanoseconds apart.
-    fn run_ticks(&mut self, ticks: &mut Ticks, period: u64, count: u64) {
+    /// Ticks `count` times from now on, `period` nanoseconds apart. The chunk that was there at the last, 0 if none was.
+    fn run_ticks(&mut self, ticks: &mut Ticks, period: u64, count: u64) -> u64 {
         let start = Timestamp::now();
+        let mut last = 0;
         for tick in 1..=count {
             let due = start.plus(tick * period);
             due.sleep_until();
@@ -170,6 +169,8 @@ impl Loop<'_> {
                 }
             }
             ticks.chunks.get_or_insert((reading.chunk, 0)).1 = reading.chunk;
+            last = reading.chunk;
         }
+        last
     }
 }
