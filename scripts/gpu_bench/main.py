@@ -31,7 +31,7 @@ def main() -> int:
     os.chdir(ROOT)
     try:
         if options.pack:
-            pack.pack(options.pack, options.compute, options.size or "full", dict(options.bundle))
+            pack.pack(options.pack, options.compute, options.size or "full", dict(options.bundle), options.prebuilt)
             return 0
         choices, plan = _quick(options) if options.quick else _whole(options)
     except pack.PackError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import fatbin
 
-PART_BYTES = 48 << 20
+PART_BYTES = 50 << 20
 CONTENTS = "part1/contents.json"
 EXPORTER = ".venv/bin/python"
 POLICIES, PRECISIONS = ("pi0", "pi05"), ("fp16", "bf16", "fp32")
@@ -42,7 +42,7 @@ class PackError(Exception):
     """What is wrong, in words."""
 
 
-def pack(target: Path, compute: int, size: str, bundles: dict[str, Path]) -> None:
+def pack(target: Path, compute: int, size: str, bundles: dict[str, Path], prebuilt: Path | None = None) -> None:
     """Writes both parts to `target`. `bundles`: more to measure, each a bundle with golden data or a template."""
     for name, directory in bundles.items():
         if name.partition("-")[0] not in POLICIES or not (directory / "manifest.json").is_file():
@@ -51,7 +51,7 @@ def pack(target: Path, compute: int, size: str, bundles: dict[str, Path]) -> Non
     (target / "part2").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as temporary:
         made = Path(temporary)
-        _make_programs(made / "bin")
+        _make_programs(made / "bin", prebuilt)
         _make_bundles(made, size)
         for name, directory in bundles.items():
             kind = "templates" if (directory / "weights.json").is_file() else "small"
@@ -112,13 +112,18 @@ def _archive(target: Path, source: Path) -> None:
     part.replace(target)
 
 
-def _make_programs(target: Path) -> None:
+def _make_programs(target: Path, prebuilt: Path | None) -> None:
     target.mkdir()
-    _run("cargo", "build", "--release", "--bin", "pi0-edge", "--bench", "stage_runner")
-    built = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release"
-    runners = [path for path in (built / "deps").glob("stage_runner-*") if not path.suffix]
-    for name, path in zip(PROGRAMS, (built / "pi0-edge", max(runners, key=lambda path: path.stat().st_mtime))):
-        shutil.copy2(path, target / name)
+    if prebuilt:
+        sources = [prebuilt / name for name in PROGRAMS]
+    else:
+        _run("cargo", "build", "--release", "--bin", "pi0-edge")
+        _run("cargo", "build", "--release", "--bench", "stage_runner")
+        built = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release"
+        runners = [path for path in (built / "deps").glob("stage_runner-*") if not path.suffix]
+        sources = [built / "pi0-edge", max(runners, key=lambda path: path.stat().st_mtime)]
+    for name, source in zip(PROGRAMS, sources):
+        shutil.copy2(source, target / name)
 
 
 def _make_bundles(made: Path, size: str) -> None:

@@ -1,0 +1,228 @@
+//! `pi0-edge check`: integrity, then parity with the reference policy stage by stage.
+
+use std::fmt::Write;
+
+use pi0_edge::bundle::{Case, Deviation, Golden, Tolerance, compare};
+use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
+use serde_json::{Value, json};
+
+use crate::observation::StoredObservation;
+use crate::options::LoadOptions;
+use crate::output::{self, Format};
+
+/// Arguments of `check`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    load: LoadOptions,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// One stage of one case, compared.
+struct Stage {
+    name: &'static str,
+    deviation: Deviation,
+    /// Largest relative error allowed.
+    tolerance: f64,
+    /// Smallest cosine allowed.
+    min_cosine: f64,
+    passed: bool,
+}
+
+impl Stage {
+    fn new(name: &'static str, deviation: Deviation, tolerance: &Tolerance) -> Self {
+        let passed = tolerance.allows(name, &deviation);
+        Stage { name, deviation, tolerance: tolerance.relative(name), min_cosine: tolerance.cosine, passed }
+    }
+}
+
+struct CaseReport {
+    name: String,
+    num_steps: usize,
+    prefix_len: usize,
+    stages: Vec<Stage>,
+    /// Why the case could not be compared at all.
+    problem: Option<String>,
+}
+
+impl CaseReport {
+    fn passed(&self) -> bool {
+        self.problem.is_none() && self.stages.iter().all(|s| s.passed)
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    let mut policy = args.load.load()?;
+    let golden = Golden::load(policy.bundle())?;
+    let mut reports = Vec::new();
+    for (case, tolerance) in golden.iter().flat_map(|g| g.cases.iter().map(|case| (case, &g.tolerance))) {
+        reports.push(check_case(&mut policy, case, tolerance).unwrap_or_else(|e| CaseReport {
+            name: case.name.clone(),
+            num_steps: case.num_steps,
+            prefix_len: 0,
+            stages: Vec::new(),
+            problem: Some(e.to_string()),
+        }));
+    }
+    let failed = reports.iter().filter(|r| !r.passed()).count();
+    match args.format {
+        Format::Text => output::print(&text(&policy, golden.as_ref(), &reports))?,
+        Format::Json => output::print_json(&as_json(&policy, golden.as_ref(), &reports))?,
+    }
+    if failed > 0 {
+        let text = format!("{failed} of {} golden cases differ from the reference policy", reports.len());
+        return Err(Error::new(ErrorKind::Parity, text));
+    }
+    Ok(())
+}
+
+fn check_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Result<CaseReport> {
+    let expected = &case.expected;
+    let layers = policy.manifest().dimensions.layers;
+    let bundle = policy.bundle();
+    let observation = StoredObservation::read(&case.observation_path(bundle)?)?;
+    let noise = case.noise(bundle)?;
+    let pixel_values = expected.pixel_values.read(bundle)?;
+    let image_embeds = expected.image_embeds.read(bundle)?;
+    let keys = expected.keys.read_rows(bundle, layers)?;
+    let values = expected.values.read_rows(bundle, layers)?;
+    let velocities = expected.v_t.read_rows(bundle, case.num_steps)?;
+    let normalized = expected.actions_normalized.read(bundle)?;
+    let want_actions = expected.actions.read(bundle)?;
+
+    let mut found: Vec<(&'static str, Deviation)> = Vec::new();
+    let mut tokens_differ = None;
+    let options =
+        InferOptions { noise: Noise::Given(&noise), num_steps: Some(case.num_steps), guidance: None };
+    let mut observer = |stage: StageOutput| {
+        let (name, deviation) = match stage {
+            StageOutput::Tokens(got) => {
+                if got != expected.tokens {
+                    let text = format!("tokens are {got:?}; the reference's are {:?}", expected.tokens);
+                    tokens_differ = Some(text);
+                }
+                return Ok(());
+            }
+            StageOutput::PixelValues(v) => {
+                ("pixel_values", compare(&v, &pixel_values, expected.pixel_values.stride)?)
+            }
+            StageOutput::ImageEmbeds(v) => {
+                ("image_embeds", compare(&v, &image_embeds, expected.image_embeds.stride)?)
+            }
+            StageOutput::Keys(layer, v) => ("keys", compare(&v, &keys[layer], expected.keys.stride)?),
+            StageOutput::Values(layer, v) => ("values", compare(&v, &values[layer], expected.values.stride)?),
+            StageOutput::Velocity(step, v) => ("v_t", compare(&v, &velocities[step], expected.v_t.stride)?),
+            StageOutput::ActionsNormalized(v) => {
+                ("actions_normalized", compare(&v, &normalized, expected.actions_normalized.stride)?)
+            }
+            _ => return Ok(()),
+        };
+        // Layers and steps of one stage are reported by their worst.
+        match found.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, worst)) => *worst = worst.worst(deviation),
+            None => found.push((name, deviation)),
+        }
+        Ok(())
+    };
+    observation.with(|o| {
+        policy.infer_observed(o, &options, &mut observer)?;
+        // What a GPU replays has to come out as what it runs: once more, held against the same.
+        policy.capture_graphs()?;
+        if policy.replayed_graphs().next().is_some() {
+            policy.infer_observed(o, &options, &mut observer)?;
+        }
+        Ok(())
+    })?;
+    let got = policy.chunk().as_slice();
+    let last = compare(got, &want_actions, expected.actions.stride)?;
+    found.push(("actions", last));
+    Ok(CaseReport {
+        name: case.name.clone(),
+        num_steps: case.num_steps,
+        prefix_len: policy.prefix_len(),
+        stages: found.into_iter().map(|(name, deviation)| Stage::new(name, deviation, tolerance)).collect(),
+        problem: tokens_differ,
+    })
+}
+
+fn verdict(reports: &[CaseReport]) -> &'static str {
+    match reports {
+        [] => "PASS: every file is what the manifest says; there is no golden data to compare outputs with",
+        r if r.iter().all(CaseReport::passed) => {
+            "PASS: the bundle computes what the reference policy computes"
+        }
+        _ => "FAIL: the bundle does not compute what the reference policy computes; do not run it on a robot",
+    }
+}
+
+fn text(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> String {
+    let files = policy.manifest().files.len();
+    let mut out = format!("integrity: {files} files verified\n");
+    if let Some(g) = golden {
+        let r = &g.reference;
+        let _ = writeln!(
+            out,
+            "reference: lerobot {}, transformers {}, torch {}, {}",
+            r.lerobot, r.transformers, r.torch, r.dtype
+        );
+    }
+    for r in reports {
+        let _ = writeln!(out, "\n{} ({} steps, prefix of {} rows)", r.name, r.num_steps, r.prefix_len);
+        if let Some(problem) = &r.problem {
+            let _ = writeln!(out, "  FAIL {problem}");
+        }
+        if !r.stages.is_empty() {
+            let _ = writeln!(
+                out,
+                "  {:<20}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
+                "stage", "max error", "largest", "relative", "allowed", "cosine", "allowed"
+            );
+        }
+        for s in &r.stages {
+            let d = &s.deviation;
+            let mark = if s.passed { "" } else { "  FAIL" };
+            let _ = writeln!(
+                out,
+                "  {:<20}{:>12.2e}{:>12.3}{:>12.1e}{:>12.0e}{:>12.7}{:>12}{mark}",
+                s.name, d.max_abs, d.max_expected, d.relative, s.tolerance, d.cosine, s.min_cosine
+            );
+        }
+    }
+    let _ = writeln!(out, "\n{}", verdict(reports));
+    out
+}
+
+fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Value {
+    let cases: Vec<Value> = reports
+        .iter()
+        .map(|r| {
+            let stages: serde_json::Map<_, _> = r
+                .stages
+                .iter()
+                .map(|s| {
+                    let d = &s.deviation;
+                    let row = json!({
+                        "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
+                        "cosine": d.cosine, "tolerance": s.tolerance, "min_cosine": s.min_cosine,
+                        "pass": s.passed,
+                    });
+                    (s.name.to_owned(), row)
+                })
+                .collect();
+            json!({
+                "name": r.name, "num_steps": r.num_steps, "prefix_len": r.prefix_len,
+                "pass": r.passed(), "problem": r.problem, "stages": stages,
+            })
+        })
+        .collect();
+    json!({
+        "pass": reports.iter().all(CaseReport::passed),
+        "verdict": verdict(reports),
+        "files_verified": policy.manifest().files.len(),
+        "reference": golden.map(|g| &g.reference),
+        "cases": cases,
+    })
+}
