@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 
 use crate::bundle::{Limits, Manifest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observation::Normalizer;
+use crate::observation::{Normalizer, aloha};
 
 /// From the model's last x_t to actions in robot units.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct Postprocessor {
     dim: usize,
     padded_dim: usize,
     normalizer: Normalizer,
+    /// The actions are of a policy of other joints than the robot's, which is an ALOHA.
+    adapt_to_pi: bool,
     /// 1 where the action is an offset from the raw state, else 0; `None` for a policy of absolute actions.
     relative: Option<Vec<f32>>,
     limits: Option<Limits>,
@@ -24,6 +26,7 @@ impl Postprocessor {
         Postprocessor {
             dim: action.dim,
             padded_dim: action.padded_dim,
+            adapt_to_pi: manifest.adapt_to_pi,
             normalizer: Normalizer::new(&action.normalization),
             relative: action
                 .relative_mask
@@ -40,6 +43,9 @@ impl Postprocessor {
             for ((action, state), on) in dst.iter_mut().zip(raw_state).zip(relative) {
                 *action += state * on;
             }
+        }
+        if self.adapt_to_pi {
+            aloha::action_to_robot(dst);
         }
     }
 
@@ -66,17 +72,19 @@ impl Postprocessor {
     }
 
     /// The way back, for what guides a chunk: one action in robot units (`dim` entries) to model units, zero beyond
-    /// `dim` (`padded_dim` entries). A relative policy's action becomes the offset from `raw_state`. `scratch` has
-    /// `dim` entries.
-    pub(crate) fn normalize(&self, action: &[f32], raw_state: &[f32], scratch: &mut [f32], dst: &mut [f32]) {
-        scratch.copy_from_slice(action);
+    /// `dim` (`padded_dim` entries). A relative policy's action becomes the offset from `raw_state`.
+    pub(crate) fn normalize(&self, action: &[f32], raw_state: &[f32], dst: &mut [f32]) {
+        let (values, padding) = dst.split_at_mut(self.dim);
+        values.copy_from_slice(action);
+        if self.adapt_to_pi {
+            aloha::action_to_policy(values);
+        }
         if let Some(relative) = &self.relative {
-            for ((offset, state), on) in scratch.iter_mut().zip(raw_state).zip(relative) {
+            for ((offset, state), on) in values.iter_mut().zip(raw_state).zip(relative) {
                 *offset -= state * on;
             }
         }
-        let (values, padding) = dst.split_at_mut(self.dim);
-        self.normalizer.forward(scratch, values);
+        self.normalizer.forward(values);
         padding.fill(0.0);
     }
 
@@ -197,7 +205,8 @@ mod tests {
 
     fn post(relative: Option<Vec<f32>>, limits: Option<Limits>) -> Postprocessor {
         let rule = Normalization::MeanStd { eps: 1e-8, mean: vec![1.0, -2.0], std: vec![0.5, 4.0] };
-        Postprocessor { dim: 2, padded_dim: 3, normalizer: Normalizer::new(&rule), relative, limits }
+        let normalizer = Normalizer::new(&rule);
+        Postprocessor { dim: 2, padded_dim: 3, adapt_to_pi: false, normalizer, relative, limits }
     }
 
     fn chunk() -> ActionChunk {
@@ -240,6 +249,34 @@ mod tests {
             assert!(error.to_string().contains("action[1][1] is"), "{error}");
             assert_eq!(chunk.as_slice(), before);
         }
+    }
+
+    #[test]
+    fn actions_for_aloha_are_converted_last() {
+        let rule = Normalization::MeanStd { eps: 0.0, mean: vec![0.0; 14], std: vec![0.5; 14] };
+        let mut relative = vec![1.0; 14];
+        (relative[6], relative[13]) = (0.0, 0.0);
+        let post = Postprocessor {
+            dim: 14,
+            padded_dim: 16,
+            adapt_to_pi: true,
+            normalizer: Normalizer::new(&rule),
+            relative: Some(relative),
+            limits: None,
+        };
+        let mut chunk = ActionChunk { horizon: 1, dim: 14, values: vec![0.0; 14], next: vec![0.0; 14] };
+        chunk.fill_from_normalized(&[2.0; 16], &post, &[3.0; 14]).unwrap();
+        // A delta of 1 from the policy's 3, and a gripper at 1 of the policy's range.
+        let arm = [4.0, -4.0, -4.0, 4.0, 4.0, 4.0, (1.0 + 0.5476 + 0.6213) / 2.1123];
+        for (value, expected) in chunk.as_slice().iter().zip(arm.iter().chain(&arm)) {
+            assert!((value - expected).abs() < 1e-6, "{:?}", chunk.as_slice());
+        }
+        let mut back = [f32::NAN; 16];
+        post.normalize(chunk.as_slice(), &[3.0; 14], &mut back);
+        assert!(
+            back[..14].iter().all(|value| (value - 2.0).abs() < 1e-5) && back[14..] == [0.0; 2],
+            "{back:?}"
+        );
     }
 
     #[test]

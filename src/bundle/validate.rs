@@ -7,6 +7,7 @@ use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
 use super::manifest::{Manifest, PolicyKind, PromptFormat};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observation::aloha;
 
 /// No single size of a real model comes near; keeps every product of two sizes far inside 64 bits.
 const MAX_SIZE: usize = 1 << 24;
@@ -141,7 +142,25 @@ impl Manifest {
     fn check_state(&self) -> Result<()> {
         let s = &self.state;
         check_feature("state", s.dim, s.padded_dim, s.names.as_deref())?;
-        check_normalization("state.normalization", &s.normalization, s.dim)
+        let normalized = s.normalized_len();
+        if !(s.dim..=s.padded_dim).contains(&normalized) {
+            return bad(
+                "state.normalized_dim",
+                format_args!("is {normalized}, it must be from dim {} to padded_dim {}", s.dim, s.padded_dim),
+            );
+        }
+        if self.adapt_to_pi && (s.dim, self.action.dim) != (aloha::DIM, aloha::DIM) {
+            return bad(
+                "adapt_to_pi",
+                format_args!(
+                    "is true, but state and action have {} and {} entries, and ALOHA's {} each",
+                    s.dim,
+                    self.action.dim,
+                    aloha::DIM
+                ),
+            );
+        }
+        check_normalization("state.normalization", &s.normalization, normalized)
     }
 
     fn check_action(&self) -> Result<()> {

@@ -48,8 +48,8 @@ impl PromptTokenizer {
         Self::new(&bundle.read_file(&manifest.prompt.tokenizer, MAX_TOKENIZER_BYTES)?, manifest)
     }
 
-    /// A tokenizer from the bytes of a `tokenizer.json`. Its own padding and truncation are turned off: a prompt that
-    /// is too long is an error here and not a shorter prompt.
+    /// Creates a tokenizer from the bytes of a `tokenizer.json`. Its own padding and truncation are turned off: the
+    /// manifest says what becomes of a prompt that is too long.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl PromptTokenizer {
         let rule = &manifest.prompt;
         let (shown, state_len) = match rule.format {
             PromptFormat::AppendNewline | PromptFormat::CleanedNewline => (0, manifest.state.padded_dim),
-            PromptFormat::Pi05State => (manifest.state.dim, manifest.state.padded_dim),
+            PromptFormat::Pi05State => (manifest.state.normalized_len(), manifest.state.padded_dim),
             PromptFormat::Pi05PaddedState => (manifest.state.padded_dim, manifest.state.padded_dim),
         };
         let max_bytes = MAX_PROMPT_BYTES + state_text::overhead(shown);
@@ -82,7 +82,7 @@ impl PromptTokenizer {
     }
 
     /// The tokens of `prompt`, or of the bundle's default if it is `None` or empty: ids in order, BOS included, without
-    /// padding; from 1 to `max_tokens` of them. `state` is the model's, as
+    /// padding; from 1 to `max_tokens` of them, of a longer prompt the first where the bundle has `truncation`. `state` is the model's, as
     /// [`write_state`](super::Preprocessor::write_state) writes it; PI0.5 has it in its prompt, other policies do not
     /// look at it. The same as the last time costs one comparison.
     ///
@@ -135,6 +135,16 @@ impl PromptTokenizer {
             }
         }
         self.encoder.encode(&self.text, &mut self.ids)?;
+        let tokens = self.ids.len();
+        if self.rule.truncation && tokens > self.rule.max_tokens {
+            self.encoder.truncate(&mut self.ids, self.rule.max_tokens);
+            if !known {
+                log::warn!(
+                    "the prompt has {tokens} tokens and is cut to {}, as in training",
+                    self.rule.max_tokens
+                );
+            }
+        }
         if self.ids.is_empty() || self.ids.len() > self.rule.max_tokens {
             let with_state = if self.shown > 0 { ", those of the state among them" } else { "" };
             return Err(Error::new(
@@ -162,6 +172,14 @@ impl PromptTokenizer {
 }
 
 impl Encoder {
+    /// Cuts `ids` to `max_tokens`, as Hugging Face's tokenizers cut: of the text, not of what stands around every text.
+    fn truncate(&self, ids: &mut Vec<u32>, max_tokens: usize) {
+        match self {
+            Encoder::Own(bpe) => bpe.truncate(ids, max_tokens),
+            Encoder::Library(_) => ids.truncate(max_tokens),
+        }
+    }
+
     fn new(json: &[u8], rule: &PromptRule, max_bytes: usize) -> Result<Self> {
         let why = match tokenizer_file::read(json) {
             Ok(tables) => return Ok(Encoder::Own(Box::new(Bpe::new(tables, max_bytes)))),

@@ -57,7 +57,7 @@ impl Policy {
         for (i, target) in self.pipeline.prev_actions_mut()?.chunks_exact_mut(padded).enumerate() {
             // Held, never zeros: in model units a zero is the data set's mean.
             let row = &guidance.previous[i.min(rows - 1) * dim..][..dim];
-            self.post.normalize(row, &self.raw_state, &mut self.row, target);
+            self.post.normalize(row, &self.raw_state, target);
         }
         self.pipeline.send(Filled::Guidance)?;
         match self.manifest().flow.rtc_training_max_delay {
