@@ -7,9 +7,9 @@ mod program;
 use std::path::Path;
 use std::process::Output;
 
+use common::npy::{read_npy, write_npy};
 use common::{copy_of_tiny, observation_dir, tiny, tiny_pi05};
 use ndarray::{Array2, array};
-use ndarray_npy::{read_npy, write_npy};
 use program::{assert_fails, pi0_edge, text};
 use serde_json::Value;
 

@@ -6,10 +6,10 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::npy::{read_npy, write_npy};
 use common::project::project;
 use common::{in_robot_units, load_tiny, observation_dir, tiny};
 use ndarray::{Array1, Array2};
-use ndarray_npy::{read_npy, write_npy};
 use pi0_edge::InferOptions;
 use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
 
