@@ -114,7 +114,7 @@ def _config(directory):
     return config, rtc_max_delay
 
 
-def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True):
+def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True, random_on=None):
     """lerobot's PI0Policy or PI05Policy with float32 weights left memory-mapped.
 
     Its `from_pretrained` gives the same policy (scripts/tests_reference holds us to
@@ -123,11 +123,13 @@ def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", w
 
     `dtype`: as config.json can say it; "bfloat16" casts what lerobot casts.
     `wanted`: parameters for whose key this is false stay without memory.
+    `random_on`: a device, where random weights of shapes.json's shapes are made in place of the checkpoint's.
     """
-    path = directory / "model.safetensors"
+    path = directory / ("shapes.json" if random_on else "model.safetensors")
     if not path.is_file():
         raise CheckpointError(f"{path} not found")
-    tensors = {key.replace("_orig_mod.", ""): tensor for key, tensor in load_file(path).items()}
+    tensors = _random(path, getattr(torch, dtype), random_on) if random_on else load_file(path)
+    tensors = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}
     shapes = {key.removeprefix("model."): tuple(tensor.shape) for key, tensor in tensors.items()}
     found = dims.read(shapes, vision_heads)
     side = config.image_resolution[0] // found.vision.patch_size
@@ -147,6 +149,11 @@ def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", w
     if trained_bf16 and dtype == "float32":
         round_rope(policy)
     return policy.eval(), found
+
+
+def _random(path, dtype, device):
+    shapes = json.loads(path.read_text())
+    return {key: torch.empty(shape, dtype=dtype, device=device).normal_(0, 0.02) for key, shape in shapes.items()}
 
 
 @contextlib.contextmanager
