@@ -1,5 +1,7 @@
 //! What this workspace's other crates need and users do not.
 
+/// For the program and tests: arrays in files.
+pub use crate::bundle::npy::{read_npy, write_npy};
 /// For the doctor: whose directories are trusted.
 pub use crate::engines::{fault_above, parse_uid};
 /// For the doctor: where ONNX Runtime is looked for.

@@ -12,7 +12,7 @@ mod golden;
 mod graphs;
 mod integrity;
 mod manifest;
-mod npy;
+pub(crate) mod npy;
 mod prescan;
 mod tensor_rules;
 mod token_table;
@@ -35,7 +35,6 @@ pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
     PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,
 };
-pub use npy::read_npy;
 pub use prescan::{Rules, prescan};
 pub use token_table::TokenTable;
 pub(crate) use validate::MAX_PROMPT_BYTES;
