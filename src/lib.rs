@@ -65,6 +65,8 @@ pub mod policy;
 
 pub mod stats;
 
+/// The parts that [`runtime`] is made of, for this workspace's own tools and tests.
+#[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod realtime;
 
@@ -75,14 +77,17 @@ pub mod doctor;
 #[allow(unsafe_code)]
 pub mod ffi;
 
-pub use action::{ActionChunk, Postprocessor};
+pub use action::{ActionChunk, ActionLimits, Reject};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
 pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
     BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy,
-    PolicyOptions, Stage, StageOutput, Timing, Weights,
+    PolicyOptions, Postprocessor, Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
+pub use runtime::{
+    Controller, Event, ObservationWriter, PublishError, Published, Reading, Runtime, RuntimeConfig, Status,
+};
 pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

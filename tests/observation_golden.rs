@@ -70,11 +70,12 @@ fn actions_are_those_of_the_reference_bit_for_bit() {
 }
 
 fn check_actions(bundle: &Bundle) {
-    let post = Postprocessor::new(bundle.manifest());
-    let mut chunk = ActionChunk::new(bundle.manifest());
+    let manifest = bundle.manifest();
+    let mut post = Postprocessor::new(manifest);
+    let mut chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
     for case in &Golden::load(bundle).unwrap().unwrap().cases {
         let normalized = case.expected.actions_normalized.read(bundle).unwrap();
-        chunk.fill_from_normalized(&normalized, &post, &state(&observation(bundle, case))).unwrap();
+        post.fill(&normalized, &state(&observation(bundle, case)), &mut chunk).unwrap();
         assert_eq!(chunk.as_slice(), case.expected.actions.read(bundle).unwrap(), "{}", case.name);
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use pi0_edge::Result;
 use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::engine::{Engine, Guidance};
 use pi0_edge::realtime::reading::{Flags, Status};
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::runtime::{Guidance, Inference};
 use pi0_edge::runtime::{Replan, Runtime, RuntimeConfig};
 use pi0_edge::stats::Histogram;
 
@@ -23,7 +23,7 @@ const HOLD_AFTER: u64 = 45 * MS;
 /// A policy of four half-millisecond steps, none of which ends while it is frozen.
 struct Freezing(Arc<AtomicBool>);
 
-impl Engine for Freezing {
+impl Inference for Freezing {
     type Observation = ();
     fn new_observation(&self) {}
     fn action_horizon(&self) -> usize {

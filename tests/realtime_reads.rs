@@ -13,13 +13,13 @@ use std::time::Duration;
 use pi0_edge::Result;
 use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::engine::{Engine, Guidance};
 use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
 use pi0_edge::realtime::probe::thread_id;
 use pi0_edge::realtime::reading::{Flags, Status};
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::realtime::timeline::TimelineConfig;
 use pi0_edge::runtime::{Controller, Replan, Runtime, RuntimeConfig};
+use pi0_edge::runtime::{Guidance, Inference};
 use pi0_edge::stats::Histogram;
 
 #[global_allocator]
@@ -31,7 +31,7 @@ struct Flood;
 const ROWS: usize = 50;
 const DIM: usize = 32;
 
-impl Engine for Flood {
+impl Inference for Flood {
     type Observation = ();
     fn new_observation(&self) {}
     fn action_horizon(&self) -> usize {

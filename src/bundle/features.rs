@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::manifest::present;
+use crate::action::ActionLimits;
 
 /// How a frame becomes one view of `pixel_values`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,17 +75,7 @@ pub struct ActionFeature {
     pub relative_mask: Option<Vec<bool>>,
     /// The range outside which a chunk is refused, in robot units.
     #[serde(deserialize_with = "present")]
-    pub limits: Option<Limits>,
-}
-
-/// Per-entry bounds of an action, inclusive, in robot units.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Smallest allowed values.
-    pub min: Vec<f32>,
-    /// Largest allowed values.
-    pub max: Vec<f32>,
+    pub limits: Option<ActionLimits>,
 }
 
 /// A per-entry map between robot units and model units, with its statistics in robot units.

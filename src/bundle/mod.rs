@@ -24,7 +24,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use deviation::{Deviation, compare};
-pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
+pub use features::{ActionFeature, ImageRule, Normalization, PadSide, Resize, StateFeature};
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};

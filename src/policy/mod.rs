@@ -7,6 +7,7 @@ mod layout;
 mod noise;
 mod options;
 mod pipeline;
+mod postprocess;
 mod rope;
 pub mod rtc;
 mod stages;
@@ -21,10 +22,11 @@ pub use engines::{BuildProgress, EngineOptions, EngineSet, build_engines, engine
 pub use noise::Noise;
 pub use options::{InferOptions, PolicyOptions, Weights};
 pub use pipeline::MAX_NUM_STEPS;
+pub use postprocess::Postprocessor;
 pub use stages::{Observer, Stage, StageOutput};
 pub use timing::Timing;
 
-use crate::action::{ActionChunk, Postprocessor};
+use crate::action::ActionChunk;
 use crate::bundle::{Bundle, GraphName, Manifest, TokenTable};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
@@ -130,7 +132,7 @@ impl Policy {
         let preprocessor = Preprocessor::new(manifest);
         let tokenizer = PromptTokenizer::load(&bundle)?;
         let post = Postprocessor::new(manifest);
-        let chunk = ActionChunk::new(manifest);
+        let chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
         let raw_state = Vec::with_capacity(manifest.state.dim);
         let row = vec![0.0; manifest.action.dim];
         let num_steps = manifest.flow.num_steps;
@@ -363,7 +365,7 @@ impl Policy {
 
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.bring_in()?;
-        self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+        self.post.fill(self.pipeline.x_t(), &self.raw_state, &mut self.chunk)
     }
 
     /// Waits for the actions, and for the times of the runs that made them.

@@ -23,7 +23,7 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Allocations, reallocations and releases of the calling thread so far. Zero for ever if [`CountingAllocator`] is not
+/// Returns the allocations, reallocations and releases of the calling thread so far. Zero for ever if [`CountingAllocator`] is not
 /// the program's global allocator.
 ///
 /// RT-safe: yes. Thread: any.

@@ -1,4 +1,4 @@
-//! What is marked RT-safe is what RealtimeSanitizer looks at, and the tests that run under it call all of it.
+//! Functions marked RT-safe are those that RealtimeSanitizer looks at, and the tests that run under it call all of it.
 //!
 //! The mark is the line `RT-safe: yes` in a function's documentation. In a build with `--cfg pi0_rtsan` the attribute
 //! beside it makes the sanitizer stop the program at the first allocation, lock or blocking system call below it.
