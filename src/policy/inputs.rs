@@ -62,8 +62,8 @@ impl Policy {
         self.pipeline.send(Filled::Guidance)?;
         match self.manifest().flow.rtc_training_max_delay {
             Some(trained) => {
-                let prefix = rtc::action_prefix(guidance.inference_delay, rows, trained)?;
-                self.pipeline.set_clean_rows(prefix)?;
+                let clean = rtc::clean_rows(guidance.inference_delay, rows, trained)?;
+                self.pipeline.set_clean_rows(clean)?;
                 self.pipeline.set_guidance(|_| 0.0)
             }
             None => self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max)),

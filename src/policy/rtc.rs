@@ -13,7 +13,7 @@
 //! the leftover and row 0 of the new chunk are both due at the capture time of the new observation.
 //!
 //! A policy that was trained for real-time chunking needs no guidance. It takes the rows that will be executed while the
-//! chunk is computed as they are, at flow time 0, and makes the rest to fit ([`action_prefix`]).
+//! chunk is computed as they are, at flow time 0, and makes the rest to fit ([`clean_rows`]).
 //!
 //! **A word with two meanings.** `execution_horizon` here is lerobot's: the row where guidance ends. The RTC paper
 //! and its kinetix code call that `prefix_attention_horizon = H − s`, and mean by execution horizon `s` the rows
@@ -24,7 +24,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The fall of guidance from the rows that will surely be executed to those that are free.
+/// How guidance falls from the rows that will surely be executed to those that are free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PrefixSchedule {
     /// 1 for the rows executed while the chunk is computed, 0 after.
@@ -39,7 +39,7 @@ pub enum PrefixSchedule {
 }
 
 impl PrefixSchedule {
-    /// Returns the schedule's name on the command line and in configuration files.
+    /// The schedule's name on the command line and in configuration files.
     pub fn as_str(self) -> &'static str {
         match self {
             PrefixSchedule::Zeros => "zeros",
@@ -50,7 +50,7 @@ impl PrefixSchedule {
     }
 }
 
-/// The guidance of one chunk, so that it joins the one being executed.
+/// What guides one chunk so that it joins the one being executed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance<'a> {
     /// The rest of the chunk being executed, in robot units: rows of `action_dim` values, the first of them due at
@@ -86,7 +86,7 @@ impl FromStr for PrefixSchedule {
 /// Guided RTC's settings, under lerobot's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RtcConfig {
-    /// The fall of guidance over the rows.
+    /// How guidance falls over the rows.
     pub schedule: PrefixSchedule,
     /// The row where guidance ends (lerobot's `execution_horizon`, see the module's words on the name).
     pub execution_horizon: usize,
@@ -95,27 +95,9 @@ pub struct RtcConfig {
 }
 
 impl Default for RtcConfig {
-    /// Returns lerobot's defaults: linear, 10 rows, weight at most 10.
+    /// lerobot's defaults: linear, 10 rows, weight at most 10.
     fn default() -> Self {
         RtcConfig { schedule: PrefixSchedule::Linear, execution_horizon: 10, max_guidance_weight: 10.0 }
-    }
-}
-
-impl RtcConfig {
-    /// Checks the settings for chunks of `rows` actions.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`], naming the setting and the values it may have.
-    pub(crate) fn validate(&self, rows: usize) -> Result<()> {
-        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
-        let (horizon, weight) = (self.execution_horizon, self.max_guidance_weight);
-        if !(1..=rows).contains(&horizon) {
-            return bad(format!("RTC execution horizon {horizon}; use 1 to {rows}, the action horizon"));
-        }
-        if !(weight >= 0.0 && weight.is_finite()) {
-            return bad(format!("RTC guidance weight {weight}; use a number from 0"));
-        }
-        Ok(())
     }
 }
 
@@ -142,7 +124,7 @@ pub fn prefix_weights(schedule: PrefixSchedule, inference_delay: usize, end: usi
     }
 }
 
-/// Returns the guidance weight at flow time `time` (1 is noise, 0 is the action): `(τ² + (1−τ)²) / (τ(1−τ))` with
+/// The guidance weight at flow time `time` (1 is noise, 0 is the action): `(τ² + (1−τ)²) / (τ(1−τ))` with
 /// `τ = 1 − time`, at most `max`.
 pub fn guidance_weight(time: f64, max: f32) -> f32 {
     let tau = 1.0 - time;
@@ -151,12 +133,11 @@ pub fn guidance_weight(time: f64, max: f32) -> f32 {
     if weight.is_finite() && weight >= 0.0 { (weight as f32).min(max) } else { max }
 }
 
-/// Returns the number of rows that a policy takes over as they are, its action prefix: of `planned` ones, where it was
-/// trained with delays of up to `trained` rows.
+/// How many rows of `planned` ones a policy takes over as they are that was trained with delays of up to `trained` rows.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] when the delay is longer than the policy knows, or than what is planned.
-pub fn action_prefix(inference_delay: usize, planned: usize, trained: usize) -> Result<usize> {
+pub fn clean_rows(inference_delay: usize, planned: usize, trained: usize) -> Result<usize> {
     let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
     if inference_delay > trained {
         return bad(format!(
@@ -170,6 +151,27 @@ pub fn action_prefix(inference_delay: usize, planned: usize, trained: usize) -> 
         ));
     }
     Ok(inference_delay)
+}
+
+/// Copies `leftover` into `out` and repeats its last row to the end. Rows hold `dim` values.
+///
+/// Held, never zeros: in normalised space a zero is the data set's mean pose, and guidance would pull towards it.
+/// Returns how many rows of `out` were really planned, which is what bounds the weights.
+///
+/// # Panics
+/// If `dim` is zero, or either slice is not made of whole rows, or `leftover` has none.
+pub fn pad_by_holding(leftover: &[f32], dim: usize, out: &mut [f32]) -> usize {
+    assert!(
+        dim > 0
+            && !leftover.is_empty()
+            && leftover.len().is_multiple_of(dim)
+            && out.len().is_multiple_of(dim)
+    );
+    let planned = leftover.len().min(out.len());
+    out[..planned].copy_from_slice(&leftover[..planned]);
+    let last = &leftover[leftover.len() - dim..];
+    out[planned..].chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(last));
+    planned / dim
 }
 
 #[cfg(test)]
@@ -241,11 +243,40 @@ mod tests {
 
     #[test]
     fn a_delay_longer_than_trained_is_refused_in_words() {
-        assert_eq!(action_prefix(0, 1, 4).unwrap(), 0);
-        assert_eq!(action_prefix(4, 4, 4).unwrap(), 4);
-        let longer = action_prefix(5, 9, 4).unwrap_err().to_string();
+        assert_eq!(clean_rows(0, 1, 4).unwrap(), 0);
+        assert_eq!(clean_rows(4, 4, 4).unwrap(), 4);
+        let longer = clean_rows(5, 9, 4).unwrap_err().to_string();
         assert!(longer.contains("5 rows") && longer.contains("at most 4"), "{longer}");
-        assert!(action_prefix(3, 2, 4).unwrap_err().to_string().contains("only 2 previous actions"));
+        assert!(clean_rows(3, 2, 4).unwrap_err().to_string().contains("only 2 previous actions"));
+    }
+
+    #[test]
+    fn a_short_leftover_is_held_and_a_long_one_is_cut() {
+        let leftover = [1.0, -1.0, 2.0, -2.0];
+        let mut out = [f32::NAN; 8];
+        assert_eq!(pad_by_holding(&leftover, 2, &mut out), 2);
+        assert_eq!(out, [1.0, -1.0, 2.0, -2.0, 2.0, -2.0, 2.0, -2.0]);
+        let mut out = [f32::NAN; 2];
+        assert_eq!(pad_by_holding(&leftover, 2, &mut out), 1);
+        assert_eq!(out, [1.0, -1.0]);
+    }
+
+    /// lerobot#4454: zeros behind a short leftover lay inside the guided rows and decoded to the data set's mean, so
+    /// an arm at 95 was sent to 103 and back. Held rows keep it at 95, and rows never planned carry no weight at all.
+    #[test]
+    fn lerobot_4454_a_short_leftover_does_not_pull_towards_the_mean() {
+        let (mean, std) = (103.0f32, 4.0f32);
+        let mut leftover = [f32::NAN; 10];
+        let planned = pad_by_holding(&[95.0; 2], 1, &mut leftover);
+        assert_eq!(planned, 2);
+        let w = weights(PrefixSchedule::Linear, 4, 10.min(planned), 10);
+        // One guided correction of a chunk that already lies at 95, in normalised space.
+        for (row, (target, weight)) in leftover.iter().zip(&w).enumerate() {
+            let pulled_to = (target - mean) / std;
+            let x0 = (95.0 - mean) / std;
+            assert_eq!(weight * (pulled_to - x0), 0.0, "row {row}");
+            assert_eq!(*weight > 0.0, row < planned);
+        }
     }
 
     #[test]

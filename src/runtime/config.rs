@@ -85,7 +85,7 @@ impl RuntimeConfig {
         }
         DelayEstimator::new(self.delay)?;
         self.timeline.validate(dim)?;
-        self.rtc.map_or(Ok(()), |rtc| rtc.validate(rows))
+        self.rtc.map_or(Ok(()), |rtc| check_rtc(&rtc, rows))
     }
 }
 
@@ -94,4 +94,17 @@ pub(super) fn limits(given: Option<&ActionLimits>, inference: &impl Inference) -
     let unlimited = ActionLimits::unlimited(inference.action_dim());
     let own = inference.limits();
     given.into_iter().chain(&own).try_fold(unlimited, |all, limits| all.and(limits))
+}
+
+/// Checks RTC's settings for chunks of `rows` actions.
+pub(super) fn check_rtc(rtc: &RtcConfig, rows: usize) -> Result<()> {
+    let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+    let (horizon, weight) = (rtc.execution_horizon, rtc.max_guidance_weight);
+    if !(1..=rows).contains(&horizon) {
+        return bad(format!("RTC execution horizon {horizon}; use 1 to {rows}, the action horizon"));
+    }
+    if !(weight >= 0.0 && weight.is_finite()) {
+        return bad(format!("RTC guidance weight {weight}; use a number from 0"));
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::command::{Command, CommandReceiver};
-use super::config::{Replan, RuntimeConfig, limits};
+use super::config::{Replan, RuntimeConfig, check_rtc, limits};
 use super::event::{Event, EventSender};
 use super::inference::Inference;
 use super::observation::Observed;
@@ -152,7 +152,7 @@ impl<I: Inference, C: Clock> Worker<I, C> {
                 .map(|limits| self.limits = limits)
                 .map_err(Failure::Error),
             Command::Rtc(rtc) => rtc
-                .map_or(Ok(()), |rtc| rtc.validate(self.inference.action_horizon()))
+                .map_or(Ok(()), |rtc| check_rtc(&rtc, self.inference.action_horizon()))
                 .map(|()| self.config.rtc = rtc)
                 .map_err(Failure::Error),
         };
