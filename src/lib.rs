@@ -61,10 +61,8 @@ pub mod policy;
 
 pub mod stats;
 
-/// The parts that [`runtime`] is made of, for this workspace's own tools and tests.
-#[doc(hidden)]
 #[allow(unsafe_code)]
-pub mod realtime;
+mod realtime;
 
 pub mod runtime;
 

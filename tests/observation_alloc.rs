@@ -4,8 +4,8 @@ mod bundle_support;
 
 use bundle_support::Fixture;
 use pi0_edge::bundle::TokenTable;
+use pi0_edge::internals::probe::allocations::{CountingAllocator, on_this_thread};
 use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
-use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
 use pi0_edge::{ActionChunk, Postprocessor};
 use serde_json::json;
 

@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::reading::{Flags, Status};
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::realtime::timeline::TimelineConfig;
-use pi0_edge::runtime::{Guidance, Inference};
-use pi0_edge::runtime::{Replan, Runtime, RuntimeConfig};
+use pi0_edge::runtime::{
+    Flags, Guidance, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig,
+    Timestamp,
+};
 use pi0_edge::stats::Histogram;
 
 const MS: u64 = 1_000_000;

@@ -11,15 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
+use pi0_edge::internals::probe::allocations::{CountingAllocator, on_this_thread};
+use pi0_edge::internals::probe::thread_id;
 use pi0_edge::policy::rtc::RtcConfig;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
-use pi0_edge::realtime::probe::thread_id;
-use pi0_edge::realtime::reading::{Flags, Status};
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::realtime::timeline::TimelineConfig;
-use pi0_edge::runtime::{Controller, Replan, Runtime, RuntimeConfig};
-use pi0_edge::runtime::{Guidance, Inference};
+use pi0_edge::runtime::{
+    Controller, Flags, Guidance, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig,
+    TimelineConfig, Timestamp,
+};
 use pi0_edge::stats::Histogram;
 
 #[global_allocator]

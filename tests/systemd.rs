@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{load_tiny, pixels};
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::runtime::{PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig};
+use pi0_edge::runtime::{
+    PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig, ThreadConfig, Timestamp,
+};
 
 const CASE: &str = "PI0_TEST_SYSTEMD_CASE";
 

@@ -54,10 +54,10 @@ pub struct Writer<T> {
 ///
 /// ```compile_fail
 /// fn shared<T: Sync>() {}
-/// shared::<pi0_edge::realtime::cell::Reader<u8>>();
+/// shared::<pi0_edge::internals::cell::Reader<u8>>();
 /// ```
 /// ```compile_fail
-/// let (_writer, reader) = pi0_edge::realtime::cell::cell(|| 0u8);
+/// let (_writer, reader) = pi0_edge::internals::cell::cell(|| 0u8);
 /// let second = reader.clone();
 /// ```
 #[derive(Debug)]

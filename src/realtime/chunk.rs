@@ -1,6 +1,6 @@
 //! A chunk of actions on its way to the control loop.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::clock::Timestamp;
 use crate::action::ActionChunk;
@@ -11,13 +11,13 @@ pub struct ChunkInfo {
     /// The chunk's number, from 1; 0 means there has been none.
     pub number: u64,
     /// The capture time of the observation that the chunk answers. Row 0 is the action for that moment.
-    #[serde(rename = "captured_ns")]
+    #[serde(rename = "captured_ns", serialize_with = "as_nanos")]
     pub captured: Timestamp,
     /// The time its inference began.
-    #[serde(rename = "begun_ns")]
+    #[serde(rename = "begun_ns", serialize_with = "as_nanos")]
     pub begun: Timestamp,
     /// The time it was published to the control loop; 0: it was not.
-    #[serde(rename = "published_ns")]
+    #[serde(rename = "published_ns", serialize_with = "as_nanos")]
     pub published: Timestamp,
     /// Rows of the chunk before it that guided it, counted from its row 0; 0 without real-time chunking.
     pub guided_rows: u32,
@@ -28,8 +28,12 @@ pub struct ChunkInfo {
     pub expected_ns: u64,
     /// The time at which the control loop last told its place in the plan, as known when the chunk was begun; 0:
     /// never yet.
-    #[serde(rename = "progress_at_ns")]
+    #[serde(rename = "progress_at_ns", serialize_with = "as_nanos")]
     pub progress_at: Timestamp,
+}
+
+fn as_nanos<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_nanos())
 }
 
 /// A chunk and its origin, in memory that is made once.

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
-
 /// A point on `CLOCK_MONOTONIC`, in nanoseconds.
 ///
 /// The number is the one `clock_gettime(CLOCK_MONOTONIC)` gives, so a capture time stamped by C, C++ or a driver on
 /// the same machine can be handed over as it is. Other clocks (wall time, another machine's) must not be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct Timestamp(u64);
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pi0_edge::realtime::probe::allocations;
+use pi0_edge::internals::probe::allocations;
 use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Allocations, counted by thread.
 //!
 //! ```
-//! use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
+//! use pi0_edge::internals::probe::allocations::{CountingAllocator, on_this_thread};
 //!
 //! #[global_allocator]
 //! static ALLOCATOR: CountingAllocator = CountingAllocator;

@@ -11,14 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pi0_edge::realtime::chunk::Interpolation;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::probe::system_calls;
-use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
-use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::internals::probe::system_calls;
 use pi0_edge::runtime::{
-    ObservationSlot, ObservationWriter, Phase, PolicyInference, PolicyInferenceOptions, Replan, Runtime,
-    RuntimeConfig,
+    Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
+    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
+    Timestamp,
 };
 use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 
@@ -159,7 +156,7 @@ pub fn examine(args: &Args) -> Result<Report<'_>> {
 
 /// What is known beside what the control loop saw.
 pub struct Measured {
-    pub inference: pi0_edge::realtime::thread::Obtained,
+    pub inference: pi0_edge::runtime::Obtained,
     /// Chunks published while the loop ran, and the statistics of all of them.
     published: u64,
     chunks: pi0_edge::stats::Summary,

@@ -7,13 +7,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::reading::{Flags, Status};
-use pi0_edge::realtime::thread::{Obtained, ThreadConfig};
-use pi0_edge::realtime::wake::{Waiter, wake};
-use pi0_edge::runtime::FlightRecord;
-use pi0_edge::runtime::Inference;
-use pi0_edge::runtime::{Controller, Event, ObservationSlot, ObservationWriter, Runtime, RuntimeStats};
+use pi0_edge::internals::wake::{Waiter, wake};
+use pi0_edge::runtime::{
+    Controller, Event, Flags, FlightRecord, Inference, ObservationSlot, ObservationWriter, Obtained, Runtime,
+    RuntimeStats, Status, ThreadConfig, Timestamp,
+};
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 

@@ -17,9 +17,7 @@ use std::time::Duration;
 
 use pi0_edge::bundle::hex;
 use pi0_edge::policy::rtc::PrefixSchedule;
-use pi0_edge::realtime::thread::{MemoryLock, ThreadConfig};
-use pi0_edge::runtime::Inference;
-use pi0_edge::runtime::{PolicyInference, PolicyInferenceOptions};
+use pi0_edge::runtime::{Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, ThreadConfig};
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
