@@ -6,5 +6,5 @@ pub use crate::engines::{fault_above, parse_uid};
 pub use crate::lookup::{OLDEST_RUNTIME, SYSTEM, places};
 /// For the C interface, whose times are numbers.
 pub use crate::realtime::clock::nanos;
-/// For the program and the tests: hand-over between threads, waiting, and the costs of a thread.
-pub use crate::realtime::{cell, probe, wake};
+/// For the program and the tests: hand-over between threads, and waiting.
+pub use crate::realtime::{cell, wake};

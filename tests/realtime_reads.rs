@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
-use pi0_edge::internals::probe::allocations::{CountingAllocator, on_this_thread};
-use pi0_edge::internals::probe::thread_id;
 use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::runtime::{
     Controller, Flags, Guidance, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig,
     TimelineConfig, Timestamp,
 };
 use pi0_edge::stats::Histogram;
+use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
+use pi0_edge_probe::thread_id;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;

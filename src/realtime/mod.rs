@@ -12,7 +12,6 @@ mod limiter;
 mod memory;
 mod plan;
 mod primitive;
-pub mod probe;
 pub mod reading;
 pub mod recorder;
 mod ring;

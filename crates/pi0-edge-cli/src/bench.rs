@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pi0_edge::internals::probe::allocations;
 use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers};
+use pi0_edge_probe::allocations;
 use serde_json::{Value, json};
 
 use crate::environment;

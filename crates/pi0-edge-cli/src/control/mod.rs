@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pi0_edge::internals::probe::system_calls;
 use pi0_edge::runtime::{
     Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
     PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
     Timestamp,
 };
 use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
+use pi0_edge_probe::system_calls;
 
 use crate::environment;
 use crate::observation::StoredObservation;

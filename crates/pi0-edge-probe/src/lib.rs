@@ -1,12 +1,14 @@
 //! The costs of a thread: allocations, system calls, page faults. For measuring a control loop, one's own or the one of
 //! `pi0-edge bench control`; the runtime needs none of it.
 
+#![allow(unsafe_code)]
+
 pub mod allocations;
 pub mod system_calls;
 
 /// Returns the page faults of the calling thread so far, minor and major. One system call.
 ///
-/// RT-safe: no. Thread: any.
+/// Thread: any.
 pub fn page_faults() -> u64 {
     // SAFETY: all zeros is a valid rusage, to be filled in.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -17,7 +19,7 @@ pub fn page_faults() -> u64 {
 
 /// Returns the calling thread's number, as the system's tools show it.
 ///
-/// RT-safe: no. Thread: any.
+/// Thread: any.
 pub fn thread_id() -> u32 {
     // Not by libc's function, which glibc has since 2.30 only.
     // SAFETY: no preconditions.
