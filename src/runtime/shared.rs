@@ -184,8 +184,8 @@ macro_rules! counters {
     (
         $(#[$doc:meta])*
         $live:ident => $stats:ident
-        counts: $($(#[$count_doc:meta])* $count:ident,)*
-        times: $($(#[$time_doc:meta])* $time:ident,)*
+        counts { $($(#[$count_doc:meta])* $count:ident,)* }
+        times { $($(#[$time_doc:meta])* $time:ident,)* }
     ) => {
         #[derive(Debug, Default)]
         pub(super) struct $live {
@@ -214,7 +214,7 @@ macro_rules! counters {
 counters! {
     /// The control loop's side of [`RuntimeStats`].
     ControlCounters => ControlStats
-    counts:
+    counts {
         /// Reads in all.
         reads,
         /// Reads of a control tick that had been read before.
@@ -237,15 +237,17 @@ counters! {
         clamped,
         /// Times the step limit tripped.
         trips,
-    times:
+    }
+    times {
         /// Age of the observation behind each action.
         age_ns,
+    }
 }
 
 counters! {
     /// The inference thread's side of [`RuntimeStats`]. Its histograms are in nanoseconds.
     InferenceCounters => InferenceStats
-    counts:
+    counts {
         /// Chunks begun.
         begun,
         /// Chunks published.
@@ -270,7 +272,8 @@ counters! {
         abandoned,
         /// Observations not used because they were too old when their turn came.
         stale_observations,
-    times:
+    }
+    times {
         /// Everything before the first denoise step.
         begin_ns,
         /// One denoise step.
@@ -283,12 +286,13 @@ counters! {
         chunk_ns,
         /// From the observation's capture to publication.
         latency_ns,
+    }
 }
 
 counters! {
     /// The sensor side of [`RuntimeStats`].
     ObservationCounters => ObservationStats
-    counts:
+    counts {
         /// Observations published.
         published,
         /// Observations that were replaced before the inference thread looked.
@@ -297,5 +301,7 @@ counters! {
         refused,
         /// Publications that cost a system call, because the inference thread slept.
         wakes,
-    times:
+    }
+    times {
+    }
 }
