@@ -17,7 +17,7 @@ fn at(ms: u64) -> Timestamp {
 /// A chunk of one joint whose row i is `first + i`, answering an observation captured at `captured_ms`.
 fn chunk(number: u64, captured_ms: u64, rows: usize, first: f32) -> StampedChunk {
     let mut chunk = StampedChunk::new(rows, 1);
-    chunk.values_mut().iter_mut().enumerate().for_each(|(i, v)| *v = first + i as f32);
+    chunk.actions.as_mut_slice().iter_mut().enumerate().for_each(|(i, v)| *v = first + i as f32);
     chunk.info = ChunkInfo { number, captured: at(captured_ms), ..ChunkInfo::default() };
     chunk
 }

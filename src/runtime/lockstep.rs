@@ -14,7 +14,7 @@ use crate::realtime::clock::{Clock, SimulatedClock, Timestamp};
 pub struct Lockstep<I: Inference> {
     worker: Worker<I, SimulatedClock>,
     watch: Watch,
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     clock: SimulatedClock,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::fake::{Call, Fake, Fault};
 use super::lockstep::{MS, Rig, config};
+use crate::Reject;
 use crate::realtime::clock::{Clock, Timestamp};
 use crate::realtime::reading::{Flags, Status};
 use crate::runtime::*;
@@ -203,7 +204,7 @@ fn a_hung_step_is_seen_by_the_control_loop_and_by_the_watch() {
     rig.run(30, |_, _| {});
     let now = rig.clock.now();
     // The heartbeat as the worker leaves it while inference does not come back.
-    rig.runtime.office.shared.quantum_begins(now);
+    rig.lockstep.runtime.shared.quantum_begins(now);
     let read_after = |rig: &mut Rig, ms: u32| {
         rig.clock.set(now + ms * MS);
         rig.lockstep.watch_at(now + ms * MS);
@@ -213,7 +214,7 @@ fn a_hung_step_is_seen_by_the_control_loop_and_by_the_watch() {
     let reading = read_after(&mut rig, 110);
     assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Hold, Flags::HUNG));
     read_after(&mut rig, 120);
-    rig.runtime.office.shared.quantum_ends();
+    rig.lockstep.runtime.shared.quantum_ends();
     let reading = read_after(&mut rig, 130);
     assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Ok, Flags::empty()));
     let events: Vec<_> = rig.events().into_iter().filter(|e| !matches!(e, Event::Chunk(_))).collect();
