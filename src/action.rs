@@ -33,6 +33,11 @@ impl Postprocessor {
         }
     }
 
+    /// Returns the width that the model computes actions with.
+    pub(crate) fn padded_dim(&self) -> usize {
+        self.padded_dim
+    }
+
     /// One action: `dst` (`dim` entries) from `src` (`dim` entries, without the padding).
     fn apply(&self, src: &[f32], raw_state: &[f32], dst: &mut [f32]) {
         self.normalizer.inverse(src, dst);
@@ -167,7 +172,8 @@ impl ActionChunk {
     /// # Errors
     ///
     /// [`ErrorKind::NonFinite`] for a NaN or an infinity, naming row and column; [`ErrorKind::OutOfLimits`] for a
-    /// value outside of the bundle's limits; [`ErrorKind::InvalidArgument`] for an argument of the wrong length. The chunk is unchanged.
+    /// value outside of the bundle's limits; [`ErrorKind::InvalidArgument`] for an argument of the wrong length. The
+    /// chunk is unchanged.
     pub fn fill_from_normalized(&mut self, x: &[f32], post: &Postprocessor, raw_state: &[f32]) -> Result<()> {
         if post.dim != self.dim || x.len() != self.horizon * post.padded_dim {
             return Err(Error::new(

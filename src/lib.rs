@@ -36,7 +36,8 @@
 //! For a control loop, [`runtime`] does this on a thread of its own and answers "what is the action now?" without a
 //! lock, a system call or an allocation; `examples/control_loop.rs` shows it.
 //!
-//! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes it.
+//! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes
+//! it.
 //!
 //! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`; [`ffi`] is what they call.
 //!
@@ -47,7 +48,11 @@
 #![deny(unsafe_code)]
 #![cfg_attr(pi0_rtsan, feature(sanitize))]
 
+#[macro_use]
+mod words;
+#[macro_use]
 mod error;
+mod limits;
 mod lookup;
 mod provider;
 
@@ -78,11 +83,12 @@ pub mod ffi;
 pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
+pub use limits::{MAX_CAMERAS, MAX_NUM_STEPS};
 pub use lookup::RUNTIME_LIBRARY;
 pub use observation::{Frame, Observation};
 pub use policy::{
-    BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy,
-    PolicyOptions, Stage, StageOutput, Timing, Weights,
+    BuildProgress, EngineOptions, EngineSet, InferOptions, Inspector, Noise, Observer, Policy, PolicyOptions,
+    Stage, StageOutput, Timing, Weights,
 };
 pub use provider::Provider;
 pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

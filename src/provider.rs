@@ -1,13 +1,8 @@
-//! The execution providers: names only, so that the doctor, which loads nothing, can speak of them too.
-
-use std::fmt;
-use std::str::FromStr;
+//! The execution providers: names only, so that code that loads nothing can speak of them too.
 
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind};
-
-/// What computes the graphs. The one that is asked for is the one that is used; nothing falls back to another.
+/// Names what computes the graphs. The one that is asked for is the one that is used; nothing falls back to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -20,34 +15,4 @@ pub enum Provider {
     TensorRt,
 }
 
-impl Provider {
-    /// The name used on the command line and in manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Provider::Cpu => "cpu",
-            Provider::Cuda => "cuda",
-            Provider::TensorRt => "tensorrt",
-        }
-    }
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Provider {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self, Error> {
-        [Provider::Cpu, Provider::Cuda, Provider::TensorRt].into_iter().find(|p| p.as_str() == s).ok_or_else(
-            || {
-                Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("{s:?} is no provider; there are cpu, cuda and tensorrt"),
-                )
-            },
-        )
-    }
-}
+words!(Provider, "provider", { Cpu => "cpu", Cuda => "cuda", TensorRt => "tensorrt" });

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use c_support::{Function, bundle, compile, functions, root, run, scratch, with_soname};
 
-/// What a call must come back with.
+/// The status that a call must come back with.
 enum Wanted {
     /// Success or a condition.
     Success,

@@ -1,4 +1,4 @@
-//! What the doctor says of four machines, code by code.
+//! The doctor's findings on four machines, code by code.
 
 mod doctor;
 mod engine_sets;

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use engine_sets::{build, cache, pins, stand_in};
+use engine_sets::{build, cache, context_model, pins};
 use pi0_edge::engines::{BuildOptions, Building, EngineCache, Lock, Pins, RECORD_FILE};
 use pi0_edge::{ErrorKind, Verify};
 
@@ -88,7 +88,7 @@ fn a_damaged_or_edited_record_is_refused() {
     let text = fs::read_to_string(&path).unwrap();
     let cases = [
         (text.replace("10.3.0", "10.4.0"), "other pins than its name says"),
-        (text.replace("\"format_version\": 1", "\"format_version\": 2"), "format_version 2"),
+        (text.replace("\"format_version\": 1", "\"format_version\": 2"), "format_version is 2"),
         (text.replace("\"builder\"", "\"bilder\""), "cannot be read"),
         (
             text.replace("denoise_step_1_sm87.engine", "../denoise_step_1_sm87.engine"),
@@ -209,8 +209,8 @@ fn a_build_that_stops_leaves_nothing_and_one_that_is_killed_nothing_that_counts(
     let start =
         || Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap();
     let mut building = start();
-    let stand_in_file = building.stand_in("denoise_step");
-    fs::write(&stand_in_file, stand_in("half.engine")).unwrap();
+    let model_file = building.context_model("denoise_step");
+    fs::write(&model_file, context_model("half.engine")).unwrap();
     let place = building.directory().to_path_buf();
     // Killed: nothing of Rust runs, so nothing is cleaned up.
     std::mem::forget(building);
@@ -232,20 +232,20 @@ fn what_the_builder_left_incomplete_is_no_set() {
     let attempt = |write: &dyn Fn(&Path, &Path)| {
         let mut building =
             Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap();
-        let file = building.stand_in("denoise_step");
+        let file = building.context_model("denoise_step");
         write(&file, building.directory());
         building.finish(&mut |_, _| {}).expect_err("not a set").to_string()
     };
     assert!(attempt(&|_, _| {}).contains("wrote no denoise_step_ctx.onnx"));
-    let no_engine = attempt(&|file, _| fs::write(file, stand_in("a.engine")).unwrap());
+    let no_engine = attempt(&|file, _| fs::write(file, context_model("a.engine")).unwrap());
     assert!(no_engine.contains("\"a.engine\" is not a file of this set"), "{no_engine}");
     let empty = attempt(&|file, place| {
-        fs::write(file, stand_in("a.engine")).unwrap();
+        fs::write(file, context_model("a.engine")).unwrap();
         fs::write(place.join("a.engine"), b"").unwrap();
     });
     assert!(empty.contains("a.engine is empty"), "{empty}");
     let elsewhere = attempt(&|file, place| {
-        fs::write(file, stand_in("/etc/passwd")).unwrap();
+        fs::write(file, context_model("/etc/passwd")).unwrap();
         fs::write(place.join("a.engine"), b"x").unwrap();
     });
     assert!(elsewhere.contains("not a file of this set"), "{elsewhere}");

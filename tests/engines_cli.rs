@@ -138,7 +138,7 @@ impl Orin {
         self.command(&["engines", "build", tiny().to_str().unwrap()])
     }
 
-    /// What engines for the small bundle are pinned to on this machine.
+    /// The pins of engines for the small bundle on this machine.
     fn pins(&self) -> Pins {
         let manifest = fs::read(tiny().join("manifest.json")).unwrap();
         let hash = <sha2::Sha256 as sha2::Digest>::digest(&manifest);

@@ -17,6 +17,7 @@ mod prescan;
 mod tensor_rules;
 mod token_table;
 mod validate;
+pub(crate) mod versioned;
 pub(crate) mod wire;
 
 use std::fs::File;
@@ -38,9 +39,8 @@ pub use manifest::{
 pub use npy::read_npy;
 pub use prescan::{Rules, prescan};
 pub use token_table::TokenTable;
-pub(crate) use validate::MAX_PROMPT_BYTES;
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{ErrorKind, Result, ResultExt};
 
 /// A directory whose manifest, files and graphs were found to be in order.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// What the bundle says about itself.
+    /// Returns the bundle's contract.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -92,12 +92,11 @@ impl Bundle {
     /// [`ErrorKind::Integrity`] if the manifest does not list it, or it is missing or not a regular file;
     /// [`ErrorKind::Io`] if it cannot be opened.
     pub fn open_file(&self, relative: &str) -> Result<File> {
-        if !self.manifest.files.contains_key(relative) {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{relative:?} is not in the manifest's files"),
-            ));
-        }
+        ensure!(
+            self.manifest.files.contains_key(relative),
+            Integrity,
+            "{relative:?} is not in the manifest's files"
+        );
         files::open_inside(&self.root, relative)
     }
 
@@ -109,22 +108,16 @@ impl Bundle {
     pub fn read_file(&self, relative: &str, max: u64) -> Result<Vec<u8>> {
         let file = self.open_file(relative)?;
         let size = self.manifest.files[relative].size;
-        if size > max {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{relative} has {size} bytes, at most {max} are allowed"),
-            ));
-        }
+        ensure!(size <= max, Integrity, "{relative} has {size} bytes, at most {max} are allowed");
         let mut bytes = Vec::with_capacity(size as usize);
         file.take(size + 1)
             .read_to_end(&mut bytes)
             .or_kind(ErrorKind::Io, || format!("cannot read {relative}"))?;
-        if bytes.len() as u64 != size {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{relative} no longer has the {size} bytes that the manifest says"),
-            ));
-        }
+        ensure!(
+            bytes.len() as u64 == size,
+            Integrity,
+            "{relative} no longer has the {size} bytes that the manifest says"
+        );
         Ok(bytes)
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::context::check_stand_in;
+use super::context::check_context_model;
 use super::directory::{faults_of_directory, faults_of_file, modes};
 use super::pins::Pins;
 use super::record::{BuildOptions, RECORD_FILE, RECORD_VERSION, Record};
@@ -59,11 +59,11 @@ impl Lock {
                 let _ = (&file).take(32).read_to_string(&mut holder);
                 let holder = holder.trim();
                 let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
-                let text = format!(
+                bail!(
+                    Engine,
                     "another pi0-edge{who} is building or removing engines in {}; wait for it, or stop it",
                     cache.path().display()
                 );
-                return Err(Error::new(ErrorKind::Engine, text));
             }
             Err(fs::TryLockError::Error(e)) => {
                 return Err(Error::with_source(ErrorKind::Io, format!("cannot lock {}", path.display()), e));
@@ -116,18 +116,18 @@ impl<'a> Building<'a> {
         })
     }
 
-    /// The directory to build in: engines go directly into it, each beside its stand-in.
+    /// The directory to build in: engines go directly into it, each beside its context model.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// How the engines are to be built.
+    /// Returns the settings to build with.
     pub fn options(&self) -> &BuildOptions {
         &self.options
     }
 
-    /// Says that `graph` is to be built, and where its stand-in must be written.
-    pub fn stand_in(&mut self, graph: &str) -> PathBuf {
+    /// Says that `graph` is to be built, and where its context model must be written.
+    pub fn context_model(&mut self, graph: &str) -> PathBuf {
         let name = format!("{graph}_ctx.onnx");
         let path = self.directory.join(&name);
         self.graphs.insert(graph.to_owned(), name);
@@ -169,19 +169,19 @@ impl<'a> Building<'a> {
     /// is told of the bytes hashed.
     ///
     /// # Errors
-    /// [`ErrorKind::Engine`] if a graph has no stand-in or not one that names a whole engine; [`ErrorKind::Io`].
+    /// [`ErrorKind::Engine`] if a graph has no context model or not one that names a whole engine; [`ErrorKind::Io`].
     pub fn finish(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Record> {
         let files = self.hash_files(progress)?;
         for (graph, name) in &self.graphs {
-            if !files.contains_key(name) {
-                let text = format!("{graph}: ONNX Runtime reported success but wrote no {name}");
-                return Err(Error::new(ErrorKind::Engine, text));
-            }
+            ensure!(
+                files.contains_key(name),
+                Engine,
+                "{graph}: ONNX Runtime reported success but wrote no {name}"
+            );
             let bytes = fs::read(self.directory.join(name))
                 .or_kind(ErrorKind::Io, || format!("cannot read {name}"))?;
-            check_stand_in(&bytes, &files).map_err(|what| {
-                Error::new(ErrorKind::Engine, format!("{graph}: TensorRT did not take it: {what}"))
-            })?;
+            check_context_model(&bytes, &files)
+                .map_err(|what| err!(Engine, "{graph}: TensorRT did not take it: {what}"))?;
         }
         let record = Record {
             format_version: RECORD_VERSION,
@@ -274,7 +274,7 @@ impl EngineCache {
     }
 }
 
-/// Whether a name is that of something a stopped build or removal left.
+/// Tells the names of what a stopped build or removal left.
 pub(super) fn is_leftover(name: &str) -> bool {
     name.starts_with(BUILDING) || name.starts_with(REMOVING)
 }

@@ -5,8 +5,9 @@
 //! write ([`EngineCache::open`]), each set of them pinned to the bundle, the GPU, TensorRT and ONNX Runtime it
 //! was made with and for ([`Pins`]), and every file by its hash ([`Record`]).
 //!
-//! Nothing is built at run time. A set holds, for every graph, a small ONNX file with a single node that stands for
-//! a finished engine: it does not contain the graph, so a session made from it has nothing it could build.
+//! Nothing is built at run time. A set holds, for every graph, an EP context model: a small ONNX file with a single
+//! node that names a finished engine: it does not contain the graph, so a session made from it has nothing it could
+//! build.
 //!
 //! ```text
 //! CACHE/            the user's own or root's
@@ -14,7 +15,7 @@
 //!   timing/KEY/     what the builder learned about this GPU, by TensorRT version
 //!   KEY/            one set; KEY is a hash over its pins
 //!     engines.json  the record: pins, options, size and SHA-256 of each file
-//!     *.onnx        a graph's stand-in
+//!     *.onnx        a graph's context model
 //!     *.engine      the engine it names
 //!   .building-KEY/  a set that is being made; it gets its name when it is complete
 //! ```
@@ -29,7 +30,7 @@ mod record;
 mod store;
 
 pub use build::{Building, Lock};
-pub use context::check_stand_in;
+pub use context::check_context_model;
 pub use directory::{Fault, default_path, effective_uid, faults_of_directory, faults_of_file, user_cache};
 pub(crate) use directory::{fault_above, parse_uid};
 pub use pins::{GpuPin, Pins};

@@ -6,14 +6,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::build::{Lock, TIMING, is_leftover, remove};
-use super::context::check_stand_in;
+use super::context::check_context_model;
 use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file, modes};
 use super::pins::{Pins, short};
 use super::record::{MAX_RECORD, RECORD_FILE, Record};
 use crate::bundle::{FileEntry, Verify, hash_all, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
-/// What builds the engines that are missing.
+/// The command that builds engines that are missing.
 const BUILD: &str = "pi0-edge engines build BUNDLE";
 
 /// A directory of engines that passed the rules of ownership.
@@ -32,7 +32,7 @@ pub struct Entry {
     pub record: Result<Record>,
 }
 
-/// What removing came to.
+/// The result of removing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Names that were, or would be, removed, each with the reason.
@@ -110,7 +110,7 @@ impl EngineCache {
         self.uid
     }
 
-    /// Where it is, without links.
+    /// Returns the directory's path, without links.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -171,7 +171,7 @@ impl EngineCache {
         Err(engine_error(format!("no TensorRT engines for this bundle here: {why}. To build them: {BUILD}")))
     }
 
-    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each stand-in.
+    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each context model.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] with the first difference.
@@ -193,7 +193,7 @@ impl EngineCache {
         }
         for (graph, name) in &record.graphs {
             let bytes = read_small(&open(name)?, name)?;
-            check_stand_in(&bytes, &record.files).map_err(|what| {
+            check_context_model(&bytes, &record.files).map_err(|what| {
                 engine_error(format!("{} for {graph}: {what}", directory.join(name).display()))
             })?;
         }
@@ -300,10 +300,10 @@ impl EngineCache {
 }
 
 fn user() -> Result<u32> {
-    effective_uid().ok_or_else(|| Error::new(ErrorKind::Io, "cannot tell the user from /proc/self/status"))
+    effective_uid().ok_or_else(|| err!(Io, "cannot tell the user from /proc/self/status"))
 }
 
-/// Whether a name is that of a set.
+/// Tells the names of sets.
 fn is_key(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -7,12 +7,12 @@ use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, hash_file, o
 use crate::engines::{
     BuildOptions, Building, EngineCache, EnginePrecision, Entry, Lock, Record, default_path,
 };
-use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::policy::MAX_NUM_STEPS;
+use crate::error::{ErrorKind, Result, ResultExt};
+use crate::limits::MAX_NUM_STEPS;
 use crate::policy::layout::Sizes;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
 
-/// How to build a bundle's engines.
+/// Options of building a bundle's engines.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
     /// The GPU to build on and for, as CUDA counts them from 0.
@@ -29,7 +29,7 @@ pub struct EngineOptions {
     pub force: bool,
 }
 
-/// How far a build is.
+/// The progress of a build.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BuildProgress {
     /// The bundle or an earlier set is being verified: bytes done, bytes in all.
@@ -38,32 +38,33 @@ pub enum BuildProgress {
     Building(GraphName, usize, usize),
     /// It is done with a graph, after so long.
     Built(GraphName, Duration),
-    /// What was built is being hashed: bytes done, bytes in all.
+    /// The engines are being hashed: bytes done, bytes in all.
     Recording(u64, u64),
 }
 
-/// What a build came to.
+/// The result of a build.
 #[derive(Debug)]
 pub struct EngineSet {
     /// The set's record.
     pub record: Record,
     /// Its directory.
     pub directory: PathBuf,
-    /// Whether it was there before and is intact, so that nothing had to be built.
+    /// True if it was there before and is intact, so that nothing had to be built.
     pub was_there: bool,
 }
 
-/// Where engines are kept: `explicit`, or `pi0-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, else
-/// `~/.cache`).
+/// Returns the directory of engines: `explicit`, or `pi0-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`,
+/// else `~/.cache`).
 ///
 /// # Errors
 /// [`ErrorKind::Engine`] when there is no home directory either.
 pub fn engine_directory(explicit: Option<&Path>) -> Result<PathBuf> {
     let found = explicit.map(Path::to_path_buf).or_else(|| default_path(&|name| std::env::var(name).ok()));
     found.ok_or_else(|| {
-        let text =
-            "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache";
-        Error::new(ErrorKind::Engine, text)
+        err!(
+            Engine,
+            "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache"
+        )
     })
 }
 
@@ -105,12 +106,12 @@ pub fn build_engines(
     for (i, name) in GraphName::ALL.into_iter().enumerate() {
         progress(BuildProgress::Building(name, i + 1, GraphName::ALL.len()));
         let start = Instant::now();
-        let stand_in = building.stand_in(name.as_str());
+        let context_model = building.context_model(name.as_str());
         let spec = manifest.graph(name);
         let engine = EngineBuild {
             gpu: options.gpu,
             graph: name.as_str(),
-            stand_in: &stand_in,
+            context_model: &context_model,
             timing: &timing,
             options: building.options(),
             sizes: &run_sizes(manifest),
@@ -146,7 +147,7 @@ impl Engines {
         let pins = pins_here(environment, gpu, &manifest_hash(bundle)?)?;
         let cache = EngineCache::open(&engine_directory(directory)?)?;
         let engines = Engines { entry: cache.find(&pins)?, cache };
-        GraphName::ALL.into_iter().try_for_each(|graph| engines.stand_in(graph).map(|_| ()))?;
+        GraphName::ALL.into_iter().try_for_each(|graph| engines.context_model(graph).map(|_| ()))?;
         Ok(engines)
     }
 
@@ -158,15 +159,14 @@ impl Engines {
         self.cache.verify(&self.entry, level, progress)
     }
 
-    /// The file that stands for a graph.
+    /// Returns the path of a graph's EP context model.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] when the set has none for it.
-    pub(super) fn stand_in(&self, graph: GraphName) -> Result<PathBuf> {
+    pub(super) fn context_model(&self, graph: GraphName) -> Result<PathBuf> {
         let file = self.entry.record.as_ref().ok().and_then(|r| r.graphs.get(graph.as_str()));
-        let file = file.ok_or_else(|| {
-            Error::new(ErrorKind::Engine, format!("the engines in {} have none for {graph}", self.entry.key))
-        })?;
+        let file =
+            file.ok_or_else(|| err!(Engine, "the engines in {} have none for {graph}", self.entry.key))?;
         Ok(self.cache.directory(&self.entry.key).join(file))
     }
 }

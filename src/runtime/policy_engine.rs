@@ -1,14 +1,12 @@
 //! A loaded policy as the runtime's engine.
 
+use crate::limits::MAX_CAMERAS;
 use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance as PolicyGuidance;
 use crate::policy::{InferOptions, Noise, Policy};
 use crate::realtime::chunk::Gate;
 use crate::realtime::engine::{Engine, Guidance};
 use crate::{Error, ErrorKind, Result};
-
-/// Most cameras a slot can hold; their list is made on the stack, once a chunk.
-const MAX_CAMERAS: usize = 16;
 
 /// How a policy is driven by the runtime.
 #[derive(Debug, Clone)]
@@ -43,17 +41,11 @@ impl PolicyEngine {
     /// while they wait for their share of the work would take CPUs from the control loop.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for more than 16 cameras, frames of no or too large a size, or when neither
+    /// [`ErrorKind::InvalidArgument`] for frames of no or too large a size, or when neither
     /// `options` nor the bundle has a prompt.
     pub fn new(policy: Policy, options: EngineOptions) -> Result<Self> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         let manifest = policy.manifest();
-        if manifest.cameras.len() > MAX_CAMERAS {
-            return bad(format!(
-                "the bundle has {} cameras, the runtime takes {MAX_CAMERAS}",
-                manifest.cameras.len()
-            ));
-        }
         let (width, height) = options.max_frame;
         if !(1..=MAX_FRAME_SIDE).contains(&width) || !(1..=MAX_FRAME_SIDE).contains(&height) {
             return bad(format!("room for frames of {width}x{height}; sides are from 1 to {MAX_FRAME_SIDE}"));
@@ -201,7 +193,7 @@ impl Engine for PolicyEngine {
             for step in 0..self.num_steps {
                 self.step(step)?;
             }
-            self.policy.settle()?;
+            self.policy.synchronize()?;
             self.policy.capture_graphs()?;
         }
         Ok(())

@@ -24,7 +24,7 @@ mod workers;
 pub use device::{Device, DeviceMemory, DeviceOptions};
 pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
-pub use graph::{Graph, GraphOptions};
+pub use graph::{Graph, GraphOptions, Port};
 pub use mapped::map_file;
 pub use memory::{Access, DeviceMemoryUse};
 pub use provider::tensorrt::{EngineBuild, RunSizes};
@@ -33,9 +33,9 @@ pub use tensors::{TensorId, Tensors, Transfers};
 #[cfg(test)]
 pub(crate) use memory::fake;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// `ort`'s errors can carry a builder that is neither `Send` nor `Sync`; only their text travels on.
 fn graph_error<R>(context: impl std::fmt::Display, error: ort::Error<R>) -> Error {
-    Error::new(ErrorKind::Graph, format!("{context}: {}", error.message()))
+    err!(Graph, "{context}: {}", error.message())
 }

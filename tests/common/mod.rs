@@ -1,4 +1,4 @@
-//! What the integration tests share: the small bundle and copies of it to spoil.
+//! Parts that the integration tests share: the small bundle and copies of it to spoil.
 
 #![allow(dead_code)] // each test crate uses its part
 

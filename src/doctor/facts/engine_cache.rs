@@ -31,7 +31,7 @@ pub struct EngineCache {
 pub struct Untrusted {
     /// What is wrong.
     pub problem: String,
-    /// What to type about it.
+    /// Says what to type about it.
     pub remedy: String,
 }
 

@@ -80,7 +80,7 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     pipeline.fetch_actions().unwrap();
     assert_eq!(synchronized(), before + 1, "the actions are what is waited for");
     assert!(pipeline.x_t().iter().all(|v| *v == 1.0), "what was sent comes back, as no kernel changes it");
-    assert_eq!(pipeline.laps().unwrap().len(), 1 + STEPS);
+    assert_eq!(pipeline.run_times().unwrap().len(), 1 + STEPS);
     let chunk = pipeline.x_t().len() as u64 * 4;
     let moved = if memory == DeviceMemory::Unified { 0 } else { chunk };
     assert_eq!(pipeline.transfers(), Transfers { to_device: moved, from_device: moved });
