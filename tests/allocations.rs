@@ -77,7 +77,10 @@ fn a_new_state_and_a_previous_chunk_allocate_nothing(name: &str) {
             }
             let observation = pi0_edge::Observation { state: &state, ..*o };
             policy.infer(&observation, &options).unwrap();
-            lengths = [lengths[0].min(policy.prefix_len()), lengths[1].max(policy.prefix_len())];
+            lengths = [
+                lengths[0].min(policy.inspect().prefix_len()),
+                lengths[1].max(policy.inspect().prefix_len()),
+            ];
         }
         let used = region.change();
         assert_eq!(

@@ -151,7 +151,7 @@ impl Policy {
         };
         // On a CPU, a provider that has loaded computes; elsewhere only a run shows it.
         if options.provider != Provider::Cpu {
-            policy.inspect().smoke()?;
+            policy.inspect_mut().smoke()?;
         }
         Ok(policy)
     }
@@ -169,8 +169,13 @@ impl Policy {
         self.pipeline.capture()
     }
 
-    /// Looks inside: placement, addresses, memory, stages, intermediate results.
-    pub fn inspect(&mut self) -> Inspector<'_> {
+    /// Looks inside: placement, addresses, memory, transfers.
+    pub fn inspect(&self) -> Inspector<&Policy> {
+        Inspector::new(self)
+    }
+
+    /// Looks inside, as [`inspect`](Self::inspect) does, and runs parts: single stages, with intermediate results.
+    pub fn inspect_mut(&mut self) -> Inspector<&mut Policy> {
         Inspector::new(self)
     }
 
@@ -192,11 +197,6 @@ impl Policy {
     /// Returns the times that the last chunk took.
     pub fn timing(&self) -> &Timing {
         &self.timing
-    }
-
-    /// Returns the rows of the last chunk's prefix: views × tokens per view, and the prompt's tokens.
-    pub fn prefix_len(&self) -> usize {
-        self.prefix_len
     }
 
     /// Lists ONNX Runtime's own threads, see [`Inspector::worker_threads`].

@@ -128,11 +128,11 @@ fn check_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Result
         Ok(())
     };
     observation.with(|o| {
-        policy.infer_observed(o, &options, &mut observer)?;
+        policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
         // What a GPU replays has to come out as what it runs: once more, held against the same.
         policy.capture_graphs()?;
-        if policy.replayed_graphs().next().is_some() {
-            policy.infer_observed(o, &options, &mut observer)?;
+        if policy.inspect().replayed_graphs().next().is_some() {
+            policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
         }
         Ok(())
     })?;
@@ -142,7 +142,7 @@ fn check_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Result
     Ok(CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
-        prefix_len: policy.prefix_len(),
+        prefix_len: policy.inspect().prefix_len(),
         stages: found.into_iter().map(|(name, deviation)| Stage::new(name, deviation, tolerance)).collect(),
         problem: tokens_differ,
     })

@@ -1,5 +1,6 @@
 //! Looking into a policy: for checks and reports, not for a control loop.
 
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use super::Pipeline;
@@ -10,14 +11,14 @@ use crate::policy::layout::Ids;
 use crate::policy::{InferOptions, Observer, Policy, Stage, StageOutput};
 use crate::session::{DeviceMemoryUse, Environment, Graph, TensorId, Transfers};
 
-/// Shows what is inside a [`Policy`], and runs parts of it: for checks, measurements and reports.
+/// Shows what is inside a [`Policy`] and, over a `&mut Policy`, runs parts of it: for checks, measurements and reports.
 #[derive(Debug)]
-pub struct Inspector<'a> {
-    policy: &'a mut Policy,
+pub struct Inspector<P> {
+    policy: P,
 }
 
-impl<'a> Inspector<'a> {
-    pub(crate) fn new(policy: &'a mut Policy) -> Self {
+impl<P: Deref<Target = Policy>> Inspector<P> {
+    pub(crate) fn new(policy: P) -> Self {
         Inspector { policy }
     }
 
@@ -68,6 +69,11 @@ impl<'a> Inspector<'a> {
         self.pipeline().device.memory_use()
     }
 
+    /// Returns the rows of the last chunk's prefix: views × tokens per view, and the prompt's tokens.
+    pub fn prefix_len(&self) -> usize {
+        self.policy.prefix_len
+    }
+
     /// Returns the bytes of the preallocated tensors.
     pub fn tensor_bytes(&self) -> usize {
         self.pipeline().tensors.total_bytes()
@@ -87,6 +93,26 @@ impl<'a> Inspector<'a> {
         self.read(self.pipeline().ids.v_t, self.pipeline().sizes.chunk())
     }
 
+    fn report_prefix(&self, observer: &mut Observer<'_>) -> Result<()> {
+        let Pipeline { ids, sizes: s, bound, valid, .. } = self.pipeline();
+        let (views, prefix) = (bound.unwrap_or_default().0, valid.unwrap_or_default().0);
+        observer(StageOutput::Tokens(self.policy.tokenizer.ids().to_vec()))?;
+        observer(StageOutput::PixelValues(self.read(ids.pixel_values, views * s.view())?))?;
+        let embeds = views * s.tokens_per_view * s.prefix_width;
+        observer(StageOutput::ImageEmbeds(self.read(ids.prefix, embeds)?))?;
+        for (layer, [key, value]) in ids.kv_cache.iter().enumerate() {
+            observer(StageOutput::Keys(layer, self.read(*key, prefix * s.head_dim)?))?;
+            observer(StageOutput::Values(layer, self.read(*value, prefix * s.head_dim)?))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, id: TensorId, elements: usize) -> Result<Vec<f32>> {
+        self.pipeline().tensors.read_f32(id, 0..elements)
+    }
+}
+
+impl<'a> Inspector<&'a mut Policy> {
     /// Infers as [`Policy::infer`] does, handing every intermediate result to `observer`. Allocates.
     ///
     /// # Errors
@@ -109,24 +135,6 @@ impl<'a> Inspector<'a> {
         self.policy.finish()?;
         self.policy.timing.total = start.elapsed();
         Ok(self.policy.chunk())
-    }
-
-    fn report_prefix(&self, observer: &mut Observer<'_>) -> Result<()> {
-        let Pipeline { ids, sizes: s, bound, valid, .. } = self.pipeline();
-        let (views, prefix) = (bound.unwrap_or_default().0, valid.unwrap_or_default().0);
-        observer(StageOutput::Tokens(self.policy.tokenizer.ids().to_vec()))?;
-        observer(StageOutput::PixelValues(self.read(ids.pixel_values, views * s.view())?))?;
-        let embeds = views * s.tokens_per_view * s.prefix_width;
-        observer(StageOutput::ImageEmbeds(self.read(ids.prefix, embeds)?))?;
-        for (layer, [key, value]) in ids.kv_cache.iter().enumerate() {
-            observer(StageOutput::Keys(layer, self.read(*key, prefix * s.head_dim)?))?;
-            observer(StageOutput::Values(layer, self.read(*value, prefix * s.head_dim)?))?;
-        }
-        Ok(())
-    }
-
-    fn read(&self, id: TensorId, elements: usize) -> Result<Vec<f32>> {
-        self.pipeline().tensors.read_f32(id, 0..elements)
     }
 
     /// Runs one stage again on what its tensors hold since the last inference, and returns the time it took, on the
