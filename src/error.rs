@@ -25,7 +25,6 @@ macro_rules! ensure {
 
 /// Names the kind of failure, for code that decides; [`Error`]'s `Display` is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ErrorKind {
     /// A file or directory could not be read or written.
     Io,
