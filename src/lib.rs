@@ -48,21 +48,17 @@
 mod words;
 #[macro_use]
 mod error;
+mod action;
 mod limits;
 mod lookup;
+mod observation;
+mod policy;
 mod provider;
-
-pub mod bundle;
-pub mod observation;
-
-mod action;
-
-pub mod engines;
-
 #[allow(unsafe_code)]
 mod session;
 
-pub mod policy;
+pub mod bundle;
+pub mod tensorrt;
 
 pub mod stats;
 
@@ -78,11 +74,9 @@ pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::{MAX_CAMERAS, MAX_NUM_STEPS};
-pub use lookup::RUNTIME_LIBRARY;
-pub use observation::{Frame, Observation};
+pub use observation::{Frame, MAX_FRAME_SIDE, Observation};
 pub use policy::{
-    BuildProgress, EngineOptions, EngineSet, InferOptions, Inspector, Noise, Observer, Policy, PolicyOptions,
-    Stage, StageOutput, Timing, Weights,
+    InferOptions, Inspector, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights, rtc,
 };
 pub use provider::Provider;
 pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

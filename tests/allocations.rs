@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Scene, load, load_tiny, tiny_pi05};
-use pi0_edge::policy::rtc::Guidance;
+use pi0_edge::rtc::Guidance;
 use pi0_edge::{InferOptions, Noise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 

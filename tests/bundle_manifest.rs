@@ -4,7 +4,8 @@ mod bundle_support;
 
 use bundle_support::{Fixture, assert_refused};
 use pi0_edge::ErrorKind;
-use pi0_edge::bundle::{Dim, GraphName, MAX_MANIFEST_BYTES, Manifest, Normalization, PolicyKind};
+use pi0_edge::bundle::{Dim, GraphName, Manifest, Normalization, PolicyKind};
+use pi0_edge::internals::MAX_MANIFEST_BYTES;
 use serde_json::{Value, json};
 
 fn parse(value: &Value) -> pi0_edge::Result<Manifest> {

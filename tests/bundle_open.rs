@@ -4,7 +4,8 @@ mod bundle_support;
 
 use bundle_support::{Fixture, assert_refused, file_entry, tamper};
 use pi0_edge::ErrorKind::{Integrity, Manifest};
-use pi0_edge::bundle::{Golden, GraphName, TokenTable, Tolerance, Verify, compare};
+use pi0_edge::bundle::{GraphName, Verify};
+use pi0_edge::internals::{Golden, TokenTable, Tolerance, compare};
 use serde_json::json;
 
 #[test]
@@ -52,7 +53,7 @@ fn golden_outputs_are_read_and_compared() {
 
 #[test]
 fn tolerances_hold_for_single_stages_and_older_bundles_have_a_cosine() {
-    let deviation = |relative, cosine| pi0_edge::bundle::Deviation {
+    let deviation = |relative, cosine| pi0_edge::internals::Deviation {
         max_abs: relative,
         max_expected: 1.0,
         relative,

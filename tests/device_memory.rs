@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Scene, load_tiny, tiny, tiny_pi05};
-use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
+use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{DeviceMemory, InferOptions, Noise, Policy, PolicyOptions, Stage, StageOutput, Transfers};
 
 fn load(bundle: &std::path::Path, device_memory: DeviceMemory) -> Policy {

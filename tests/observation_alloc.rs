@@ -3,10 +3,9 @@
 mod bundle_support;
 
 use bundle_support::Fixture;
-use pi0_edge::bundle::TokenTable;
-use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
+use pi0_edge::internals::{Preprocessor, PromptTokenizer, TokenTable};
 use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
-use pi0_edge::{ActionChunk, Postprocessor};
+use pi0_edge::{ActionChunk, Frame, Observation, Postprocessor};
 use serde_json::json;
 
 #[global_allocator]

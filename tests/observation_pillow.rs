@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use bundle_support::{Fixture, noise_frame};
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::{Frame, Observation, Preprocessor};
+use pi0_edge::internals::Preprocessor;
+use pi0_edge::{Frame, Observation};
 use sha2::{Digest, Sha256};
 
 fn preprocessor(height: usize, width: usize) -> Preprocessor {

@@ -3,9 +3,9 @@
 mod bundle_support;
 
 use bundle_support::{Fixture, assert_refused};
-use pi0_edge::ErrorKind;
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::{Frame, Observation, Preprocessor};
+use pi0_edge::internals::Preprocessor;
+use pi0_edge::{ErrorKind, Frame, Observation};
 use serde_json::json;
 
 const BASE: &str = "observation.images.base";

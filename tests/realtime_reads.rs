@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
-use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::clock::Timestamp;
 use pi0_edge::realtime::engine::{Engine, Guidance};
 use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
@@ -19,6 +18,7 @@ use pi0_edge::realtime::probe::thread_id;
 use pi0_edge::realtime::reading::{Flags, Status};
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{Controller, Replan, Runtime, RuntimeConfig};
 use pi0_edge::stats::Histogram;
 

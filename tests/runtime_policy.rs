@@ -5,10 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{copy_of_tiny, load, load_tiny, pixels};
-use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
 use pi0_edge::realtime::reading::Status;
 use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
+use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{
     EngineOptions, Lockstep, ObservationSlot, Phase, PolicyEngine, Runtime, RuntimeConfig,
 };

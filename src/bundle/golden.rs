@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
+use super::deviation::Deviation;
 use super::files::check_relative;
-use super::{Bundle, Deviation, npy, versioned};
+use super::{Bundle, npy, versioned};
 use crate::error::{ErrorKind, Result};
 use crate::limits::MAX_NUM_STEPS;
 
 /// The golden format version this runtime reads.
-pub const GOLDEN_VERSION: u64 = 1;
+const GOLDEN_VERSION: u64 = 1;
 
 /// Most bytes of one golden file.
 const MAX_GOLDEN_BYTES: u64 = 1 << 30;
@@ -21,7 +22,7 @@ const MAX_GOLDEN_BYTES: u64 = 1 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
-    /// Version of this layout; [`GOLDEN_VERSION`].
+    /// Version of this layout, 1.
     pub format_version: u64,
     /// The software that computed the outputs.
     pub reference: Reference,
@@ -49,11 +50,11 @@ pub struct Reference {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tolerance {
-    /// Largest [`Deviation::relative`](super::Deviation::relative) of a stage that `by_stage` does not name.
+    /// Largest [`Deviation::relative`](super::deviation::Deviation::relative) of a stage that `by_stage` does not name.
     pub stages: f64,
     /// As `stages`, for the final actions.
     pub actions: f64,
-    /// Smallest [`Deviation::cosine`](super::Deviation::cosine) of any stage. Bundles made before it was declared are
+    /// Smallest [`Deviation::cosine`](super::deviation::Deviation::cosine) of any stage. Bundles made before it was declared are
     /// held to 0.9999.
     #[serde(default = "default_cosine")]
     pub cosine: f64,

@@ -4,18 +4,18 @@
 //! anything a bundle may not hold. What passes is the bundle that was named and well-formed. That does not make a
 //! hostile bundle's *behaviour* safe: a bundle is trusted like code.
 
-mod deviation;
+pub(crate) mod deviation;
 mod features;
 mod files;
 mod flow;
-mod golden;
-mod graphs;
-mod integrity;
-mod manifest;
-mod npy;
-mod prescan;
+pub(crate) mod golden;
+pub(crate) mod graphs;
+pub(crate) mod integrity;
+pub(crate) mod manifest;
+pub(crate) mod npy;
+pub(crate) mod prescan;
 mod tensor_rules;
-mod token_table;
+pub(crate) mod token_table;
 mod validate;
 pub(crate) mod versioned;
 pub(crate) mod wire;
@@ -24,21 +24,18 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use deviation::{Deviation, compare};
 pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
-pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
-pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
-pub(crate) use integrity::hash_all;
-pub use integrity::{Verify, hash_file, hex, verify};
+pub use graphs::{Dim, GraphName, GraphSpec, Graphs, TensorSpec};
+pub use integrity::Verify;
 pub use manifest::{
-    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
-    PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,
+    Camera, Conventions, Dimensions, Dtype, FileEntry, Manifest, PolicyKind, Precision, PromptFormat,
+    PromptRule, Source, Target, TokenEmbedding,
 };
-pub use npy::read_npy;
-pub use prescan::{Rules, prescan};
-pub use token_table::TokenTable;
+
+use integrity::verify;
+use prescan::{Rules, prescan};
 
 use crate::error::{ErrorKind, Result, ResultExt};
 

@@ -1,6 +1,5 @@
 //! The policy: one observation in, one action chunk out.
 
-mod engines;
 mod flow;
 mod inputs;
 mod layout;
@@ -10,6 +9,7 @@ mod pipeline;
 mod rope;
 pub mod rtc;
 mod stages;
+mod tensorrt;
 mod timing;
 
 use std::path::Path;
@@ -17,22 +17,23 @@ use std::time::Instant;
 
 use memmap2::Mmap;
 
-pub use engines::{BuildProgress, EngineOptions, EngineSet, build_engines, engine_directory};
 pub use noise::Noise;
 pub use options::{InferOptions, PolicyOptions, Weights};
 pub use pipeline::Inspector;
 pub use stages::{Observer, Stage, StageOutput};
+pub use tensorrt::{BuildOptions, BuildOutcome, BuildProgress, build_engines, engine_directory};
 pub use timing::Timing;
 
 use crate::action::{ActionChunk, Postprocessor};
-use crate::bundle::{Bundle, GraphName, Manifest, TokenTable};
+use crate::bundle::token_table::TokenTable;
+use crate::bundle::{Bundle, GraphName, Manifest};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_NUM_STEPS;
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
 use crate::session::{Device, DeviceOptions, Environment, GraphOptions, map_file};
-use engines::Engines;
 use pipeline::{Filled, Pipeline};
+use tensorrt::EngineFiles;
 
 /// A loaded policy. Owns every buffer it uses; after the first chunk, an inference over frames of known sizes
 /// allocates nothing of ours, whatever its prompt and state. One inference at a time, from any thread.
@@ -85,7 +86,7 @@ impl Policy {
             Provider::Cpu | Provider::Cuda => None,
             Provider::TensorRt => {
                 let directory = options.engine_cache.as_deref();
-                let engines = Engines::find(library, options.gpu, path.as_ref(), directory)?;
+                let engines = EngineFiles::find(library, options.gpu, path.as_ref(), directory)?;
                 engines.verify(options.verify, progress)?;
                 Some(engines)
             }

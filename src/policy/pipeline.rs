@@ -16,10 +16,10 @@ use std::time::Duration;
 use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::Result;
 use crate::limits::MAX_NUM_STEPS;
-use crate::policy::engines::Engines;
 use crate::policy::flow::SCHEDULE_COLUMNS;
 use crate::policy::layout::{Ids, Ports, Sizes, allocate};
 use crate::policy::rope;
+use crate::policy::tensorrt::EngineFiles;
 use crate::session::{Device, Environment, Graph, GraphOptions, TensorId, Tensors};
 
 pub use inspect::Inspector;
@@ -62,7 +62,7 @@ impl Pipeline {
         environment: &Environment,
         device: &Device,
         bundle: &Bundle,
-        engines: Option<&Engines>,
+        engines: Option<&EngineFiles>,
         options: impl Fn(GraphName) -> GraphOptions,
     ) -> Result<Self> {
         let manifest = bundle.manifest();

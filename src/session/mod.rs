@@ -7,9 +7,9 @@
 //! under way and give out a slice once nothing touches it any more.
 
 mod binding;
+mod build_engine;
 mod captures;
 mod device;
-mod engine;
 mod environment;
 mod graph;
 mod mapped;
@@ -21,8 +21,8 @@ mod shared_library;
 mod tensors;
 mod workers;
 
+pub use build_engine::{build_engine, pins_here};
 pub use device::{Device, DeviceMemory, DeviceOptions};
-pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions, Port};
 pub use mapped::map_file;

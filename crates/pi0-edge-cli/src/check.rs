@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pi0_edge::bundle::{Case, Deviation, Golden, Tolerance, compare};
+use pi0_edge::internals::{Case, Deviation, Golden, Tolerance, compare};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
 use serde_json::{Value, json};
 

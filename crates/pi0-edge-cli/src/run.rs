@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use pi0_edge::bundle::read_npy;
-use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
+use pi0_edge::internals::read_npy;
+use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result};
 use serde_json::json;
 

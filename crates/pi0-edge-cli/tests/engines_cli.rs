@@ -19,7 +19,7 @@ use common::{observation_dir, tiny};
 use nvidia::Otherwise;
 use pi0_edge::Environment;
 use pi0_edge::bundle::GraphName;
-use pi0_edge::engines::Pins;
+use pi0_edge::tensorrt::Pins;
 use program::{assert_says, pi0_edge, text};
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! The TensorRT provider: loading a finished engine, and building one ahead of time.
 //!
-//! A run loads a context model, which names an engine and does not hold the graph (see [`crate::engines`]), so the
+//! A run loads a context model, which names an engine and does not hold the graph (see [`crate::tensorrt`]), so the
 //! provider has nothing it could build, whatever its options.
 
 use std::path::Path;
@@ -8,11 +8,12 @@ use std::path::Path;
 use ort::sys::OrtTensorRTProviderOptionsV2;
 
 use super::Functions;
-use crate::bundle::{Dim, PREFIX, STEPS, TensorSpec, VIEWS};
-use crate::engines::{BuildOptions, EnginePrecision};
+use crate::bundle::graphs::{PREFIX, STEPS, VIEWS};
+use crate::bundle::{Dim, TensorSpec};
 use crate::error::Result;
 use crate::session::device::Device;
 use crate::session::graph::GraphOptions;
+use crate::tensorrt::{BuilderConfig, EnginePrecision};
 
 /// A key and a value of the provider's options, by the names its library knows. An unknown key is an error there.
 type Setting = (&'static str, String);
@@ -49,7 +50,7 @@ pub struct EngineBuild<'a> {
     /// The directory of what the builder learns.
     pub timing: &'a Path,
     /// Settings of TensorRT's builder.
-    pub options: &'a BuildOptions,
+    pub options: &'a BuilderConfig,
     /// The sizes the engine has to serve.
     pub sizes: &'a RunSizes,
 }
@@ -158,7 +159,7 @@ mod tests {
 
     const SIZES: RunSizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
 
-    fn settings(graph: GraphName, options: &BuildOptions) -> Vec<Setting> {
+    fn settings(graph: GraphName, options: &BuilderConfig) -> Vec<Setting> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
         let manifest = Manifest::read(Path::new(path)).unwrap();
         let (context_model, timing) = (Path::new("/e/denoise_step_ctx.onnx"), Path::new("/e/timing"));
@@ -173,10 +174,10 @@ mod tests {
 
     #[test]
     fn profiles_span_every_size_a_run_may_have() {
-        let of = settings(GraphName::VisionEncoder, &BuildOptions::default());
+        let of = settings(GraphName::VisionEncoder, &BuilderConfig::default());
         assert_eq!(value(&of, "trt_profile_min_shapes"), Some("pixel_values:1x3x56x56"));
         assert_eq!(value(&of, "trt_profile_max_shapes"), Some("pixel_values:3x3x56x56"));
-        let of = settings(GraphName::DenoiseStep, &BuildOptions::default());
+        let of = settings(GraphName::DenoiseStep, &BuilderConfig::default());
         let max = value(&of, "trt_profile_max_shapes").unwrap();
         assert!(max.starts_with("schedule:64x3,time_table:64x32,past_key_values.0.key:1x72x16"), "{max}");
         assert!(!max.contains("x_t"), "fixed shapes need no profile: {max}");
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn norms_stay_in_f32_where_the_rest_need_not() {
         let with = |precision| {
-            settings(GraphName::DenoiseStep, &BuildOptions { precision, ..BuildOptions::default() })
+            settings(GraphName::DenoiseStep, &BuilderConfig { precision, ..BuilderConfig::default() })
         };
         let of = with(EnginePrecision::Fp32);
         for key in ["trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_layer_norm_fp32_fallback"] {
@@ -214,10 +215,13 @@ mod tests {
 
     #[test]
     fn limits_are_given_only_when_asked_for() {
-        let of = settings(GraphName::DenoiseStep, &BuildOptions::default());
+        let of = settings(GraphName::DenoiseStep, &BuilderConfig::default());
         assert_eq!(value(&of, "trt_max_workspace_size"), None);
-        let options =
-            BuildOptions { workspace: Some(2 << 30), auxiliary_streams: Some(0), ..BuildOptions::default() };
+        let options = BuilderConfig {
+            workspace: Some(2 << 30),
+            auxiliary_streams: Some(0),
+            ..BuilderConfig::default()
+        };
         let of = settings(GraphName::DenoiseStep, &options);
         assert_eq!(value(&of, "trt_max_workspace_size"), Some("2147483648"));
         assert_eq!(value(&of, "trt_auxiliary_streams"), Some("0"));

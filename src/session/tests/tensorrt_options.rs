@@ -10,9 +10,9 @@ use std::process::Command;
 
 use super::tensorrt::{EngineBuild, RunSizes, build_settings, functions, load_settings};
 use crate::bundle::{GraphName, Manifest};
-use crate::engines::{BuildOptions, EnginePrecision};
 use crate::session::Environment;
 use crate::session::fake::gpu_build::gpu_build;
+use crate::tensorrt::{BuilderConfig, EnginePrecision};
 
 #[path = "../../../tests/nvidia/mod.rs"]
 mod nvidia;
@@ -30,7 +30,7 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
         for graph in GraphName::ALL {
             use EnginePrecision::{Bf16, Fp16, Fp32, Int8};
             for precision in [Fp32, Fp16, Bf16, Int8] {
-                let options = BuildOptions {
+                let options = BuilderConfig {
                     precision,
                     workspace: Some(2 << 30),
                     optimization_level: 5,

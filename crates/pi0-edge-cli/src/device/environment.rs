@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pi0_edge::Policy;
-use pi0_edge::bundle::{hash_file, hex};
+use pi0_edge::internals::{hash_file, hex};
 use pi0_edge_doctor::sensors::Sensors;
 use pi0_edge_doctor::{BundleFacts, Facts, Finding, Group, Options, Severity, diagnose};
 use serde_json::{Value, json};

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pi0_edge::bundle::hex;
-use pi0_edge::policy::rtc::PrefixSchedule;
+use pi0_edge::internals::hex;
 use pi0_edge::realtime::engine::Engine;
 use pi0_edge::realtime::thread::{MemoryLock, ThreadConfig};
+use pi0_edge::rtc::PrefixSchedule;
 use pi0_edge::runtime::{EngineOptions, PolicyEngine};
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pi0_edge::policy::rtc::RtcConfig;
 use pi0_edge::realtime::chunk::Interpolation;
 use pi0_edge::realtime::thread::ThreadConfig;
 use pi0_edge::realtime::timeline::TimelineConfig;
+use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{Replan, RuntimeConfig};
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};

@@ -5,12 +5,13 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::build::{Lock, TIMING, is_leftover, remove};
+use super::build::{CacheLock, TIMING, is_leftover, remove};
 use super::context::check_context_model;
 use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file, modes};
 use super::pins::{Pins, short};
 use super::record::{MAX_RECORD, RECORD_FILE, Record};
-use crate::bundle::{FileEntry, Verify, hash_all, open_regular};
+use crate::bundle::integrity::hash_all;
+use crate::bundle::{FileEntry, Verify, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// The command that builds engines that are missing.
@@ -25,7 +26,7 @@ pub struct EngineCache {
 
 /// One set of engines as it was found.
 #[derive(Debug)]
-pub struct Entry {
+pub struct CacheEntry {
     /// The name of its directory.
     pub key: String,
     /// Its record; an error if the set cannot be used by anybody.
@@ -34,7 +35,7 @@ pub struct Entry {
 
 /// The result of removing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Removal {
     /// Names that were, or would be, removed, each with the reason.
     pub removed: Vec<(String, String)>,
     /// Bytes they took.
@@ -131,9 +132,9 @@ impl EngineCache {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the directory cannot be listed; what is wrong with a set is in its entry.
-    pub fn entries(&self) -> Result<Vec<Entry>> {
+    pub fn entries(&self) -> Result<Vec<CacheEntry>> {
         let keys = self.names()?.into_iter().filter(|name| is_key(name));
-        Ok(keys.map(|key| Entry { record: self.record(&key), key }).collect())
+        Ok(keys.map(|key| CacheEntry { record: self.record(&key), key }).collect())
     }
 
     /// The directory of a set.
@@ -147,10 +148,10 @@ impl EngineCache {
     /// # Errors
     /// [`ErrorKind::Engine`] if there is none, naming what differs in the one that comes nearest, or if it is
     /// damaged or not the user's own.
-    pub fn find(&self, pins: &Pins) -> Result<Entry> {
+    pub fn find(&self, pins: &Pins) -> Result<CacheEntry> {
         let key = pins.key();
         if self.names()?.contains(&key) {
-            return Ok(Entry { record: Ok(self.record(&key)?), key });
+            return Ok(CacheEntry { record: Ok(self.record(&key)?), key });
         }
         let others: Vec<Record> = self.entries()?.into_iter().filter_map(|e| e.record.ok()).collect();
         let nearest = others
@@ -176,7 +177,12 @@ impl EngineCache {
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] with the first difference.
-    pub fn verify(&self, entry: &Entry, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    pub fn verify(
+        &self,
+        entry: &CacheEntry,
+        level: Verify,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
         // What was read a while ago may have changed.
         let record = self.record(&entry.key)?;
         let directory = self.directory(&entry.key);
@@ -255,10 +261,10 @@ impl EngineCache {
     /// [`ErrorKind::Io`] if something cannot be removed.
     pub fn clean(
         &self,
-        lock: &Lock,
+        lock: &CacheLock,
         pretend: bool,
         unwanted: &dyn Fn(&Record) -> Option<String>,
-    ) -> Result<Outcome> {
+    ) -> Result<Removal> {
         self.remove(lock, pretend, &|name| {
             if is_leftover(name) {
                 return Some("left by a build that was stopped".to_owned());
@@ -274,7 +280,7 @@ impl EngineCache {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if something cannot be removed.
-    pub fn remove_all(&self, lock: &Lock, pretend: bool) -> Result<Outcome> {
+    pub fn remove_all(&self, lock: &CacheLock, pretend: bool) -> Result<Removal> {
         self.remove(lock, pretend, &|name| {
             (is_leftover(name) || is_key(name) || name == TIMING).then(|| "asked for".to_owned())
         })
@@ -282,11 +288,11 @@ impl EngineCache {
 
     fn remove(
         &self,
-        _lock: &Lock,
+        _lock: &CacheLock,
         pretend: bool,
         reason: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Outcome> {
-        let mut outcome = Outcome::default();
+    ) -> Result<Removal> {
+        let mut outcome = Removal::default();
         for name in self.names()? {
             let Some(reason) = reason(&name) else { continue };
             let path = self.path.join(&name);

@@ -26,7 +26,7 @@ pub struct Record {
     /// The bundle's directory at that time. For people.
     pub bundle_path: String,
     /// The settings they were built with.
-    pub options: BuildOptions,
+    pub options: BuilderConfig,
     /// The version of pi0-edge that built them.
     pub builder: String,
     /// When, in seconds since 1970.
@@ -42,7 +42,7 @@ pub struct Record {
 /// Settings of TensorRT's builder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BuildOptions {
+pub struct BuilderConfig {
     /// Number formats the builder may choose from beside f32.
     pub precision: EnginePrecision,
     /// Most bytes of GPU memory a layer may use while it computes; `None` leaves it to TensorRT.
@@ -53,10 +53,10 @@ pub struct BuildOptions {
     pub auxiliary_streams: Option<u8>,
 }
 
-impl Default for BuildOptions {
+impl Default for BuilderConfig {
     fn default() -> Self {
         // Level 3 is TensorRT's own default.
-        BuildOptions {
+        BuilderConfig {
             precision: EnginePrecision::Fp32,
             workspace: None,
             optimization_level: 3,

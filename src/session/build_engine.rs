@@ -12,9 +12,9 @@ use super::provider::tensorrt::{self, EngineBuild};
 use super::provider::unusable;
 use super::shared_library::SharedLibrary;
 use crate::bundle::GraphSpec;
-use crate::engines::{GpuPin, Pins};
 use crate::error::Result;
 use crate::provider::Provider;
+use crate::tensorrt::{GpuPin, Pins};
 
 /// Returns the pins of a set of engines for the bundle with this manifest on this machine. Loads TensorRT.
 ///

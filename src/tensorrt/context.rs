@@ -101,7 +101,7 @@ pub(super) mod tests {
     }
 
     /// A context model for `engine` as ONNX Runtime writes one.
-    pub(in crate::engines) fn context_model(engine: &str) -> Vec<u8> {
+    pub(in crate::tensorrt) fn context_model(engine: &str) -> Vec<u8> {
         field(7, &node("EPContext", 0, engine))
     }
 

@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, hash_file, open_regular};
-use crate::engines::{
-    BuildOptions, Building, EngineCache, EnginePrecision, Entry, Lock, Record, default_path,
-};
+use crate::bundle::integrity::hash_file;
+use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, open_regular};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_NUM_STEPS;
 use crate::policy::layout::Sizes;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
+use crate::tensorrt::{
+    BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, EnginePrecision, Record, default_path,
+};
 
 /// Options of building a bundle's engines.
 #[derive(Debug, Clone, Default)]
-pub struct EngineOptions {
+pub struct BuildOptions {
     /// The GPU to build on and for, as CUDA counts them from 0.
     pub gpu: u32,
     /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
@@ -24,7 +25,7 @@ pub struct EngineOptions {
     /// Number formats TensorRT may choose from; the bundle's own when absent.
     pub precision: Option<EnginePrecision>,
     /// Everything else about the build; its `precision` is not looked at.
-    pub build: BuildOptions,
+    pub builder: BuilderConfig,
     /// Build again what is there already.
     pub force: bool,
 }
@@ -44,7 +45,7 @@ pub enum BuildProgress {
 
 /// The result of a build.
 #[derive(Debug)]
-pub struct EngineSet {
+pub struct BuildOutcome {
     /// The set's record.
     pub record: Record,
     /// Its directory.
@@ -79,18 +80,18 @@ pub fn engine_directory(explicit: Option<&Path>) -> Result<PathBuf> {
 /// cannot build one; and what [`Bundle::open`] returns.
 pub fn build_engines(
     bundle: &Path,
-    options: &EngineOptions,
+    options: &BuildOptions,
     progress: &mut dyn FnMut(BuildProgress),
-) -> Result<EngineSet> {
+) -> Result<BuildOutcome> {
     let environment = Environment::get(options.ort_library.as_deref())?;
     let pins = pins_here(environment, options.gpu, &manifest_hash(bundle)?)?;
     let cache = EngineCache::create(&engine_directory(options.directory.as_deref())?)?;
-    let lock = Lock::take(&cache)?;
+    let lock = CacheLock::take(&cache)?;
     let bundle =
         Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
     let manifest = bundle.manifest();
     let precision = options.precision.unwrap_or(precision_of(manifest));
-    let build = BuildOptions { precision, ..options.build.clone() };
+    let build = BuilderConfig { precision, ..options.builder.clone() };
     if !options.force
         && let Ok(entry) = cache.find(&pins)
         && let verified =
@@ -98,7 +99,7 @@ pub fn build_engines(
         && let (Ok(()), Ok(record)) = (verified, entry.record)
         && record.options == build
     {
-        return Ok(EngineSet { record, directory: cache.directory(&entry.key), was_there: true });
+        return Ok(BuildOutcome { record, directory: cache.directory(&entry.key), was_there: true });
     }
     let root = bundle.root().canonicalize().or_kind(ErrorKind::Io, || "cannot resolve the bundle".into())?;
     let mut building = Building::start(&cache, &lock, pins, build, &root)?;
@@ -122,17 +123,17 @@ pub fn build_engines(
     }
     let record = building.finish(&mut |n, all| progress(BuildProgress::Recording(n, all)))?;
     let directory = cache.directory(&record.pins.key());
-    Ok(EngineSet { record, directory, was_there: false })
+    Ok(BuildOutcome { record, directory, was_there: false })
 }
 
 /// The engines of one bundle, found before anything is loaded.
 #[derive(Debug)]
-pub(super) struct Engines {
+pub(super) struct EngineFiles {
     cache: EngineCache,
-    entry: Entry,
+    entry: CacheEntry,
 }
 
-impl Engines {
+impl EngineFiles {
     /// Finds the engines that were built for this bundle, GPU, TensorRT and ONNX Runtime. Reads no large file.
     ///
     /// # Errors
@@ -146,7 +147,7 @@ impl Engines {
     ) -> Result<Self> {
         let pins = pins_here(environment, gpu, &manifest_hash(bundle)?)?;
         let cache = EngineCache::open(&engine_directory(directory)?)?;
-        let engines = Engines { entry: cache.find(&pins)?, cache };
+        let engines = EngineFiles { entry: cache.find(&pins)?, cache };
         GraphName::ALL.into_iter().try_for_each(|graph| engines.context_model(graph).map(|_| ()))?;
         Ok(engines)
     }

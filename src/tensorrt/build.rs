@@ -10,9 +10,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::context::check_context_model;
 use super::directory::{faults_of_directory, faults_of_file, modes};
 use super::pins::Pins;
-use super::record::{BuildOptions, RECORD_FILE, RECORD_VERSION, Record};
+use super::record::{BuilderConfig, RECORD_FILE, RECORD_VERSION, Record};
 use super::store::EngineCache;
-use crate::bundle::{FileEntry, hash_file, open_regular};
+use crate::bundle::integrity::hash_file;
+use crate::bundle::{FileEntry, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 const LOCK_FILE: &str = ".lock";
@@ -24,23 +25,23 @@ pub(super) const TIMING: &str = "timing";
 /// The right to build and to remove sets of one directory. Given back when it is dropped, or by the kernel when the
 /// process ends in whatever way.
 #[derive(Debug)]
-pub struct Lock {
+pub struct CacheLock {
     file: File,
 }
 
-impl Drop for Lock {
+impl Drop for CacheLock {
     fn drop(&mut self) {
         // Not left to closing: a program that another thread is just starting has a copy of the file until it runs.
         let _ = self.file.unlock();
     }
 }
 
-impl Lock {
+impl CacheLock {
     /// Takes the lock of `cache`, without waiting.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] if another process has it, and which, if that can be told.
-    pub fn take(cache: &EngineCache) -> Result<Lock> {
+    pub fn take(cache: &EngineCache) -> Result<CacheLock> {
         let path = cache.path().join(LOCK_FILE);
         let opening = || format!("cannot open {}", path.display());
         let mut file = File::options()
@@ -71,7 +72,7 @@ impl Lock {
         }
         // For whoever finds it locked; the lock itself does not depend on it.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { file })
+        Ok(CacheLock { file })
     }
 }
 
@@ -80,9 +81,9 @@ impl Lock {
 #[derive(Debug)]
 pub struct Building<'a> {
     cache: &'a EngineCache,
-    _lock: &'a Lock,
+    _lock: &'a CacheLock,
     pins: Pins,
-    options: BuildOptions,
+    options: BuilderConfig,
     bundle_path: String,
     directory: PathBuf,
     started: Instant,
@@ -96,9 +97,9 @@ impl<'a> Building<'a> {
     /// [`ErrorKind::Io`] if that fails.
     pub fn start(
         cache: &'a EngineCache,
-        lock: &'a Lock,
+        lock: &'a CacheLock,
         pins: Pins,
-        options: BuildOptions,
+        options: BuilderConfig,
         bundle_path: &Path,
     ) -> Result<Self> {
         cache.remove_leftovers()?;
@@ -122,7 +123,7 @@ impl<'a> Building<'a> {
     }
 
     /// Returns the settings to build with.
-    pub fn options(&self) -> &BuildOptions {
+    pub fn options(&self) -> &BuilderConfig {
         &self.options
     }
 
@@ -262,7 +263,7 @@ impl Drop for Building<'_> {
 }
 
 impl EngineCache {
-    /// Removes what a build left behind, for a process that has the [`Lock`] and is about to end in the middle of it.
+    /// Removes what a build left behind, for a process that has the [`CacheLock`] and is about to end in the middle of it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if something cannot be removed.
