@@ -101,6 +101,8 @@ fn golden_files_are_held_to_their_contract() {
         (("/cases/0/noise", json!("../../noise.npy")), ["case one", "plain names"]),
         (("/cases/0/noise", json!("absent.npy")), ["golden/absent.npy", "not in the manifest"]),
         (("/cases/0/expected/v_t/stride", json!(0)), ["case one", "v_t.stride is 0"]),
+        (("/cases/0/num_steps", json!(0)), ["case one", "num_steps is 0"]),
+        (("/cases/0/num_steps", json!(65)), ["num_steps is 65", "from 1 to 64"]),
         (("/cases/0/extra", json!(1)), ["layout of format_version 1", "unknown field `extra`"]),
     ] {
         let mut fixture = Fixture::new();

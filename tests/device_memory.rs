@@ -5,7 +5,10 @@ mod common;
 
 use common::{Scene, load_tiny, tiny, tiny_pi05};
 use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
-use pi0_edge::{DeviceMemory, InferOptions, Noise, Policy, PolicyOptions, Stage, StageOutput, Transfers};
+use pi0_edge::{
+    DeviceMemory, InferOptions, MAX_CAMERAS, MAX_NUM_STEPS, Noise, Policy, PolicyOptions, Stage, StageOutput,
+    Transfers,
+};
 
 fn load(bundle: &std::path::Path, device_memory: DeviceMemory) -> Policy {
     Policy::load(bundle, &PolicyOptions { threads: 2, device_memory, ..PolicyOptions::default() }).unwrap()
@@ -86,9 +89,27 @@ fn one_memory_moves_nothing() {
 }
 
 #[test]
+fn the_largest_bundle_that_opens_also_runs() {
+    let bundle = common::copy_of_tiny();
+    let path = bundle.path().join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let camera = |i| serde_json::json!({"name": format!("observation.images.{i}"), "required": false});
+    manifest["cameras"] = (0..MAX_CAMERAS).map(camera).collect();
+    manifest["flow"]["num_steps"] = MAX_NUM_STEPS.into();
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let mut policy = common::load(bundle.path()).unwrap();
+    let cameras: Vec<usize> = (0..MAX_CAMERAS).collect();
+    let scene = Scene::new(&policy, &cameras, "pick up the cube");
+    scene.with(|o| policy.infer(o, &InferOptions::default()).map(|_| ())).unwrap();
+    assert_eq!(policy.timing().steps.len(), MAX_NUM_STEPS);
+    assert!(policy.inspect().prefix_len() > MAX_CAMERAS * policy.manifest().dimensions.tokens_per_view);
+}
+
+#[test]
 fn every_node_is_known_to_run_on_the_cpu() {
     let policy = load_tiny();
-    let placement: Vec<_> = policy.inspect().placement().collect();
+    let inspector = policy.inspect();
+    let placement: Vec<_> = inspector.placement().collect();
     assert_eq!(placement.len(), 4, "one provider for each of the four graphs: {placement:?}");
     assert!(placement.iter().all(|(_, provider, nodes)| *provider == "CPUExecutionProvider" && *nodes > 0));
 }

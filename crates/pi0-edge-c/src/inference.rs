@@ -117,7 +117,7 @@ pub unsafe extern "C" fn pi0_infer_options_default(
 }
 
 /// Most images of one observation; no bundle has so many cameras.
-const MAX_IMAGES: usize = 64;
+const MAX_IMAGES: usize = pi0_edge::MAX_CAMERAS;
 
 /// Hands an observation to `body` as Rust has it.
 pub(super) fn with_observation(

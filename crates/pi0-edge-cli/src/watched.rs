@@ -78,7 +78,7 @@ impl<W: Watcher> Engine for Watched<W> {
     }
 
     fn worker_threads(&self) -> Vec<i32> {
-        lock(&self.policy).inspect().worker_threads()
+        lock(&self.policy).worker_threads()
     }
 
     fn warm_up(&mut self) -> Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bundle::Dtype;
+use crate::error::ErrorKind;
 use crate::session::memory::fake;
 use crate::session::tensors::{Tensors, Transfers};
 
