@@ -67,7 +67,6 @@ pub use policy_inference::{ObservationSlot, PolicyInference, PolicyInferenceOpti
 pub use shared::{ControlStats, InferenceStats, ObservationStats, Phase, RuntimeStats};
 pub use worker::Turn;
 
-pub use crate::policy::rtc::{Guidance, PrefixSchedule, RtcConfig};
 pub use crate::realtime::chunk::{ChunkInfo, Interpolation};
 pub use crate::realtime::clock::{SimulatedClock, Timestamp};
 pub use crate::realtime::delay::{DelayConfig, DelayRule};
@@ -77,6 +76,7 @@ pub use crate::realtime::thread::{MemoryLock, Missing, Obtained, Realtime, Threa
 pub use crate::realtime::timeline::{TimelineConfig, Underrun};
 
 use crate::action::ActionLimits;
+use crate::policy::rtc::RtcConfig;
 use crate::realtime::cell::cell;
 use crate::realtime::chunk::StampedChunk;
 use crate::realtime::clock::{Clock, Monotonic, nanos};

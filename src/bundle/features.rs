@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 use super::manifest::present;
 use crate::action::ActionLimits;
 
-/// How a frame becomes one view of `pixel_values`.
+/// The rule by which a frame becomes one view of `pixel_values`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRule {
     /// Interpolation.
     pub resize: Resize,
-    /// Whether shrinking averages over the covered area: `false` as torch interpolates f32 values (lerobot), `true` as
+    /// True if shrinking averages over the covered area: `false` as torch interpolates f32 values (lerobot), `true` as
     /// Pillow resizes bytes (openpi), to the last bit.
     pub antialias: bool,
     /// Value of the bars in the model's input range [-1, 1]: -1, or -3 for policies trained before lerobot 0.5.
     pub pad_value: f32,
-    /// Where the image sits between the bars.
+    /// The image's place between the bars.
     pub pad_side: PadSide,
 }
 
@@ -29,7 +29,7 @@ pub enum Resize {
     Bilinear,
 }
 
-/// Where an image sits between its bars.
+/// An image's place between its bars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

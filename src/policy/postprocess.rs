@@ -33,6 +33,11 @@ impl Postprocessor {
         }
     }
 
+    /// Returns the width that the model computes actions with.
+    pub(super) fn padded_dim(&self) -> usize {
+        self.padded_dim
+    }
+
     /// Fills `chunk` from the model's last x_t (`[action_horizon, padded_dim]`, model units): drops the padding,
     /// un-normalises, adds the raw state where the policy's actions are relative, and checks every value. Does not
     /// allocate unless it fails.

@@ -2,13 +2,11 @@
 
 use super::Inference;
 use crate::action::ActionLimits;
+use crate::limits::MAX_CAMERAS;
 use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance;
 use crate::policy::{InferOptions, Noise, Policy};
 use crate::{Error, ErrorKind, Result};
-
-/// Most cameras a slot can hold; their list is made on the stack, once a chunk.
-const MAX_CAMERAS: usize = 16;
 
 /// The options of a policy that the runtime drives.
 #[derive(Debug, Clone)]
@@ -43,17 +41,11 @@ impl PolicyInference {
     /// while they wait for their share of the work would take CPUs from the control loop.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for more than 16 cameras, frames of no or too large a size, or when neither
+    /// [`ErrorKind::InvalidArgument`] for frames of no or too large a size, or when neither
     /// `options` nor the bundle has a prompt.
     pub fn new(policy: Policy, options: PolicyInferenceOptions) -> Result<Self> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         let manifest = policy.manifest();
-        if manifest.cameras.len() > MAX_CAMERAS {
-            return bad(format!(
-                "the bundle has {} cameras, the runtime takes {MAX_CAMERAS}",
-                manifest.cameras.len()
-            ));
-        }
         let (width, height) = options.max_frame;
         if !(1..=MAX_FRAME_SIDE).contains(&width) || !(1..=MAX_FRAME_SIDE).contains(&height) {
             return bad(format!("room for frames of {width}x{height}; sides are from 1 to {MAX_FRAME_SIDE}"));
@@ -199,7 +191,7 @@ impl Inference for PolicyInference {
             for step in 0..self.num_steps {
                 self.step(step)?;
             }
-            self.policy.settle()?;
+            self.policy.synchronize()?;
             self.policy.capture_graphs()?;
         }
         Ok(())

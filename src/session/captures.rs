@@ -15,7 +15,7 @@ const GRAPH_ID: &str = "gpu_graph_id";
 /// Run option: return as soon as the work is queued.
 const DO_NOT_WAIT: (&str, &str) = ("disable_synchronize_execution_providers", "1");
 
-/// What tells the graphs of one session apart: the shape everything was bound for. At least 1.
+/// Tells the graphs of one session apart: the shape everything was bound for. At least 1.
 pub(super) type GraphId = u32;
 
 pub(super) struct Captures {
@@ -55,7 +55,7 @@ impl Captures {
         self.find(id).unwrap_or(&self.plain)
     }
 
-    /// Whether a run on the calling thread replays a graph.
+    /// Returns true if a run on the calling thread replays a graph.
     pub(super) fn has(&self, id: GraphId) -> bool {
         self.find(id).is_some()
     }

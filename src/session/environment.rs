@@ -50,13 +50,11 @@ impl Environment {
 
     fn expect_library(&'static self, explicit: Option<&Path>) -> Result<&'static Environment> {
         match explicit.map(resolve) {
-            Some(wanted) if wanted != self.library => Err(Error::new(
-                ErrorKind::Library,
-                format!(
-                    "this process already runs ONNX Runtime from {}; {} cannot be loaded beside it",
-                    self.library.display(),
-                    wanted.display()
-                ),
+            Some(wanted) if wanted != self.library => Err(err!(
+                Library,
+                "this process already runs ONNX Runtime from {}; {} cannot be loaded beside it",
+                self.library.display(),
+                wanted.display()
             )),
             _ => Ok(self),
         }
@@ -116,8 +114,7 @@ fn start(explicit: Option<&Path>) -> Result<Environment> {
             }
         }
     }
-    let text = format!("cannot load ONNX Runtime; tried: {}. To fix it, {REMEDY}", tried.join("; "));
-    Err(Error::new(ErrorKind::Library, text))
+    Err(err!(Library, "cannot load ONNX Runtime; tried: {}. To fix it, {REMEDY}", tried.join("; ")))
 }
 
 fn build(builder: ort::environment::EnvironmentBuilder, library: PathBuf) -> Result<Environment> {
@@ -126,9 +123,7 @@ fn build(builder: ort::environment::EnvironmentBuilder, library: PathBuf) -> Res
         .with_telemetry(false)
         .with_logger(Arc::new(|level, _category, _id, _location, message: &str| forward(level, message)))
         .build()
-        .map_err(|e| {
-            Error::new(ErrorKind::Library, format!("ONNX Runtime does not start: {}", e.message()))
-        })?;
+        .map_err(|e| err!(Library, "ONNX Runtime does not start: {}", e.message()))?;
     // The logger makes `ort` ask for verbose messages; every one of them would cost formatting.
     inner.set_log_level(LogLevel::Warning);
     log::debug!("ONNX Runtime from {}: {}", library.display(), ort::info());

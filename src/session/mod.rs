@@ -7,9 +7,9 @@
 //! under way and give out a slice once nothing touches it any more.
 
 mod binding;
+mod build_engine;
 mod captures;
 mod device;
-mod engine;
 mod environment;
 mod graph;
 mod mapped;
@@ -21,10 +21,10 @@ mod shared_library;
 mod tensors;
 mod workers;
 
+pub use build_engine::{build_engine, pins_here};
 pub use device::{Device, DeviceMemory, DeviceOptions};
-pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
-pub use graph::{Graph, GraphOptions};
+pub use graph::{Graph, GraphOptions, Port};
 pub use mapped::map_file;
 pub use memory::{Access, DeviceMemoryUse};
 pub use provider::tensorrt::{EngineBuild, RunSizes};
@@ -33,9 +33,9 @@ pub use tensors::{TensorId, Tensors, Transfers};
 #[cfg(test)]
 pub(crate) use memory::fake;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// `ort`'s errors can carry a builder that is neither `Send` nor `Sync`; only their text travels on.
 fn graph_error<R>(context: impl std::fmt::Display, error: ort::Error<R>) -> Error {
-    Error::new(ErrorKind::Graph, format!("{context}: {}", error.message()))
+    err!(Graph, "{context}: {}", error.message())
 }

@@ -1,9 +1,8 @@
 //! After the first observation, preparing another one and finishing its chunk allocates nothing.
 
 use crate::bundle_support::Fixture;
-use pi0_edge::bundle::TokenTable;
-use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
-use pi0_edge::{ActionChunk, Postprocessor};
+use pi0_edge::internals::{Postprocessor, Preprocessor, PromptTokenizer, TokenTable};
+use pi0_edge::{ActionChunk, Frame, Observation};
 use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
 use serde_json::json;
 

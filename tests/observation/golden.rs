@@ -2,9 +2,9 @@
 
 // Frames are PNG files, which only the command line's dependencies can read.
 
-use pi0_edge::bundle::{Bundle, Case, Golden, Verify, compare};
-use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
-use pi0_edge::{ActionChunk, Postprocessor};
+use pi0_edge::bundle::{Bundle, Verify};
+use pi0_edge::internals::{Case, Golden, Postprocessor, Preprocessor, PromptTokenizer, compare};
+use pi0_edge::{ActionChunk, Frame, Observation};
 use serde_json::Value;
 
 fn bundles() -> impl Iterator<Item = Bundle> {

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{copy_of_tiny, load, load_tiny, pixels};
+use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{
     Lockstep, MemoryLock, ObservationSlot, Phase, PolicyInference, PolicyInferenceOptions, Realtime, Replan,
-    RtcConfig, Runtime, RuntimeConfig, SimulatedClock, Status, ThreadConfig, Timestamp,
+    Runtime, RuntimeConfig, SimulatedClock, Status, ThreadConfig, Timestamp,
 };
 
 fn inference(seed: u64) -> PolicyInference {

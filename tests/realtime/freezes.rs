@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
+use pi0_edge::rtc::Guidance;
 use pi0_edge::runtime::{
-    Flags, Guidance, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig,
-    Timestamp,
+    Flags, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
 };
 use pi0_edge::stats::Histogram;
 

@@ -142,9 +142,9 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
             memory: environment::memory(policy),
             device_memory: environment::device_memory(policy)?,
             placement: environment::placement(policy),
-            transfers: policy.transfers(),
-            replayed: policy.replayed_graphs().collect(),
-            prefix_len: policy.prefix_len(),
+            transfers: policy.inspect().transfers(),
+            replayed: policy.inspect().replayed_graphs().collect(),
+            prefix_len: policy.inspect().prefix_len(),
             num_steps,
         })
     })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pi0_edge::bundle::{Case, Deviation, Golden, Tolerance, compare};
+use pi0_edge::internals::{Case, Deviation, Golden, Tolerance, compare};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
 use serde_json::{Value, json};
 
@@ -139,11 +139,11 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
         Ok(())
     };
     observation.with(|o| {
-        policy.infer_observed(o, &options, &mut observer)?;
+        policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
         // What a GPU replays has to come out as what it runs: once more, held against the same.
         policy.capture_graphs()?;
-        if policy.replayed_graphs().next().is_some() {
-            policy.infer_observed(o, &options, &mut observer)?;
+        if policy.inspect().replayed_graphs().next().is_some() {
+            policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
         }
         Ok(())
     })?;
@@ -153,7 +153,7 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
     Ok(CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
-        prefix_len: policy.prefix_len(),
+        prefix_len: policy.inspect().prefix_len(),
         stages: found.into_iter().map(|(name, deviation)| Stage::new(name, deviation, tolerance)).collect(),
         problem: tokens_differ,
     })

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pi0_edge::runtime::{Guidance, Inference, ObservationSlot, PolicyInference};
+use pi0_edge::rtc::Guidance;
+use pi0_edge::runtime::{Inference, ObservationSlot, PolicyInference};
 use pi0_edge::{ActionLimits, Result};
 
 /// The policy, loaded once for all the runs that come after each other.

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pi0_edge::bundle::hex;
-use pi0_edge::policy::rtc::PrefixSchedule;
+use pi0_edge::internals::hex;
+use pi0_edge::rtc::PrefixSchedule;
 use pi0_edge::runtime::{Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, ThreadConfig};
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
