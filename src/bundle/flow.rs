@@ -17,7 +17,7 @@ pub struct Flow {
     /// Rounding of a step's time.
     #[serde(default, skip_serializing_if = "FlowTimes::is_default")]
     pub times: FlowTimes,
-    /// For a policy trained for real-time chunking: the longest clean prefix it has seen, in rows. Such a policy takes
+    /// For a policy trained for real-time chunking: the longest action prefix it has seen, in rows. Such a policy takes
     /// what will be executed meanwhile as it is, and is not guided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtc_training_max_delay: Option<usize>,

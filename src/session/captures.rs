@@ -2,9 +2,9 @@
 //!
 //! ONNX Runtime keeps captured graphs by an id *and the thread that captured them*, and captures by itself whenever a
 //! run names an id that its thread has no graph for: it then runs the session three times over before the call
-//! returns, two runs to settle memory and one to capture. That is hidden work, and with an input that is also the
-//! output the result would be three steps in place of one. So a run names an id only if this thread captured it
-//! before, on purpose; every other run says that it wants none.
+//! returns, two runs until its memory no longer changes and one to capture. That is hidden work, and with an input that
+//! is also the output the result would be three steps in place of one. So a run names an id only if this thread
+//! captured it before, on purpose; every other run says that it wants none.
 
 use std::thread::ThreadId;
 

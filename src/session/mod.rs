@@ -1,7 +1,7 @@
 //! ONNX Runtime: finding and loading it, sessions, and tensors bound once at fixed addresses.
 //!
-//! This is the only module that uses `ort`, and with `realtime` the only one with `unsafe`. What it gives the
-//! rest of the crate is safe: [`Tensors`] owns every buffer, [`Graph::bind`] hands addresses inside them to
+//! This is the crate's only module that uses `ort`, and with `realtime` the only one with `unsafe`. What it gives the
+//! rest is safe: [`Tensors`] owns every buffer, [`Graph::bind`] hands addresses inside them to
 //! ONNX Runtime after checking bounds, and [`Graph::run`] takes `&mut Tensors`, so no slice of a buffer can be
 //! alive while ONNX Runtime reads or writes it. On a device whose runs are only queued, the tensors know what is
 //! under way and give out a slice once nothing touches it any more.

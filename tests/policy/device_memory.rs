@@ -1,7 +1,7 @@
 //! The way of a chunk through memory that is not the host's, tried with two parts of the host's own: every tensor that
 //! a GPU would need copied is copied, and the results are the same to the bit.
 
-use crate::common::{Scene, load_tiny, tiny, tiny_pi05};
+use crate::common::{self, Scene, load_tiny, tiny, tiny_pi05};
 use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{
     DeviceMemory, InferOptions, MAX_CAMERAS, MAX_NUM_STEPS, Noise, Policy, PolicyOptions, Stage, StageOutput,

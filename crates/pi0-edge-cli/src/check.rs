@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
     let cases = || golden.iter().flat_map(|g| g.cases.iter().map(|case| (case, &g.tolerance)));
     let mut reports: Vec<_> =
         cases().map(|(case, tolerance)| check_case(&mut policy, case, tolerance)).collect();
-    if policy.replayed_graphs().next().is_some() {
+    if policy.inspect().replayed_graphs().next().is_some() {
         // A replay has to come out right whatever ran since it was captured: each once more, after all the others.
         reports.extend(cases().map(|(case, tolerance)| {
             let again = check_case(&mut policy, case, tolerance);
@@ -234,7 +234,7 @@ fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> 
         "verdict": verdict(reports),
         "files_verified": policy.manifest().files.len(),
         "reference": golden.map(|g| &g.reference),
-        "cuda_graphs": policy.replayed_graphs().collect::<Vec<_>>(),
+        "cuda_graphs": policy.inspect().replayed_graphs().collect::<Vec<_>>(),
         "cases": cases,
     })
 }

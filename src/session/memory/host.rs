@@ -12,7 +12,7 @@ use crate::error::Result;
 /// Tensors start on a page: whole pages for huge transfers, and no false sharing between them.
 pub(in crate::session) const ALIGNMENT: usize = 4096;
 
-/// Memory where graphs and host are at home both. What is asked for is done at once.
+/// The CPU's memory, which graphs and host share. What is asked for is done at once.
 #[derive(Debug)]
 pub(in crate::session) struct HostMemory {
     /// True if the host's side of every tensor is a block of its own, with copies between the two: what a GPU needs,
