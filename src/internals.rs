@@ -6,7 +6,7 @@ pub use crate::bundle::{
     golden::{Case, Expected, Golden, Reference, Sampled, Tolerance},
     integrity::{hash_file, hex},
     manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES},
-    npy::read_npy,
+    npy::{read_npy, write_npy},
     prescan::{Rules, prescan},
     token_table::TokenTable,
 };

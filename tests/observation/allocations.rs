@@ -20,7 +20,7 @@ fn the_counter_counts() {
 #[test]
 fn a_steady_observation_allocates_nothing() {
     let mut fixture = Fixture::new();
-    fixture.manifest["prompt"]["default"] = json!("up");
+    fixture.manifest["prompt"]["default"] = json!(" up");
     let bundle = fixture.write();
     let bundle = bundle.open().unwrap();
     let manifest = bundle.manifest();

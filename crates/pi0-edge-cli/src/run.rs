@@ -61,7 +61,7 @@ fn read_noise(path: &Path, policy: &Policy) -> Result<ArrayD<f32>> {
         let text = format!("{}: noise has shape {:?}; it must be {wanted:?}", path.display(), noise.shape());
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
-    Ok(noise.as_standard_layout().into_owned())
+    Ok(noise)
 }
 
 /// The previous chunk's rest from `path`, and the weight of each row of the new chunk.
@@ -79,7 +79,7 @@ fn read_previous(path: &Path, args: &Args, policy: &Policy) -> Result<(ArrayD<f3
     let mut weights = vec![0.0; horizon];
     let end = args.execution_horizon.min(rows.shape()[0]);
     prefix_weights(args.rtc_schedule, args.inference_delay, end, &mut weights);
-    Ok((rows.as_standard_layout().into_owned(), weights))
+    Ok((rows, weights))
 }
 
 /// Runs the verb.
