@@ -8,7 +8,7 @@
 use super::Frame;
 use super::antialias::Antialiased;
 use crate::bundle::{ImageRule, PadSide};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// The size an image is scaled to, so that it fits into `target` and keeps its shape: (height, width).
 ///
@@ -128,13 +128,14 @@ impl Resizer {
         }
         let resized = fitted(source, (self.height, self.width));
         if resized.0 == 0 || resized.1 == 0 {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!(
-                    "a frame of {}x{} pixels is too narrow: scaled to fit {}x{}, nothing is left of its short side",
-                    frame.width, frame.height, self.width, self.height
-                ),
-            ));
+            bail!(
+                Observation,
+                "a frame of {}x{} pixels is too narrow: scaled to fit {}x{}, nothing is left of its short side",
+                frame.width,
+                frame.height,
+                self.width,
+                self.height
+            );
         }
         let sides = (frame.height as usize, frame.width as usize);
         match &mut self.resampler {
@@ -269,6 +270,7 @@ fn copy(source: &[u8], dst: &mut [f32], plane: usize) {
 mod tests {
     use super::*;
     use crate::bundle::Resize;
+    use crate::error::ErrorKind;
 
     fn rule(pad_value: f32, antialias: bool) -> ImageRule {
         ImageRule { resize: Resize::Bilinear, antialias, pad_value, pad_side: PadSide::Center }
