@@ -220,7 +220,7 @@ fn tick(words: &[u32]) -> TickRecord {
         chunk: joined(&words[4..]),
         age_ns: joined(&words[6..]),
         status: Status::from_number(words[8] & 0xff),
-        flags: Flags::from_bits(words[9]),
+        flags: Flags::from_bits_truncate(words[9]),
         row: words[10],
         remaining: 0,
         missed: words[11],
