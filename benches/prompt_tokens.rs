@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::PromptTokenizer;
+use pi0_edge::internals::PromptTokenizer;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokenizers::Tokenizer;

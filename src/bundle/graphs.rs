@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{Dtype, Manifest, PolicyKind, Precision};
 
-/// One of the bundle's graphs.
+/// One of the bundle's graphs, in the order they run; its word is the key in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GraphName {
     /// Frames to image embeddings.
@@ -22,31 +22,12 @@ pub enum GraphName {
     DenoiseStep,
 }
 
-impl GraphName {
-    /// All graphs, in the order they run.
-    pub const ALL: [GraphName; 4] = [
-        GraphName::VisionEncoder,
-        GraphName::PrefixPrefill,
-        GraphName::TimeConditioning,
-        GraphName::DenoiseStep,
-    ];
-
-    /// The key in the manifest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            GraphName::VisionEncoder => "vision_encoder",
-            GraphName::PrefixPrefill => "prefix_prefill",
-            GraphName::TimeConditioning => "time_conditioning",
-            GraphName::DenoiseStep => "denoise_step",
-        }
-    }
-}
-
-impl fmt::Display for GraphName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+words!(GraphName {
+    VisionEncoder => "vision_encoder",
+    PrefixPrefill => "prefix_prefill",
+    TimeConditioning => "time_conditioning",
+    DenoiseStep => "denoise_step",
+});
 
 /// File and signature of each graph.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

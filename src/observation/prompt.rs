@@ -2,8 +2,9 @@
 
 use super::bpe::Bpe;
 use super::{state_text, tokenizer_file};
-use crate::bundle::{Bundle, MAX_PROMPT_BYTES, Manifest, PromptFormat, PromptRule};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::bundle::{Bundle, Manifest, PromptFormat, PromptRule};
+use crate::error::{ErrorKind, Result, ResultExt};
+use crate::limits::MAX_PROMPT_BYTES;
 
 /// Most bytes of a `tokenizer.json`; PaliGemma's has some 17 million.
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
@@ -17,7 +18,7 @@ const MAX_REASON: usize = 160;
 pub struct PromptTokenizer {
     encoder: Box<Bpe>,
     rule: PromptRule,
-    /// How many of the model's state entries are in the prompt, and how many there are.
+    /// The number of the model's state entries in the prompt, and of all.
     shown: usize,
     state_len: usize,
     /// The task that `ids` are for; empty if they are for none.
@@ -61,7 +62,7 @@ impl PromptTokenizer {
                 "{} is not a tokenizer of PaliGemma's kind, which is what policies have",
                 rule.tokenizer
             );
-            Error::new(ErrorKind::Integrity, format!("{what}: {why}"))
+            err!(Integrity, "{what}: {why}")
         })?;
         let mut prompt = PromptTokenizer {
             encoder: Box::new(Bpe::new(tables, max_bytes)),
@@ -94,17 +95,19 @@ impl PromptTokenizer {
     /// The tokens of the prompt before are then forgotten.
     pub fn encode(&mut self, prompt: Option<&str>, state: &[f32]) -> Result<&[u32]> {
         let Some(task) = prompt.filter(|p| !p.is_empty()).or(self.rule.default.as_deref()) else {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                "the observation has no prompt and the bundle has no default; give the task as prompt",
-            ));
+            bail!(
+                Observation,
+                "the observation has no prompt and the bundle has no default; give the task as prompt"
+            );
         };
         let known = self.task == task;
         if self.shown > 0 && state.len() != self.state_len {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("the model's state has {} entries, {} were given", self.state_len, state.len()),
-            ));
+            bail!(
+                InvalidArgument,
+                "the model's state has {} entries, {} were given",
+                self.state_len,
+                state.len()
+            );
         }
         let bins = state.iter().take(self.shown).map(|&value| state_text::bin(value));
         if known && self.bins.iter().copied().eq(bins.clone()) {
@@ -116,12 +119,12 @@ impl PromptTokenizer {
         self.ids.clear();
         self.text.clear();
         // A tokenizer's worst case is far from linear, so its input is bounded before it is looked at.
-        if task.len() > MAX_PROMPT_BYTES {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!("the prompt has {} bytes, at most {MAX_PROMPT_BYTES} are allowed", task.len()),
-            ));
-        }
+        ensure!(
+            task.len() <= MAX_PROMPT_BYTES,
+            Observation,
+            "the prompt has {} bytes, at most {MAX_PROMPT_BYTES} are allowed",
+            task.len()
+        );
         match self.rule.format {
             PromptFormat::AppendNewline => {
                 self.text.push_str(task);
@@ -138,14 +141,12 @@ impl PromptTokenizer {
         self.encoder.encode(&self.text, &mut self.ids);
         if self.ids.is_empty() || self.ids.len() > self.rule.max_tokens {
             let with_state = if self.shown > 0 { ", those of the state among them" } else { "" };
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!(
-                    "the prompt has {} tokens{with_state}, the policy takes from 1 to {}; shorten the task",
-                    self.ids.len(),
-                    self.rule.max_tokens
-                ),
-            ));
+            bail!(
+                Observation,
+                "the prompt has {} tokens{with_state}, the policy takes from 1 to {}; shorten the task",
+                self.ids.len(),
+                self.rule.max_tokens
+            );
         }
         self.task.push_str(task);
         Ok(&self.ids)

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::bundle_support::{Fixture, assert_refused, tokenizer};
 use pi0_edge::ErrorKind;
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::PromptTokenizer;
+use pi0_edge::internals::PromptTokenizer;
 use serde_json::{Value, json};
 
 fn with_default(default: Option<&str>) -> pi0_edge::Result<PromptTokenizer> {

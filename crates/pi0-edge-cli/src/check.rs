@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pi0_edge::bundle::{Case, Deviation, Golden, Tolerance, compare};
+use pi0_edge::internals::{Case, Deviation, Golden, Tolerance, compare};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
     let cases = || golden.iter().flat_map(|g| g.cases.iter().map(|case| (case, &g.tolerance)));
     let mut reports: Vec<_> =
         cases().map(|(case, tolerance)| check_case(&mut policy, case, tolerance)).collect();
-    if policy.replayed_graphs().next().is_some() {
+    if policy.inspect().replayed_graphs().next().is_some() {
         // A replay has to come out right whatever ran since it was captured: each once more, after all the others.
         reports.extend(cases().map(|(case, tolerance)| {
             let again = check_case(&mut policy, case, tolerance);
@@ -139,11 +139,11 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
         Ok(())
     };
     observation.with(|o| {
-        policy.infer_observed(o, &options, &mut observer)?;
+        policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
         // What a GPU replays has to come out as what it runs: once more, held against the same.
         policy.capture_graphs()?;
-        if policy.replayed_graphs().next().is_some() {
-            policy.infer_observed(o, &options, &mut observer)?;
+        if policy.inspect().replayed_graphs().next().is_some() {
+            policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
         }
         Ok(())
     })?;
@@ -153,7 +153,7 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
     Ok(CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
-        prefix_len: policy.prefix_len(),
+        prefix_len: policy.inspect().prefix_len(),
         stages: found.into_iter().map(|(name, deviation)| Stage::new(name, deviation, tolerance)).collect(),
         problem: tokens_differ,
     })
@@ -234,7 +234,7 @@ fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> 
         "verdict": verdict(reports),
         "files_verified": policy.manifest().files.len(),
         "reference": golden.map(|g| &g.reference),
-        "cuda_graphs": policy.replayed_graphs().collect::<Vec<_>>(),
+        "cuda_graphs": policy.inspect().replayed_graphs().collect::<Vec<_>>(),
         "cases": cases,
     })
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
 use pi0_edge::internals::read_npy;
-use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
+use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ fn as_json(policy: &Policy) -> serde_json::Value {
     json!({
         "actions": policy.chunk().view().rows().into_iter().map(|r| r.to_vec()).collect::<Vec<_>>(),
         "num_steps": t.steps.len(),
-        "prefix_len": policy.prefix_len(),
+        "prefix_len": policy.inspect().prefix_len(),
         "timing_ms": {
             "preprocess": milliseconds(t.preprocess),
             "vision": milliseconds(t.vision),
@@ -160,7 +160,7 @@ fn text(policy: &Policy) -> String {
         chunk.nrows(),
         chunk.ncols(),
         t.steps.len(),
-        policy.prefix_len(),
+        policy.inspect().prefix_len(),
         milliseconds(t.preprocess),
         milliseconds(t.vision),
         milliseconds(t.prefix),
