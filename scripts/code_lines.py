@@ -67,7 +67,7 @@ def item_end(bare: str, at: int) -> int:
             if depth < 0:
                 return mark.start()
             if depth == 0 and mark[0] == "}":
-                return at
+                return at + bare.startswith(";", at)
         elif depth == 0:
             return at
 
@@ -82,7 +82,7 @@ def counted(path: Path) -> tuple[list[str], list[Path]]:
         at = item_end(bare, found.end())
         if module := MODULE.match(code[found.end():at].strip()):
             given = re.search(r'path\s*=\s*"([^"]*)"', code[found.end():at])
-            tests += [path.parent / given[1]] if given else [home / f"{module[1]}.rs", home / module[1]]
+            tests += [(path.parent / given[1]).resolve()] if given else [home / f"{module[1]}.rs", home / module[1]]
     kept.append(code[at:])
     return [line for line in "".join(kept).splitlines() if line.strip()], tests
 
