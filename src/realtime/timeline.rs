@@ -226,7 +226,7 @@ impl Timeline {
         if ticks > 0 {
             self.tick(now, ticks, chunk, fault);
         } else {
-            let kept = self.last.flags.and(Flags::UNDERRUN | Flags::CLAMPED | Flags::RAMPING);
+            let kept = self.last.flags & (Flags::UNDERRUN | Flags::CLAMPED | Flags::RAMPING);
             self.last.flags = kept | fault | Flags::REPEATED;
             if self.tripped {
                 self.last.flags |= Flags::TRIPPED;
