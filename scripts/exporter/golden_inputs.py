@@ -36,7 +36,7 @@ def golden_inputs(bundle: Path, manifest: dict) -> Iterator[Inputs]:
             case["name"],
             np.stack([view(_frame(frames[name]), manifest) for name in present]),
             case["expected"]["tokens"],
-            _state(np.array(observation["state"], np.float32), manifest),
+            model_state(np.array(observation["state"], np.float32), manifest),
             np.load(index.parent / case["noise"]),
             case["num_steps"],
         )
@@ -78,7 +78,8 @@ def _frame(path: Path) -> np.ndarray:
         raise ExportError(f"{path}: not an image that can be read") from None
 
 
-def _state(state: np.ndarray, manifest: dict) -> np.ndarray:
+def model_state(state: np.ndarray, manifest: dict) -> np.ndarray:
+    """The robot's state as the model takes it: normalised, and zero to the padded width."""
     feature = manifest["state"]
     if manifest.get("adapt_to_pi"):
         state = _of_aloha(state)

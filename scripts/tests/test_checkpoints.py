@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import edit_json, edit_weights
 from exporter.bundle import export
+from exporter.golden_inputs import model_state, view
 from exporter.manifest import Options
 from exporter.synthetic.spec import make_spec
 from exporter.synthetic.tokenizer import write_tokenizer
@@ -383,3 +384,23 @@ def test_aloha(tmp_path, told):
 
 def test_what_is_not_aloha(openpi):
     assert_names(refusal(openpi, adapt_to_pi=True), "--adapt-to-pi: ALOHA has 14 values of state and action; here are 6 and 7")
+
+
+# -- the range scan's own preprocessing --------------------------------------------------------------------------------------
+
+
+def test_bars_at_the_top_and_the_left():
+    rule = {"resize": "bilinear", "antialias": False, "pad_value": -1.0, "pad_side": "top_left"}
+    manifest = {"image": rule, "dimensions": {"image_height": 56, "image_width": 56}}
+    pixels = view(np.full((14, 28, 3), 255, np.uint8), manifest)
+    assert (pixels[:, :28] == -1).all() and (pixels[:, 28:] == 1).all()
+
+
+def test_the_models_state():
+    zeros = {"mode": "quantile_range", "eps": 1e-6, "q01": [0.0] * 4, "q99": [2.0, 4.0, 0.0, 0.0]}
+    feature = {"dim": 2, "normalized_dim": 4, "padded_dim": 6, "normalization": zeros}
+    assert np.allclose(model_state(np.float32([1, 1]), {"state": feature}), [0, -0.5, -1, -1, 0, 0], atol=1e-6)
+    feature = {"dim": 14, "padded_dim": 16, "normalization": {"mode": "identity", "eps": 1e-8}}
+    arm = [0.5, -0.5, -0.5, 0.5, 0.5, 0.5, -0.14005592]
+    got = model_state(np.full(14, 0.5, np.float32), {"state": feature, "adapt_to_pi": True})
+    assert np.allclose(got, [*arm, *arm, 0, 0], atol=1e-6)
