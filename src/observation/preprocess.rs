@@ -165,7 +165,10 @@ impl Preprocessor {
         self.state.forward(values);
         padding.fill(0.0);
         match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(err!(NonFinite, "state[{i}] becomes {} when it is normalised", values[i])),
+            Some(i) => {
+                let given = state.get(i).copied().unwrap_or_default();
+                Err(err!(NonFinite, "state[{i}] = {given} becomes {} when it is normalised", values[i]))
+            }
             None => Ok(()),
         }
     }
