@@ -27,6 +27,7 @@ class Pipeline:
     def __init__(self, bundle: Path, open_graph: Callable[[Path], Run]):
         self.manifest = read_manifest(bundle)
         self.dimensions = self.manifest["dimensions"]
+        self.state_in_prefill = self.manifest.get("state_token") == "prefix_prefill"
         self.graphs = {name: open_graph(bundle / graph["file"]) for name, graph in self.manifest["graphs"].items()}
         table = self.manifest["token_embedding"]
         self.rows = np.memmap(bundle / table["file"], NUMPY[table["dtype"]], "r", 0, (table["rows"], table["width"]))
@@ -47,11 +48,16 @@ class Pipeline:
         """pixels of the present views [V, 3, h, w] -> image_embeds."""
         return self.run("vision_encoder", pixel_values=pixels)["image_embeds"]
 
-    def prefix(self, embeds: np.ndarray, tokens: list[int]) -> dict[str, np.ndarray]:
-        """The keys and values of the prefix: the views' embeddings, then the tokens' rows."""
+    def prefix(self, embeds: np.ndarray, tokens: list[int], state: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The keys and values of the prefix: the views' embeddings, then the tokens' rows; before them those of the state token,
+        where it is the prefill's."""
         rows = self.rows[tokens].astype(embeds.dtype)
         whole = np.concatenate([embeds.reshape(-1, embeds.shape[-1]), rows])[None]
-        return self.run("prefix_prefill", prefix_embeds=whole, **self.rope(0, whole.shape[1]))
+        token = {}
+        if self.state_in_prefill:
+            token = {f"state_{name}": table for name, table in self.rope(whole.shape[1], 1).items()}
+            token["state"] = state[None].astype(np.float32)
+        return self.run("prefix_prefill", prefix_embeds=whole, **self.rope(0, whole.shape[1]), **token)
 
     def schedule(self, steps: int, guidance: list[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows (time, dt, guidance) of every step and the table of time conditioning."""
@@ -74,8 +80,8 @@ class Pipeline:
         previous ones, for a policy trained for that."""
         horizon, width = noise.shape
         rows, table = self.schedule(steps, guidance)
-        length = cache["present.0.key"].shape[1]
-        has_state = self.manifest["policy"] == "pi0"
+        length = cache["present.0.key"].shape[1]  # rotary positions continue here, after the state token if it is cached
+        has_state = self.manifest["policy"] == "pi0" and not self.state_in_prefill
         fixed = {
             "schedule": rows, "time_table": table,
             "prev_actions": np.zeros((1, horizon, width), np.float32) if previous is None else previous[None],
