@@ -73,8 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-range-scan", dest="range_scan", action="store_false",
                         help="fp16: do not compute the golden observations to see whether anything overflows (minutes at full size)")
     parser.add_argument("--vision-heads", type=_count, metavar="N", help="attention heads of the vision encoder (default: 16)")
+    parser.add_argument("--ignore-keys", metavar="LIST", help="keys of the checkpoint's JSON files that may be unknown, separated by commas")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE",
-                        help="tokenizer.json, or sentencepiece .model as openpi has it, to use in place of the checkpoint's")
+                        help="tokenizer.json, or sentencepiece .model as openpi has it, to use in place of the checkpoint's (default: the "
+                             "checkpoint's, or that of its name in the cache of Hugging Face or openpi)")
     _add_openpi(parser.add_argument_group("openpi", "what openpi has in its training configuration and not in its checkpoints"))
     parser.add_argument("--force", action="store_true", help="replace BUNDLE_DIR if it exists, once the new one is complete")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_openpi(group) -> None:
-    group.add_argument("--norm-stats", type=Path, metavar="ASSET", help="the robot's statistics: a name below assets, or a norm_stats.json")
+    group.add_argument("--norm-stats", type=Path, metavar="ASSET", help="the robot's statistics: a name below assets, a norm_stats.json, or a directory above one")
     group.add_argument("--delta-actions", metavar="MASK",
                        help="actions that are deltas to the state, as openpi's make_bool_mask takes it (6,-1: six that are, one that is "
                             "not), or none (default: none)")

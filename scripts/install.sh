@@ -54,7 +54,7 @@ root=${destdir%/}$prefix
 lib=$root/$libdir
 install -d "$root/bin" "$root/include" "$lib/pkgconfig" "$lib/cmake/pi0_edge"
 install -m 0755 "$from/pi0-edge" "$root/bin/pi0-edge"
-install -m 0644 include/pi0_edge.h include/pi0_edge.hpp "$root/include"
+install -m 0644 crates/pi0-edge-c/include/pi0_edge.h crates/pi0-edge-c/include/pi0_edge.hpp "$root/include"
 install -m 0644 "$from/libpi0_edge.so" "$lib/libpi0_edge.so.$version"
 ln -sfn "libpi0_edge.so.$version" "$lib/$soname"
 ln -sfn "$soname" "$lib/libpi0_edge.so"

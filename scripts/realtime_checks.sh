@@ -37,7 +37,7 @@ skip() {
 tests() {
     local build=$1 flags=$2 toolchain=$3
     shift 3
-    RUSTFLAGS="$flags" cargo ${toolchain:+"+$toolchain"} test "${jobs[@]}" --no-default-features \
+    RUSTFLAGS="$flags" cargo ${toolchain:+"+$toolchain"} test "${jobs[@]}" \
         --target "$host" --target-dir "target/$build" "$@"
 }
 
@@ -76,7 +76,7 @@ check_tsan() {
     local flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
     export TSAN_OPTIONS="suppressions=$temp/tsan halt_on_error=1 report_mutex_bugs=0"
     # Not optimised, so that what is suppressed has the names above.
-    CARGO_PROFILE_DEV_OPT_LEVEL=0 tests tsan "$flags" nightly --lib \
+    CARGO_PROFILE_DEV_OPT_LEVEL=0 tests tsan "$flags" nightly -p pi0-edge --lib \
         -- runtime::tests::threads realtime::cell realtime::ring realtime::wake stats --test-threads 1 &&
         CARGO_PROFILE_DEV_OPT_LEVEL=0 tests tsan "$flags" nightly --test runtime_policy -- --test-threads 1
     local passed=$?
@@ -87,13 +87,13 @@ check_tsan() {
 rtsan_tests() {
     # Not optimised: it compiles in half the time, and what is called is the same.
     CARGO_PROFILE_DEV_OPT_LEVEL=0 tests rtsan \
-        "--cfg pi0_rtsan -Zsanitizer=realtime -Cunsafe-allow-abi-mismatch=sanitizer" nightly --lib -- --test-threads 1 "$@"
+        "--cfg pi0_rtsan -Zsanitizer=realtime -Cunsafe-allow-abi-mismatch=sanitizer" nightly -p pi0-edge -p pi0-edge-c --lib -- --test-threads 1 "$@"
 }
 
 check_rtsan() {
     nightly && sanitizer rtsan || { skip rtsan "a nightly toolchain with RealtimeSanitizer's runtime"; return; }
     # Without two that call the engine and the gate a hundred thousand times, where nothing is looked at.
-    rtsan_tests runtime::tests realtime stats ffi::tests::rt_safe --skip clean_chunks --skip a_bad_value_at_any_place || return 1
+    rtsan_tests runtime::tests realtime stats tests::rt_safe --skip clean_chunks --skip a_bad_value_at_any_place || return 1
     echo "now with an allocation planted in the control loop's read, which must be found"
     if rtsan_tests --ignored a_planted_allocation >"$temp/planted" 2>&1; then
         echo "the planted allocation was not found"
@@ -105,18 +105,18 @@ check_rtsan() {
 }
 
 check_reads() {
-    PI0_READS="${PI0_READS:-10000000}" cargo test "${jobs[@]}" --release --no-default-features \
+    PI0_READS="${PI0_READS:-10000000}" cargo test "${jobs[@]}" --release \
         --test realtime_reads -- --nocapture
 }
 
 check_freezes() {
-    PI0_FREEZES="${PI0_FREEZES:-1000}" cargo test "${jobs[@]}" --release --no-default-features \
+    PI0_FREEZES="${PI0_FREEZES:-1000}" cargo test "${jobs[@]}" --release \
         --test realtime_freezes -- --nocapture
 }
 
 check_preemption() {
     [ "$(id -u)" = 0 ] || { skip preemption "root, for SCHED_FIFO"; return; }
-    PI0_PREEMPTION_SECONDS="${PI0_PREEMPTION_SECONDS:-60}" cargo test "${jobs[@]}" --release --no-default-features \
+    PI0_PREEMPTION_SECONDS="${PI0_PREEMPTION_SECONDS:-60}" cargo test "${jobs[@]}" --release \
         --test realtime_preemption -- --ignored --nocapture
 }
 
@@ -136,7 +136,7 @@ check_emulated() {
         }
         for_aarch64 parts --manifest-path tests/model_checking/Cargo.toml --lib &&
             RUSTFLAGS="--cfg pi0_loom" for_aarch64 loom --manifest-path tests/model_checking/Cargo.toml --lib loom_model &&
-            for_aarch64 reads --no-default-features --test realtime_reads
+            for_aarch64 reads --test realtime_reads
     )
 }
 

@@ -16,7 +16,7 @@ scripts/python_env.sh --test
 scripts/c_tools.sh
 
 step "formatting"
-cargo fmt --check
+cargo fmt --all --check
 
 step "lints"
 cargo clippy --quiet --all-targets -- -D warnings

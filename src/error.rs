@@ -4,7 +4,6 @@ use std::fmt;
 
 /// What went wrong, for code that decides; [`Error`]'s `Display` is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ErrorKind {
     /// A file or directory could not be read or written.
     Io,

@@ -38,11 +38,7 @@
 //!
 //! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes it.
 //!
-//! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`; [`ffi`] is what they call.
-//!
-//! # Crate features
-//!
-//! * `cli` (default): the `pi0-edge` program. The library alone builds without it and its dependencies.
+//! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`, which `crates/pi0-edge-c` makes.
 
 #![deny(unsafe_code)]
 #![cfg_attr(pi0_rtsan, feature(sanitize))]
@@ -70,10 +66,8 @@ pub mod realtime;
 
 pub mod runtime;
 
-pub mod doctor;
-
-#[allow(unsafe_code)]
-pub mod ffi;
+#[doc(hidden)]
+pub mod internals;
 
 pub use action::{ActionChunk, Postprocessor};
 pub use bundle::{Bundle, Manifest, Verify};

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 pub const RUNTIME_LIBRARY: &str = "libonnxruntime.so.1";
 
 /// The oldest ONNX Runtime with the API the session layer asks for (`ort`'s `api-24`), as major and minor version.
-pub(crate) const OLDEST_RUNTIME: [u64; 2] = [1, 24];
+pub const OLDEST_RUNTIME: [u64; 2] = [1, 24];
 
 /// The files to try when none was asked for, in order, each with why it is looked at. After them comes whatever
 /// the dynamic loader finds under [`RUNTIME_LIBRARY`].
 ///
 /// `library` is the file that this code is in, where that is not the executable: libpi0_edge.so.
-pub(crate) fn places(
+pub fn places(
     library: Option<&Path>,
     executable: Option<&Path>,
     is_file: impl Fn(&Path) -> bool,
@@ -37,7 +37,7 @@ pub(crate) fn places(
 }
 
 /// Why the dynamic loader's find is looked at.
-pub(crate) const SYSTEM: &str = "the system's library path";
+pub const SYSTEM: &str = "the system's library path";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,9 @@
 //! The execution providers: names only, so that the doctor, which loads nothing, can speak of them too.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -29,7 +31,23 @@ impl Provider {
             Provider::TensorRt => "tensorrt",
         }
     }
+
+    /// Registers what finds out why a provider cannot be used with ONNX Runtime's library, for this process' errors of
+    /// kind [`ErrorKind::Provider`]: for example the doctor, which reads what the library needs and this machine lacks.
+    ///
+    /// `explain` gets the provider and the library, and returns `None` when it knows nothing. The first one registered
+    /// stays.
+    pub fn explain_failures_with(explain: fn(Provider, &Path) -> Option<String>) {
+        _ = EXPLAIN.set(explain);
+    }
+
+    /// Returns why this provider cannot be used with the ONNX Runtime at `library`, if something registered knows.
+    pub(crate) fn explain_failure(self, library: &Path) -> Option<String> {
+        EXPLAIN.get()?(self, library)
+    }
 }
+
+static EXPLAIN: OnceLock<fn(Provider, &Path) -> Option<String>> = OnceLock::new();
 
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

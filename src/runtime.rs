@@ -280,7 +280,7 @@ impl Runtime {
     }
 
     /// As [`stop`](Self::stop), for owners that go on to ask what happened. Ending again does nothing.
-    pub(crate) fn end(&mut self) -> Result<()> {
+    pub fn end(&mut self) -> Result<()> {
         self.office.shared.ask_to_stop();
         // The watch first, so that it can still say what it sees; it never hangs.
         let watched = self.watch.take().map_or(Ok(()), |thread| thread.end(self.stop_timeout));

@@ -1,7 +1,6 @@
 //! Everything before and after the graphs, held against what lerobot recorded in the small bundle.
 
 // Frames are PNG files, which only the command line's dependencies can read.
-#![cfg(feature = "cli")]
 
 use pi0_edge::bundle::{Bundle, Case, Golden, Verify, compare};
 use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};

@@ -12,17 +12,17 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex};
 
 use libfuzzer_sys::fuzz_target;
-use pi0_edge::ffi::config::*;
-use pi0_edge::ffi::controller::*;
-use pi0_edge::ffi::event::*;
-use pi0_edge::ffi::inference::*;
-use pi0_edge::ffi::log::*;
-use pi0_edge::ffi::observation::*;
-use pi0_edge::ffi::pi0_error;
-use pi0_edge::ffi::policy::*;
-use pi0_edge::ffi::runtime::*;
-use pi0_edge::ffi::stats::*;
-use pi0_edge::ffi::status::*;
+use pi0_edge_c::config::*;
+use pi0_edge_c::controller::*;
+use pi0_edge_c::event::*;
+use pi0_edge_c::inference::*;
+use pi0_edge_c::log::*;
+use pi0_edge_c::observation::*;
+use pi0_edge_c::pi0_error;
+use pi0_edge_c::policy::*;
+use pi0_edge_c::runtime::*;
+use pi0_edge_c::stats::*;
+use pi0_edge_c::status::*;
 
 use input::{Call, Handle, Rtc, Settings, Size};
 
@@ -266,7 +266,7 @@ fn make(world: &mut World, call: Call) -> pi0_status {
                 pi0_observation_writer_set_state(w.get(2, h), values(v).as_ptr(), len.into())
             }
             Call::Publish(h, after) => {
-                let captured = pi0_edge::ffi::version::pi0_now_ns().saturating_add_signed(after.into());
+                let captured = pi0_edge_c::version::pi0_now_ns().saturating_add_signed(after.into());
                 pi0_observation_writer_publish(w.get(2, h), captured, null_mut())
             }
             Call::AttachWriter(h) => pi0_observation_writer_attach(w.get(2, h)),

@@ -1,7 +1,7 @@
 //! What a sequence of calls is made of.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use pi0_edge::ffi::rtc::pi0_rtc_config;
+use pi0_edge_c::rtc::pi0_rtc_config;
 
 /// Which handle: one that was given, of any kind and alive or not, or none that ever was.
 #[derive(Arbitrary, Debug, Clone, Copy)]

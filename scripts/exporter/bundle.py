@@ -14,14 +14,14 @@ from typing import Callable, Iterator
 import onnx
 
 from . import openpi
-from .config import OPENPI, PolicyConfig, read_config
+from .config import OPENPI, PolicyConfig
 from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph, narrowed
 from .graphs import denoise, prefix, time_conditioning, vision
 from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
 from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
-from .processors import Processing, read_processors
+from .processors import Processing, read_lerobot
 from .progress import Progress
 from .ranges import MARGIN, scan_ranges
 from .sources import Rows
@@ -50,11 +50,13 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
         raise ExportError(f"{bundle}: exists already; give another name, or --force to replace it")
     config, processing = _read(checkpoint, options)
     tokenizer = find_tokenizer(checkpoint, processing.tokenizer_name, options.tokenizer)
+    if options.tokenizer is None and not tokenizer.is_relative_to(checkpoint):
+        progress.note(f"the checkpoint holds no tokenizer; taken from {tokenizer}")
     golden = _golden(checkpoint, options, progress)
     present = golden.present_cameras(config, processing) if golden else set()
     required = required_cameras(options.require_cameras, config, present)
-    for warning in openpi.undecided(config, options) if config.format == OPENPI else undecided(config, processing, options):
-        progress.note(warning)
+    for note in (*config.notes, *([] if config.format == OPENPI else undecided(config, processing, options))):
+        progress.note(note)
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 
     compute = COMPUTE[options.precision]
@@ -96,14 +98,30 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
 
 def _read(checkpoint: Path, options: Options) -> tuple[PolicyConfig, Processing]:
     """What the checkpoint's small files say, as the one or the other of its writers has them."""
+    _check_directory(checkpoint)
     if openpi.is_openpi(checkpoint):
         return openpi.read_openpi(checkpoint, options)
     for name in openpi.OPTIONS:
         if getattr(options, name) is not None:
-            raise ExportError(f"--{name.replace('_', '-')}: is for openpi's checkpoints; {checkpoint} is not one, it has no assets "
-                              "and no config.json with an action_horizon and without a type")
-    config = read_config(checkpoint)
-    return config, read_processors(checkpoint, config)
+            raise ExportError(f"--{name.replace('_', '-')}: is for openpi's checkpoints; {checkpoint} is not one, its config.json has a "
+                              "type or no action_horizon")
+    ignored = [name for name in (options.ignore_keys or "").split(",") if name]
+    return read_lerobot(checkpoint, ignored)
+
+
+def _check_directory(checkpoint: Path) -> None:
+    """Refuses what is near a checkpoint, and says where that is."""
+    if not checkpoint.is_dir():
+        raise ExportError(f"{checkpoint}: no such directory; give the directory that lerobot saved the policy in")
+    if (checkpoint / "model.safetensors").exists():
+        return
+    if (checkpoint / "pretrained_model").is_dir():
+        raise ExportError(f"{checkpoint}: the policy is one directory deeper; give {checkpoint / 'pretrained_model'}")
+    if any((checkpoint / name).exists() for name in ("params", "_METADATA")):
+        raise ExportError(
+            f"{checkpoint}: an openpi checkpoint as JAX saves it; convert it in openpi: uv run examples/convert_jax_model_to_pytorch.py "
+            f"--checkpoint_dir {checkpoint} --config_name CONFIG --output_path OUT, and export OUT with --norm-stats {checkpoint / 'assets'}"
+        )
 
 
 def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | None:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Collection
 
 from .errors import ExportError
 from .json_file import JsonObject
@@ -25,6 +26,15 @@ MUST_BE_OFF = {
     "use_visual_memory": "policies that remember earlier frames are not supported",
     "use_proprioceptive_memory": "policies that remember earlier states are not supported",
 }
+
+
+# Keys that inference has no use for: they are about training or the hub, the processor files have them, or the runtime decides.
+IRRELEVANT = re.compile(
+    r"(optimizer|scheduler|time_sampling|memory)_\w+|device|use_amp|push_to_hub|repo_id|private|tags|license|pretrained_\w+|"
+    r"gradient_checkpointing|compile_model|compile_mode|freeze_vision_encoder|train_expert_only|"
+    r"normalization_mapping|tokenizer_max_length|use_relative_actions|relative_exclude_joints|empty_cameras|"
+    r"n_action_steps|rtc_config"
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,10 @@ class PolicyConfig:
     rounded_rotary: bool = False  # rotary frequencies are rounded to bf16
     format: str = LEROBOT  # or OPENPI: who wrote the checkpoint
     rtc_max_delay: int = 0  # rows of a clean prefix the policy was trained with
+    notes: tuple[str, ...] = ()  # what the user should know of how the files were read
 
 
-def read_config(directory: Path) -> PolicyConfig:
-    if not directory.is_dir():
-        raise ExportError(f"{directory}: no such directory; give the directory that lerobot saved the policy in")
+def read_config(directory: Path, ignored: Collection[str]) -> PolicyConfig:
     path = directory / "config.json"
     if (directory / "adapter_config.json").exists():
         raise ExportError(f"{directory / 'adapter_config.json'}: {MUST_BE_OFF['use_peft']}")
@@ -61,17 +70,19 @@ def read_config(directory: Path) -> PolicyConfig:
 
     inputs, outputs = config.object("input_features", {}), config.object("output_features", {})
     max_state, max_action = config.count("max_state_dim", 32), config.count("max_action_dim", 32)
+    state_dim = _width(inputs, STATE, "STATE", max_state, padded=policy == PI0)
     dtype = _one_of(config, "dtype", ("float32", "bfloat16"), "float32")
+    num_steps, notes = _num_steps(config)
     result = PolicyConfig(
         path=path,
         policy=policy,
         cameras=_cameras(inputs),
-        state_dim=_width(inputs, STATE, "STATE", max_state),
+        state_dim=state_dim,
         action_dim=_width(outputs, ACTION, "ACTION", max_action),
-        max_state_dim=max_state,
+        max_state_dim=max(max_state, state_dim),
         max_action_dim=max_action,
         chunk_size=config.count("chunk_size", 50),
-        num_steps=config.count("num_inference_steps", 10),
+        num_steps=num_steps,
         image_size=_image_size(config),
         min_period=_positive(config, "min_period", 4e-3),
         max_period=_positive(config, "max_period", 4.0),
@@ -80,12 +91,41 @@ def read_config(directory: Path) -> PolicyConfig:
         # A policy that lerobot runs in bfloat16 has its rotary frequencies rounded along with its weights.
         rounded_rotary=dtype == "bfloat16",
         rtc_max_delay=_rtc_max_delay(config, policy),
+        notes=notes,
     )
     if result.max_period <= result.min_period:
         raise config.error("max_period", f"is {result.max_period}, must be above min_period {result.min_period}")
-    if result.action_names is not None and len(result.action_names) != result.action_dim:
-        raise config.error("action_feature_names", f"has {len(result.action_names)} names for {result.action_dim} actions")
+    refuse_unknown(config, IRRELEVANT, ignored)
     return result
+
+
+def migration(directory: Path) -> str:
+    """What to type where an old lerobot wrote the checkpoint."""
+    return (
+        f"write it anew with lerobot's own script, python -m lerobot.processor.migrate_policy_normalization --pretrained-path {directory}, "
+        f"and export {directory.name}_migrated"
+    )
+
+
+def refuse_unknown(place: JsonObject, irrelevant: re.Pattern, ignored: Collection[str]) -> None:
+    """Raises if ``place`` has keys that were not read, are not irrelevant, and that nobody wants ignored."""
+    unknown = [key for key in place.never_asked() if not irrelevant.fullmatch(key) and key not in ignored]
+    if unknown:
+        raise place.error(
+            ", ".join(unknown),
+            "not known to lerobot 0.6, so that what wrote the checkpoint may compute something else than lerobot; where that is no "
+            f"matter to inference, export with --ignore-keys {','.join([*ignored, *unknown])}",
+        )
+
+
+def _num_steps(config: JsonObject) -> tuple[int, tuple[str, ...]]:
+    key, old = "num_inference_steps", "num_steps"
+    if config.get(old, int, None) is None:
+        return config.count(key, 10), ()
+    steps = config.count(old)
+    if config.count(key, steps) != steps:
+        raise config.error(old, f"is {steps}, and {key} is {config.count(key)}; leave only the latter")
+    return steps, (f"{config.path}: {old} is what lerobot 0.3 and older called {key}; exported with {steps} steps",)
 
 
 def _policy(config: JsonObject) -> str:
@@ -112,16 +152,17 @@ def _cameras(inputs: JsonObject) -> tuple[str, ...]:
     return cameras
 
 
-def _width(features: JsonObject, name: str, kind: str, padded: int) -> int:
-    """The feature's length. lerobot takes the padded width for a feature that config.json does not list."""
+def _width(features: JsonObject, name: str, kind: str, most: int, padded: bool = True) -> int:
+    """The feature's length, ``most`` for one that config.json does not list, as lerobot has it. At most that where it is padded:
+    PI0.5's state is text in the prompt and may have any."""
     if name not in features.content:
-        return padded
+        return most
     feature = features.object(name)
     if feature.get("type", str) != kind:
         raise feature.error("type", f'is "{feature.get("type", str)}", expected "{kind}"')
     shape = feature.get("shape", list)
-    if len(shape) != 1 or not isinstance(shape[0], int) or not 1 <= shape[0] <= padded:
-        raise feature.error("shape", f"is {shape}, expected one length from 1 to the padded width {padded}")
+    if len(shape) != 1 or not isinstance(shape[0], int) or shape[0] < 1 or (padded and shape[0] > most):
+        raise feature.error("shape", f"is {shape}, expected one length from 1 to the padded width {most}")
     return shape[0]
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import ExportError
+from .errors import ExportError, refuse_lfs_pointer
 
 _REQUIRED = object()
 
@@ -18,9 +18,11 @@ class JsonObject:
         self.content = content
         self.path = path
         self._place = place
+        self._asked: set[str] = set()
 
     @classmethod
     def read(cls, path: Path, advice: str = "") -> JsonObject:
+        refuse_lfs_pointer(path)
         try:
             content = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -39,6 +41,7 @@ class JsonObject:
 
     def get(self, key: str, kind: type | tuple[type, ...], default: Any = _REQUIRED) -> Any:
         """The value of ``key``, of the given kind. A default makes both a missing key and null mean that default."""
+        self._asked.add(key)
         value = self.content.get(key)
         if value is None:
             if default is _REQUIRED:
@@ -65,6 +68,10 @@ class JsonObject:
 
     def object(self, key: str, default: Any = _REQUIRED) -> JsonObject:
         return JsonObject(self.get(key, dict, default), self.path, self.name(key))
+
+    def never_asked(self) -> list[str]:
+        """The keys of the object whose value nobody wanted."""
+        return [key for key in self.content if key not in self._asked]
 
     def objects(self, key: str) -> list[JsonObject]:
         found = []

@@ -32,6 +32,8 @@ class Options:
     golden: bool = True
     range_scan: bool = True
     vision_heads: int | None = None
+    # Keys of the checkpoint's JSON files, separated by commas, that may be unknown.
+    ignore_keys: str | None = None
     tokenizer: Path | None = None
     require_cameras: str | None = None
     # The prefix's length is padded to a multiple of this; None: exact.

@@ -13,7 +13,7 @@ from typing import Callable
 
 import numpy as np
 
-from .config import PI0, PI05, PolicyConfig
+from .config import PI0, PI05, PolicyConfig, migration
 from .errors import ExportError
 from .sources import check_finite
 from .weights_file import READABLE, Tensor, WeightsFile
@@ -37,6 +37,8 @@ RENAMED = {
 # What predicts words is saved with the rest and takes no part in predicting actions. Nor does PI0's state token in a PI0.5
 # that began as a PI0.
 KNOWN_UNUSED = {PI0: {EXPERT_LM_HEAD}, PI05: {EXPERT_LM_HEAD, "state_proj.weight", "state_proj.bias"}}
+# Of lerobot before it had processor files.
+STATISTICS = re.compile(r"(un)?normalize_(inputs|targets|outputs)\.")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Model:
     def _named(self, file: WeightsFile) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
         for key, tensor in file.tensors.items():
-            name = key.removeprefix("model.")
+            name = plain_name(key)
             for old, new in RENAMED[self.config.policy].items():
                 if name.startswith(old):
                     name = new + name.removeprefix(old)
@@ -192,7 +194,15 @@ class Model:
     def _check_all_used(self) -> None:
         for name in sorted(self._tensors.keys() - self._used - KNOWN_UNUSED[self.config.policy]):
             kind = self.config.policy
-            raise self.file.error(f"{self._tensors[name].name}: unknown tensor; {kind} as it is exported here has no place for it")
+            why = f"{kind} as it is exported here has no place for it"
+            if STATISTICS.match(name):
+                why = f"lerobot 0.3 and older kept statistics among the weights; {migration(self.file.path.parent)}"
+            raise self.file.error(f"{self._tensors[name].name}: unknown tensor; {why}")
+
+
+def plain_name(key: str) -> str:
+    """A tensor's name in the model, without what lerobot and torch.compile put before it."""
+    return key.replace("_orig_mod.", "").removeprefix("model.")
 
 
 def expected_shapes(d: Dimensions, config: PolicyConfig) -> dict[str, tuple[int, ...]]:

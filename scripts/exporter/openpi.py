@@ -17,7 +17,7 @@ from .config import OPENPI, PI0, PI05, VARIANTS, PolicyConfig
 from .errors import ExportError
 from .json_file import JsonObject
 from .manifest import Options
-from .model import EXPERT, VISION
+from .model import EXPERT, VISION, plain_name
 from .processors import Processing
 from .statistics import Normalization
 from .weights_file import WeightsFile
@@ -28,7 +28,9 @@ EPS = 1e-6
 NUM_STEPS = 10
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
 MAX_TOKENS = {PI0: 48, PI05: 200}
-ONLY_LEROBOT = ("letterbox_pad", "pad_state_in_prompt")
+ONLY_LEROBOT = ("letterbox_pad", "pad_state_in_prompt", "ignore_keys")
+# Keys of config.json that inference has no use for.
+IRRELEVANT = ("pytorch_compile_mode",)
 # Options that only these checkpoints need.
 OPTIONS = (
     "norm_stats", "state_dim", "action_dim", "delta_actions", "state_in_prompt", "max_tokens", "action_horizon", "rename", "rotary",
@@ -37,11 +39,12 @@ OPTIONS = (
 
 def is_openpi(directory: Path) -> bool:
     """Whether openpi wrote the directory. lerobot's config.json says which type of policy it is of; openpi's does not."""
-    path = directory / "config.json"
+    path, weights = directory / "config.json", directory / "model.safetensors"
     if path.exists():
         content = JsonObject.read(path).content
         return "type" not in content and "action_horizon" in content
-    return (directory / "model.safetensors").exists() and (directory / "assets").is_dir()
+    # openpi's training saves none. Only lerobot has its model inside of another module.
+    return weights.exists() and not any(name.startswith("model.") for name in WeightsFile(weights).tensors)
 
 
 def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Processing]:
@@ -50,15 +53,12 @@ def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Proces
             flag = "--" + name.replace("_", "-")
             raise ExportError(f"{flag}: {directory} is an openpi checkpoint, which leaves no choice there; it is for lerobot's")
     file = WeightsFile(directory / "model.safetensors")
-    shapes = {name.removeprefix("model."): tensor.shape for name, tensor in file.tensors.items()}
+    shapes = {plain_name(name): tensor.shape for name, tensor in file.tensors.items()}
     policy = PI05 if EXPERT + "norm.dense.weight" in shapes else PI0
-    model = _read_model(directory, file, shapes, options)
+    model = _read_model(directory, file, shapes, policy, options)
     path, stats = _find_statistics(directory, options.norm_stats)
     state = _read_statistics(stats.object("state"), policy, model.action_dim, options.state_dim, "--state-dim")
     action = _read_statistics(stats.object("actions"), policy, model.action_dim, options.action_dim, "--action-dim")
-    state_in_prompt = policy == PI05 if options.state_in_prompt is None else options.state_in_prompt
-    if state_in_prompt and policy == PI0:
-        raise ExportError(f"--state-in-prompt: {directory} is a {policy} policy, whose state is an input of its own")
     config = PolicyConfig(
         path=directory / "config.json",
         policy=policy,
@@ -77,12 +77,13 @@ def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Proces
         # Training in JAX never rounds them, and what openpi's PyTorch does in bfloat16 follows from how it casts a model.
         rounded_rotary=options.rotary == "bf16",
         format=OPENPI,
+        notes=tuple(_undecided(policy, model, options)),
     )
     processing = Processing(
         rename=_rename(options),
-        max_tokens=options.max_tokens or MAX_TOKENS[policy],
+        max_tokens=model.max_tokens or MAX_TOKENS[policy],
         tokenizer_name=None,
-        prompt_format="pi05_state" if state_in_prompt else "cleaned_newline",
+        prompt_format="cleaned_newline" if model.state_in_prompt is False or policy == PI0 else "pi05_state",
         state=state,
         action=action,
         relative_mask=_delta_mask(options.delta_actions, state.length, action.length),
@@ -93,20 +94,22 @@ def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Proces
     return config, processing
 
 
-def undecided(config: PolicyConfig, options: Options) -> list[str]:
+def _undecided(policy: str, model: _Model, options: Options) -> list[str]:
     """What the checkpoint does not tell and nobody said."""
     found = []
+    if model.unknown:
+        found.append(f"config.json: {', '.join(model.unknown)}: not known to openpi, and exported as if it were not there")
     if options.delta_actions is None:
         found.append(
             "openpi's checkpoints do not tell whether actions are deltas to the state; exported as absolute, choose with "
             "--delta-actions (openpi's mask, such as 6,-1,6,-1) or --delta-actions=none"
         )
-    if config.policy == PI05 and options.state_in_prompt is None:
+    if policy == PI05 and model.state_in_prompt is None:
         found.append(
             "openpi's checkpoints do not tell whether the prompt holds the state; exported with it, choose with --state-in-prompt "
             "or --no-state-in-prompt (discrete_state_input=False in the training configuration, as pi05_libero has it)"
         )
-    if config.dtype == "bfloat16" and options.rotary is None:
+    if model.precision == "bfloat16" and options.rotary is None:
         found.append(
             "rotary frequencies are exported in f32, as JAX trains with them; a policy that was trained in bfloat16 by openpi's "
             "PyTorch code wants --rotary=bf16"
@@ -122,20 +125,31 @@ class _Model:
     action_horizon: int
     precision: str
     image_size: tuple[int, int]
+    max_tokens: int | None
+    state_in_prompt: bool | None
+    unknown: list[str]  # keys of config.json
 
 
-def _read_model(directory: Path, file: WeightsFile, shapes: dict[str, tuple[int, ...]], options: Options) -> _Model:
-    path = directory / "config.json"
+def _read_model(
+    directory: Path, file: WeightsFile, shapes: dict[str, tuple[int, ...]], policy: str, options: Options
+) -> _Model:
+    path, unknown = directory / "config.json", []
+    max_tokens, state_in_prompt = options.max_tokens, options.state_in_prompt
     if path.exists():
         config = JsonObject.read(path)
-        horizon, action_dim = config.count("action_horizon"), config.count("action_dim")
+        horizon = _agreed(config, "action_horizon", int, options.action_horizon, "--action-horizon")
+        max_tokens = _agreed(config, "max_token_len", int, options.max_tokens, "--max-tokens")
+        state_in_prompt = _agreed(config, "discrete_state_input", bool, options.state_in_prompt, "--state-in-prompt")
+        action_dim = config.count("action_dim")
+        if config.get("pi05", bool, policy == PI05) != (policy == PI05):
+            raise config.error("pi05", f"is {config.content['pi05']}, and the weights are a {policy} policy's")
         for key in ("paligemma_variant", "action_expert_variant"):
             variant = config.get(key, str, VARIANTS[0])
             if variant.endswith("_lora"):
                 raise config.error(key, f'is "{variant}"; merge the adapters into the weights, and convert that')
-        precision = config.get("precision", str, "bfloat16")
-        if options.action_horizon not in (None, horizon):
-            raise ExportError(f"--action-horizon: {options.action_horizon} contradicts {path}, which says {horizon}")
+        # The conversion to PyTorch says precision, openpi's own configuration dtype.
+        precision = config.get("precision", str, config.get("dtype", str, "bfloat16"))
+        unknown = [key for key in config.never_asked() if key not in IRRELEVANT]
     else:
         # As openpi's PyTorch training saves it.
         if options.action_horizon is None:
@@ -146,12 +160,26 @@ def _read_model(directory: Path, file: WeightsFile, shapes: dict[str, tuple[int,
         precision = "bfloat16" if any(tensor.dtype == "BF16" for tensor in file.tensors.values()) else "float32"
     if precision not in ("float32", "bfloat16"):
         raise ExportError(f'{path}: precision: is "{precision}", must be float32 or bfloat16')
+    if state_in_prompt and policy == PI0:
+        raise ExportError(f"--state-in-prompt: {directory} is a {policy} policy, whose state is an input of its own")
     patches = _shape(file, shapes, VISION + "embeddings.position_embedding.weight", 2)[0]
     patch = _shape(file, shapes, VISION + "embeddings.patch_embedding.weight", 4)[2]
     side = math.isqrt(patches)
     if side * side != patches:
         raise file.error(f"{VISION}embeddings.position_embedding.weight: {patches} patches do not make a square image")
-    return _Model(action_dim, horizon, precision, (side * patch, side * patch))
+    return _Model(action_dim, horizon, precision, (side * patch, side * patch), max_tokens, state_in_prompt, unknown)
+
+
+def _agreed(config: JsonObject, key: str, kind: type, given: int | bool | None, flag: str) -> int | bool | None:
+    """What config.json says, or else the option; the two must not contradict each other."""
+    value = config.get(key, kind, None)
+    if value is None:
+        return given
+    if kind is int:
+        config.count(key)
+    if given not in (None, value):
+        raise ExportError(f"{flag}: {given} contradicts {config.path}, where {key} is {value}")
+    return value
 
 
 def _shape(file: WeightsFile, shapes: dict[str, tuple[int, ...]], name: str, rank: int) -> tuple[int, ...]:
@@ -169,20 +197,26 @@ def _find_statistics(directory: Path, given: Path | None) -> tuple[Path, JsonObj
         # An asset's name, or a file anywhere.
         places = [assets / given / STATISTICS, given / STATISTICS, given]
         path = next((place for place in places if place.is_file()), None)
-        if path is None:
+        if path is None and not given.is_dir():
             raise ExportError(f"--norm-stats: neither {places[0]} nor {given} is a file")
+        path = path or _only_statistics(given)
     else:
-        found = sorted(assets.rglob(STATISTICS))
-        if not found:
-            raise ExportError(
-                f"{assets}: holds no {STATISTICS}, so that nothing tells how state and actions are normalised; copy the assets "
-                "of the training run there, or name the file with --norm-stats"
-            )
-        if len(found) > 1:
-            names = ", ".join(path.parent.relative_to(assets).as_posix() for path in found)
-            raise ExportError(f"{assets}: holds statistics of several robots: {names}; choose one with --norm-stats")
-        path = found[0]
+        path = _only_statistics(assets)
     return path, JsonObject.read(path).object("norm_stats")
+
+
+def _only_statistics(assets: Path) -> Path:
+    found = sorted(assets.rglob(STATISTICS))
+    if not found:
+        raise ExportError(
+            f"{assets}: holds no {STATISTICS}, so that nothing tells how state and actions are normalised; name the file, or a "
+            "directory above it, with --norm-stats: it is in the assets of the training run's checkpoint, or in openpi's "
+            "assets/CONFIG_NAME"
+        )
+    if len(found) > 1:
+        names = ", ".join(path.parent.relative_to(assets).as_posix() for path in found)
+        raise ExportError(f"{assets}: holds statistics of several robots: {names}; choose one with --norm-stats")
+    return found[0]
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,17 @@ once, and stand where that order has it; anything else would silently compute so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Collection
 
-from .config import ACTION, PI0, PI05, STATE, PolicyConfig
+from .config import ACTION, PI0, PI05, STATE, PolicyConfig, migration, read_config, refuse_unknown
+from .errors import ExportError
 from .json_file import JsonObject
 from .statistics import Normalization, mode_of, read_normalization
 
+BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 ALIASES = {"delta_actions_processor": "relative_actions_processor"}  # the name of 0.5.x
 
 # The order of steps that the runtime has built in, and which of them a pipeline cannot do without.
@@ -38,6 +42,10 @@ PREPROCESSOR = {
     },
 }
 POSTPROCESSOR = {"unnormalizer_processor": True, "absolute_actions_processor": False, "device_processor": False}
+# What of a step, of an entry and of a whole file inference has no use for.
+STEP_IRRELEVANT = re.compile("device|exclude_joints|action_names|max_state_dim|features|norm_map|eps|normalize_observation_keys")
+ENTRY_IRRELEVANT = re.compile("class|artifacts")
+FILE_IRRELEVANT = re.compile("name")
 # Steps that only move data about may stand anywhere.
 ANYWHERE = ("rename_observations_processor", "to_batch_processor", "device_processor")
 
@@ -64,28 +72,55 @@ class _Step:
     state_file: Path | None
 
 
-def read_processors(directory: Path, config: PolicyConfig) -> Processing:
-    before = _read_pipeline(directory / "policy_preprocessor.json", PREPROCESSOR[config.policy])
-    after = _read_pipeline(directory / "policy_postprocessor.json", POSTPROCESSOR)
+def read_lerobot(directory: Path, ignored: Collection[str] = ()) -> tuple[PolicyConfig, Processing]:
+    """What config.json and both pipelines of a checkpoint of lerobot say. Keys of theirs that lerobot does not have are refused,
+    unless they are among the ``ignored``."""
+    for name in (BEFORE, AFTER):
+        if (directory / "config.json").exists() and not (directory / name).exists():
+            raise ExportError(f"{directory / name}: no such file, as in checkpoints of lerobot 0.3 and older; {migration(directory)}")
+    config = read_config(directory, ignored)
+    before = _read_pipeline(directory / BEFORE, PREPROCESSOR[config.policy], ignored)
+    after = _read_pipeline(directory / AFTER, POSTPROCESSOR, ignored)
     max_tokens, tokenizer_name = _prompt(before["tokenizer_processor"].config)
     if config.policy == PI05:
         _one_of(before[STATE_IN_PROMPT].config, "task_key", "task", ("task",))
+    state = _state_normalization(before["normalizer_processor"], config)
+    action = _normalization(after["unnormalizer_processor"], ACTION, "ACTION", config.action_dim)
+    config = _with_widths(config, state, action)
     mask, names = _relative(before, after, config)
-    return Processing(
+    processing = Processing(
         rename=_rename(before),
         max_tokens=max_tokens,
         tokenizer_name=tokenizer_name,
-        state=_state_normalization(before["normalizer_processor"], config),
-        action=_normalization(after["unnormalizer_processor"], ACTION, "ACTION", config.action_dim),
+        state=state,
+        action=action,
         relative_mask=mask,
         action_names=names,
         knows_relative="relative_actions_processor" in before,
         prompt_format="pi05_state" if config.policy == PI05 else "append_newline",
     )
+    for step in (*before.values(), *after.values()):
+        refuse_unknown(step.config, STEP_IRRELEVANT, ignored)
+    return config, processing
 
 
-def _read_pipeline(path: Path, known: dict[str, bool]) -> dict[str, _Step]:
-    pipeline = JsonObject.read(path, "; load and save the checkpoint with lerobot 0.6, which writes it")
+def _with_widths(config: PolicyConfig, state: Normalization, action: Normalization) -> PolicyConfig:
+    state_dim, action_dim = state.width or config.state_dim, action.width or config.action_dim
+    notes = config.notes
+    for name, had, has in ((STATE, config.state_dim, state_dim), (ACTION, config.action_dim, action_dim)):
+        if had != has:
+            notes += (f"{config.path}: {name} has {had} entries there, and the statistics are of {has}; exported with {has}",)
+    for name, has, most in ((STATE, state_dim, config.max_state_dim), (ACTION, action_dim, config.max_action_dim)):
+        if has > most and not (name == STATE and config.policy == PI05):
+            raise ExportError(f"{config.path}: the statistics of {name} are of {has} entries, the model has room for {most}")
+    if config.action_names is not None and len(config.action_names) != action_dim:
+        raise ExportError(f"{config.path}: action_feature_names: has {len(config.action_names)} names for {action_dim} actions")
+    padded = max(config.max_state_dim, state_dim)
+    return replace(config, state_dim=state_dim, action_dim=action_dim, max_state_dim=padded, notes=notes)
+
+
+def _read_pipeline(path: Path, known: dict[str, bool], ignored: Collection[str]) -> dict[str, _Step]:
+    pipeline = JsonObject.read(path)
     found: dict[str, _Step] = {}
     place = -1
     for entry in pipeline.objects("steps"):
@@ -102,9 +137,11 @@ def _read_pipeline(path: Path, known: dict[str, bool]) -> dict[str, _Step]:
         config, state = entry.object("config", {}), entry.get("state_file", str, None)
         if state is not None and Path(state).name != state:
             raise entry.error("state_file", f'is "{state}"; it must name a file beside {path.name}')
+        refuse_unknown(entry, ENTRY_IRRELEVANT, ignored)
         found[name] = _Step(config, None if state is None else path.parent / state)
         if name == "device_processor":
             _check_device(config)
+    refuse_unknown(pipeline, FILE_IRRELEVANT, ignored)
     for name, required in known.items():
         if required and name not in found:
             raise pipeline.error("steps", f'the step "{name}" is missing')

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from .errors import ExportError
+from .errors import ExportError, refuse_lfs_pointer
 from .json_file import JsonObject
 
 # lerobot's name of a mode -> the bundle's name, and the statistics it reads.
@@ -30,6 +30,11 @@ class Normalization:
     eps: float
     statistics: dict[str, np.ndarray]
 
+    @property
+    def width(self) -> int | None:
+        """Entries that there are statistics of; None where none are needed."""
+        return next((len(values) for values in self.statistics.values()), None)
+
     def to_json(self) -> dict:
         # An f32 written as a double reads back to the same f32.
         return {"mode": self.mode, "eps": self.eps, **{name: [float(x) for x in v] for name, v in self.statistics.items()}}
@@ -45,7 +50,11 @@ def mode_of(step: JsonObject, kind: str) -> str:
 
 
 def read_normalization(step: JsonObject, state_file: Path | None, feature: str, kind: str, length: int) -> Normalization:
-    """The normalisation a normalizer or unnormalizer step applies to ``feature``."""
+    """The normalisation a normalizer or unnormalizer step applies to ``feature``, which has ``length`` entries by config.json.
+
+    The statistics may be of another length: they are those of the data, and config.json keeps the base model's widths when that is
+    trained further.
+    """
     eps = step.get("eps", float, 1e-8)
     if not 0 <= eps < 1:
         raise step.error("eps", f"is {eps}, must be a small number")
@@ -55,10 +64,16 @@ def read_normalization(step: JsonObject, state_file: Path | None, feature: str, 
     if state_file is None:
         raise step.error("state_file", f"missing, and {kind} is normalised by {' and '.join(names)} of {feature}")
     stored = _read_state(state_file)
-    return Normalization(mode, eps, {name: _statistic(stored, state_file, f"{feature}.{name}", length) for name in names})
+    statistics = {name: _statistic(stored, state_file, f"{feature}.{name}") for name in names}
+    first, second = (len(values) for values in statistics.values())
+    if first != second or (first == 1 != length):
+        expected = first if first != second else length
+        raise ExportError(f"{state_file}: {feature}.{names[1]}: has shape [{second}], expected [{expected}]: one value for each entry")
+    return Normalization(mode, eps, statistics)
 
 
 def _read_state(path: Path) -> dict[str, np.ndarray]:
+    refuse_lfs_pointer(path)
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -67,14 +82,16 @@ def _read_state(path: Path) -> dict[str, np.ndarray]:
         raise ExportError(f"{path}: not a readable safetensors file: {error}") from None
 
 
-def _statistic(stored: dict[str, np.ndarray], path: Path, key: str, length: int) -> np.ndarray:
+def _statistic(stored: dict[str, np.ndarray], path: Path, key: str) -> np.ndarray:
     if key not in stored:
         raise ExportError(f"{path}: {key}: missing statistic; save the processors with the statistics of the training data")
     values = stored[key]
     if not np.issubdtype(values.dtype, np.floating):
         raise ExportError(f"{path}: {key}: has dtype {values.dtype}, expected float32")
-    if values.shape != (length,):
-        raise ExportError(f"{path}: {key}: has shape {list(values.shape)}, expected {[length]} as in config.json")
+    if values.ndim == 2 and len(values) == 1:
+        values = values[0]  # As some data sets keep them; lerobot broadcasts it over the batch.
+    if values.ndim != 1 or not len(values):
+        raise ExportError(f"{path}: {key}: has shape {list(values.shape)}, expected one value for each entry")
     if not np.isfinite(values).all():
         raise ExportError(f"{path}: {key}: holds a value that is not finite")
     return values.astype(np.float32)

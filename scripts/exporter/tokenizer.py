@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Iterator
 
-from .errors import ExportError
+from .errors import ExportError, refuse_lfs_pointer
 from .sentencepiece import read_sentencepiece
 
 FILE = "tokenizer.json"
 SENTENCEPIECE = ".model"
+PALIGEMMA = "google/paligemma-3b-pt-224"
+GATED = (
+    f"PaliGemma's is gated: accept its licence on Hugging Face, at {PALIGEMMA}, then type hf auth login and hf download {PALIGEMMA} "
+    "tokenizer.json tokenizer_config.json, and export again; or give openpi's, which needs no account "
+    "(gsutil cp gs://big_vision/paligemma_tokenizer.model .), with --tokenizer paligemma_tokenizer.model"
+)
 
 
 def find_tokenizer(directory: Path, tokenizer_name: str | None, given: Path | None) -> Path:
-    """The file to take: the one given, or the one saved with the checkpoint."""
+    """The file to take: the one given, the one saved with the checkpoint, or the one of that name in the cache of Hugging Face or of
+    openpi. Without a name it is PaliGemma's, which every released policy was trained with."""
     if given is not None:
         path = given / FILE if given.is_dir() else given
         if not path.is_file():
             raise ExportError(f"{path}: no such file; --tokenizer names a tokenizer.json, a directory with one, or a sentencepiece .model")
     else:
-        # The pipeline names a directory beside it, or a model on a hub that lerobot would fetch.
-        inside = tokenizer_name and not Path(tokenizer_name).is_absolute() and ".." not in Path(tokenizer_name).parts
-        named = [directory / tokenizer_name / FILE] if inside else []
-        places = [*named, directory / "tokenizer" / FILE, directory / FILE]
+        # The pipeline names a directory beside it or anywhere, or a model on a hub that lerobot would fetch.
+        name = tokenizer_name or PALIGEMMA
+        places = [directory / name / FILE, directory / "tokenizer" / FILE, directory / FILE, *_cached(name)]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise ExportError(
-                f"{directory / 'tokenizer' / FILE}: no such file"
-                + (f'; the checkpoint was trained with the tokenizer "{tokenizer_name}"' if tokenizer_name else "")
-                + "; give its tokenizer.json, or the sentencepiece model that openpi keeps as paligemma_tokenizer.model, with --tokenizer"
+                f"{directory / 'tokenizer' / FILE}: no such file, and no tokenizer {name} in {_hub_cache()}; give its tokenizer.json with "
+                "--tokenizer" + (f". {GATED}" if name == PALIGEMMA else "")
             )
     if path.suffix != SENTENCEPIECE:
         _check(path)
     return path
+
+
+def _cached(name: str) -> Iterator[Path]:
+    """Where the tokenizer of a model on the hub is once it was downloaded: that of the main branch first, then the latest."""
+    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
+    try:
+        yield repository / "snapshots" / (repository / "refs/main").read_text().strip() / FILE
+    except OSError:
+        pass
+    yield from sorted(repository.glob(f"snapshots/*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    if name == PALIGEMMA:
+        yield _directory("OPENPI_DATA_HOME", "~/.cache/openpi") / "big_vision/paligemma_tokenizer.model"
+
+
+def _hub_cache() -> Path:
+    """Hugging Face's cache of repositories, found by the rules of its own library."""
+    home = _directory("HF_HOME", _directory("XDG_CACHE_HOME", "~/.cache") / "huggingface")
+    return _directory("HF_HUB_CACHE", _directory("HUGGINGFACE_HUB_CACHE", home / "hub"))
+
+
+def _directory(variable: str, default: str | Path) -> Path:
+    return Path(os.environ.get(variable) or default).expanduser()
 
 
 def write_tokenizer(path: Path, target: Path) -> None:
@@ -46,6 +75,7 @@ def write_tokenizer(path: Path, target: Path) -> None:
 
 
 def _check(path: Path) -> None:
+    refuse_lfs_pointer(path)
     try:
         content = json.loads(path.read_bytes())
         vocabulary = content["model"]["vocab"]

@@ -16,14 +16,14 @@ from typing import Iterator
 import ml_dtypes
 import numpy as np
 
-from .errors import ExportError
+from .errors import ExportError, refuse_lfs_pointer
 
 MAX_HEADER = 100_000_000  # the limit safetensors itself sets
 ITEM_SIZE = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }
-READABLE = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16)}
+READABLE = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 BLOCK_BYTES = 8 << 20  # of f32 values handed out at a time
 
 
@@ -61,6 +61,7 @@ class WeightsFile:
 
     def __init__(self, path: Path):
         self.path = path
+        refuse_lfs_pointer(path)
         try:
             with open(path, "rb") as file:
                 size = file.seek(0, 2)

@@ -15,16 +15,15 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from exporter.config import read_config  # noqa: E402
-from exporter.processors import read_processors  # noqa: E402
+from exporter.processors import read_lerobot  # noqa: E402
 
 # The tokenizer of made checkpoints has it in two pieces; the beginning of the text and the newline at its end are one each.
 WORD, PIECES, AROUND = "pick", 2, 2
 
 
 def write(checkpoint: Path, out: Path) -> None:
-    config = read_config(checkpoint)
-    words = (read_processors(checkpoint, config).max_tokens - AROUND) // PIECES
+    config, processing = read_lerobot(checkpoint)
+    words = (processing.max_tokens - AROUND) // PIECES
     random = np.random.default_rng(0)
     for count in range(1, len(config.cameras) + 1):
         directory = out / str(count)

@@ -64,7 +64,7 @@ run "$cache/python/bin/python" -m ziglang cc -target "aarch64-linux-gnu.$glibc_f
     -I"$staged/usr/include" -L"$libraries" -lpi0_edge -o "$results/infer_once-aarch64"
 soname=$(basename "$(readlink "$libraries/libpi0_edge.so")")
 run ln -sf "$native/libpi0_edge.so" "$results/$soname"
-run "${CC:-cc}" -std=c99 -O1 examples/c/infer_once.c -Iinclude -L"$native" -lpi0_edge -Wl,-rpath,"$results" \
+run "${CC:-cc}" -std=c99 -O1 examples/c/infer_once.c -Icrates/pi0-edge-c/include -L"$native" -lpi0_edge -Wl,-rpath,"$results" \
     -o "$results/infer_once-x86_64"
 to "$results/aarch64.txt" "${emulator[@]}" -E LD_LIBRARY_PATH="$libraries" \
     -E ORT_DYLIB_PATH="$onnxruntime" "$results/infer_once-aarch64" "$bundle"

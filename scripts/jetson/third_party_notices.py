@@ -15,17 +15,17 @@ TEXTS = ("LICENSE*", "LICENCE*", "COPYING*", "COPYRIGHT*", "NOTICE*", "license*"
 
 
 def linked(metadata):
-    """The packages reached from the project by normal dependencies, by name and version."""
+    """The packages reached from the project's crates by normal dependencies, by name and version."""
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     packages = {package["id"]: package for package in metadata["packages"]}
-    root = metadata["resolve"]["root"]
-    seen, todo = {root}, [root]
+    ours = set(metadata["workspace_members"])
+    seen, todo = set(ours), list(ours)
     while todo:
         for dep in nodes[todo.pop()]["deps"]:
             if dep["pkg"] not in seen and any(kind["kind"] is None for kind in dep["dep_kinds"]):
                 seen.add(dep["pkg"])
                 todo.append(dep["pkg"])
-    return sorted((packages[i] for i in seen - {root}), key=lambda p: (p["name"], p["version"]))
+    return sorted((packages[i] for i in seen - ours), key=lambda p: (p["name"], p["version"]))
 
 
 def main():

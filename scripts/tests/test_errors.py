@@ -276,9 +276,9 @@ def test_two_vocabularies_in_doubtful_order(broken):
     assert_names(refusal(broken), "model.safetensors", "lm_head.weight", "embed_tokens.weight")
 
 
-@pytest.mark.parametrize("dtype", ["F16", "I32", "I64", "F64", "F8_E4M3"])
+@pytest.mark.parametrize("dtype", ["I32", "I64", "F64", "F8_E4M3"])
 def test_dtype(broken, dtype):
-    size = {"F16": 2, "I32": 4, "I64": 8, "F64": 8, "F8_E4M3": 1}[dtype]
+    size = {"I32": 4, "I64": 8, "F64": 8, "F8_E4M3": 1}[dtype]
     change(broken, "model.state_proj.bias", dtype=dtype, data=bytes(32 * size))
     assert_names(refusal(broken), "model.safetensors", "model.state_proj.bias", dtype)
 

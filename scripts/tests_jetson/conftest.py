@@ -63,9 +63,9 @@ def project(tmp_path):
     """A copy of the project in which build and setup seem to have run: programs of this machine stand in."""
     copy = tmp_path / "project"
     copy.mkdir()
-    for name in ("Cargo.toml", "Cargo.lock", "build.rs"):
+    for name in ("Cargo.toml", "Cargo.lock"):
         shutil.copy(PROJECT / name, copy)
-    for name in ("src", "benches", "tests", "packaging", "docs", "examples", "include", "scripts/jetson"):
+    for name in ("src", "crates", "benches", "tests", "packaging", "docs", "examples", "scripts/jetson"):
         if (PROJECT / name).exists():
             shutil.copytree(PROJECT / name, copy / name)
     shutil.copy(JETSON, copy / "scripts")

@@ -78,7 +78,6 @@ pub struct Manifest {
 /// The kind of policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
 pub enum PolicyKind {
     /// PI0: the state is one suffix token, time is mixed into the action tokens.
     Pi0,

@@ -103,7 +103,7 @@ fn ownership(found: &Metadata, uid: u32) -> Vec<Fault> {
 
 /// The first directory above `path` (absolute, without links) in which others could rename it and put their own in
 /// its place. `look` says what a directory is.
-pub(crate) fn fault_above(path: &Path, uid: u32, look: &dyn Fn(&Path) -> Option<Metadata>) -> Option<Fault> {
+pub fn fault_above(path: &Path, uid: u32, look: &dyn Fn(&Path) -> Option<Metadata>) -> Option<Fault> {
     path.ancestors().skip(1).find_map(|above| {
         let found = look(above)?;
         let trusted = found.uid() == uid || found.uid() == ROOT;
@@ -124,7 +124,7 @@ pub fn effective_uid() -> Option<u32> {
 }
 
 /// The second of the numbers behind `Uid:`.
-pub(crate) fn parse_uid(status: &str) -> Option<u32> {
+pub fn parse_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 

@@ -31,7 +31,8 @@ mod store;
 pub use build::{Building, Lock};
 pub use context::check_stand_in;
 pub use directory::{Fault, default_path, effective_uid, faults_of_directory, faults_of_file, user_cache};
-pub(crate) use directory::{fault_above, parse_uid};
+#[doc(hidden)]
+pub use directory::{fault_above, parse_uid};
 pub use pins::{GpuPin, Pins};
 pub use record::{BuildOptions, EnginePrecision, RECORD_FILE, RECORD_VERSION, Record};
 pub use store::{EngineCache, Entry, Outcome};

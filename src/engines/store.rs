@@ -88,7 +88,8 @@ impl EngineCache {
     }
 
     /// The directory at `path` as `uid` would find it, whatever is wrong with it: to look, not to use.
-    pub(crate) fn unchecked(path: PathBuf, uid: u32) -> Self {
+    #[doc(hidden)]
+    pub fn unchecked(path: PathBuf, uid: u32) -> Self {
         EngineCache { path, uid }
     }
 

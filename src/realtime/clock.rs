@@ -81,7 +81,8 @@ impl std::ops::Add<Duration> for Timestamp {
 }
 
 /// A duration in whole nanoseconds; anything above 584 years is 584 years.
-pub(crate) fn nanos(duration: Duration) -> u64 {
+#[doc(hidden)]
+pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -10,7 +10,6 @@ use crate::realtime::chunk::{ChunkInfo, Reject};
 
 /// Something the owner of a runtime may want to know.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum Event {
     /// A chunk was published.
     Chunk(ChunkInfo),

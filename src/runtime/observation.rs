@@ -26,7 +26,6 @@ pub struct Published {
 
 /// Why an observation was not taken. Either would make the age of an action a lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum PublishError {
     /// It claims to have been captured later than now. Capture times are CLOCK_MONOTONIC, not wall time.
     FromTheFuture {

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test crate uses its part
 
 pub mod gpu_build;
-pub mod program;
+pub mod project;
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,11 @@ use ndarray::Array2;
 use ndarray_npy::{read_npy, write_npy};
 use pi0_edge::observation::Normalizer;
 use pi0_edge::{Frame, Observation, Policy, PolicyOptions, Result};
+use project::project;
 
 /// The small bundle that lives in the repository.
 pub fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi0-tiny")
+    project().join("models/pi0-tiny")
 }
 
 /// One of its recorded observations.
@@ -24,7 +25,7 @@ pub fn observation_dir() -> PathBuf {
 
 /// The small PI0.5 bundle.
 pub fn tiny_pi05() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi05-tiny")
+    project().join("models/pi05-tiny")
 }
 
 /// The small policy on two threads.

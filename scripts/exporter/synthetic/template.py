@@ -18,12 +18,11 @@ from typing import Iterator
 import numpy as np
 
 from ..bundle import GRAPHS
-from ..config import read_config
 from ..forms import Portable
 from ..graph import ALIGNMENT, NUMPY, Graph
 from ..manifest import COMPUTE, Options, build_manifest, embedding_factor
 from ..model import Model
-from ..processors import read_processors
+from ..processors import read_lerobot
 from ..sources import Rows, Source
 from ..weights_file import Tensor, WeightsFile
 from .processors import write_config, write_processors
@@ -51,8 +50,7 @@ def write_template(directory: Path, spec: CheckpointSpec, options: Options) -> N
         write_processors(checkpoint, spec)
         write_tokenizer(checkpoint / "tokenizer")
         shutil.copyfile(checkpoint / "tokenizer/tokenizer.json", directory / "tokenizer.json")
-        config = read_config(checkpoint)
-        processing = read_processors(checkpoint, config)
+        config, processing = read_lerobot(checkpoint)
     model = Model(ImaginaryWeights(spec), config, spec.vision_heads)
 
     recipe: dict[str, dict] = {}

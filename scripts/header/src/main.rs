@@ -1,11 +1,11 @@
-//! Writes the C header, as src/ffi says it, to standard output.
+//! Writes the C header, as crates/pi0-edge-c/src says it, to standard output.
 
 use std::error::Error;
 use std::path::Path;
 
 use cbindgen::{Builder, Config, DocumentationStyle, Language};
 
-/// Files of src/ffi, in the order in which a reader needs them.
+/// Files of crates/pi0-edge-c/src, in the order in which a reader needs them.
 const SOURCES: [&str; 13] = [
     "version",
     "status",
@@ -45,7 +45,7 @@ const INTRODUCTION: &str = "\
  * Processes   Signals are left to the program's threads. At exit, threads are ended before ONNX Runtime goes. In the
  *             child of a fork every call is PI0_ERR_FORKED. dlclose leaves the library in place.
  *
- * Written by scripts/header.sh from src/ffi; do not edit.
+ * Written by scripts/header.sh from crates/pi0-edge-c/src; do not edit.
  */";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         tab_width: 4,
         ..Config::default()
     };
-    let sources = SOURCES.iter().map(|name| project.join("src/ffi").join(name).with_extension("rs"));
+    let sources = SOURCES.iter().map(|name| project.join("crates/pi0-edge-c/src").join(name).with_extension("rs"));
     let builder = sources.fold(Builder::new().with_config(config), |builder, path| builder.with_src(path));
     builder.generate()?.write(std::io::stdout());
     Ok(())

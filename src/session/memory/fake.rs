@@ -7,6 +7,8 @@ use std::ptr::NonNull;
 
 #[path = "../../../tests/common/gpu_build.rs"]
 pub(crate) mod gpu_build;
+#[path = "../../../tests/common/project.rs"]
+mod project;
 
 /// Where a test in a child process finds the GPU build of ONNX Runtime.
 const GPU_BUILD: &str = "PI0_EDGE_TEST_GPU_BUILD";

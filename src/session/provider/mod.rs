@@ -18,7 +18,6 @@ use ort::sys::{OrtSessionOptions, OrtStatusPtr};
 use super::device::Device;
 use super::environment::Environment;
 use super::graph::GraphOptions;
-use crate::doctor::{Facts, Finding, Group, Options, Severity, diagnose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Provider;
 
@@ -110,31 +109,19 @@ impl<O> Functions<O> {
     }
 }
 
-/// Why `provider` cannot be used with the ONNX Runtime at `library`: what the doctor finds missing and what to do
-/// about it, and after that what ONNX Runtime itself said.
+/// The error that `provider` cannot be used with the ONNX Runtime at `library`: what explains it where the program
+/// has [registered](Provider::explain_failures_with) something that can, then what ONNX Runtime itself `said`.
 pub(super) fn unusable(provider: Provider, library: &Path, said: &str) -> Error {
-    let env = |name: &str| std::env::var(name).ok();
-    let options = Options { ort_library: Some(library.to_path_buf()), ..Options::default() };
-    let report = diagnose(&Facts::gather(Path::new("/"), &env, &options), None, Some(provider));
-    let concerns = |f: &&Finding| {
-        f.severity == Severity::Error && matches!(f.code.group(), Group::OnnxRuntime | Group::Gpu)
-    };
-    let reasons: Vec<String> = report.findings.iter().filter(concerns).map(reason).collect();
-    let text = if reasons.is_empty() {
-        format!(
-            "the {provider} provider cannot be used: {said}. pi0-edge doctor --provider {provider} shows what this machine has"
-        )
-    } else {
-        format!("the {provider} provider cannot be used: {}. ONNX Runtime says: {said}", reasons.join("; "))
+    let text = match provider.explain_failure(library) {
+        Some(reasons) => {
+            format!("the {provider} provider cannot be used: {reasons}. ONNX Runtime says: {said}")
+        }
+        None => format!(
+            "the {provider} provider cannot be used with {}: {said}. pi0-edge doctor --provider {provider} shows what this machine has",
+            library.display()
+        ),
     };
     Error::new(ErrorKind::Provider, text)
-}
-
-fn reason(finding: &Finding) -> String {
-    match &finding.remedy {
-        Some(remedy) => format!("{} (to do: {remedy})", finding.message),
-        None => finding.message.clone(),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,106 @@
+//! `pi0-edge`: the command line. One file a verb; each is a thin layer over the library.
+//!
+//! Machine output goes to stdout, people's output and progress to stderr. Exit code 0: done; 1: failed, with the
+//! reason in words; 2: the command line was wrong.
+
+#![deny(unsafe_code)]
+
+mod axis;
+mod bench;
+mod benches;
+mod check;
+mod control;
+mod device;
+mod doctor;
+mod engines;
+mod environment;
+mod figures;
+mod inspect;
+mod observation;
+mod options;
+mod output;
+mod replay;
+mod run;
+mod synthesize;
+mod watched;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pi0_edge::Provider;
+use pi0_edge::realtime::probe::allocations::CountingAllocator;
+
+/// Counts the allocations that `bench` reports. ONNX Runtime's own, in C++, are not among them.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+const EXAMPLES: &str = "\
+Examples:
+  pi0-edge check models/pi0-tiny
+  pi0-edge run models/pi0-tiny --observation models/pi0-tiny/golden/two_cameras_10_steps
+  pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
+  pi0-edge bench BUNDLE --threads 2 --format md
+  pi0-edge replay BUNDLE --episode DIR --rate 200 --rtc --svg trajectory.svg
+  pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
+  pi0-edge bench device BUNDLE --minutes 5
+  pi0-edge bench device $(pi0-edge synthesize pi0)
+  pi0-edge engines build BUNDLE && pi0-edge check BUNDLE --provider tensorrt
+  RUST_LOG=debug pi0-edge run BUNDLE --observation DIR
+
+ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executable, the project's fetched copy
+(.cache/onnxruntime), /usr/lib/pi0-edge and the system's library path.";
+
+/// Runs PI0 policies: an observation in, an action chunk out.
+#[derive(Parser)]
+#[command(name = "pi0-edge", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Compute one action chunk from one observation
+    Run(run::Args),
+    /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
+    Check(check::Args),
+    /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
+    /// of it, with a report
+    Bench(benches::Args),
+    /// Run a recorded episode through the real-time runtime at a given rate
+    Replay(Box<replay::Args>),
+    /// Say why it will be slow or broken on this machine, and what to type
+    Doctor(doctor::Args),
+    /// Build TensorRT engines ahead of time; list, verify and remove them
+    Engines(engines::Args),
+    /// Show what a bundle holds
+    Inspect(inspect::Args),
+    /// Make a full-size bundle with random weights, to measure with
+    Synthesize(synthesize::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    Provider::explain_failures_with(pi0_edge_doctor::explain_failure);
+    let result = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Bench(args) => benches::run(&args),
+        Verb::Replay(args) => replay::run(&args),
+        Verb::Doctor(args) => match doctor::run(&args) {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
+        Verb::Engines(args) => engines::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Synthesize(args) => synthesize::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("pi0-edge: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

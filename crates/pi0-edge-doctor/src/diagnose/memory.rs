@@ -1,0 +1,98 @@
+//! Whether the memory suffices.
+
+use super::{Rules, size};
+use crate::finding::{Code, Finding, Severity};
+
+/// What a CUDA context and the arenas take beside the weights.
+const GPU_OVERHEAD: u64 = 512 << 20;
+
+/// Blocks of this size and more are what NVIDIA's allocator asks for first.
+const LARGE_BLOCK: u64 = 4 << 20;
+
+const FREE_MEMORY: &str = "sync && echo 3 | sudo tee /proc/sys/vm/drop_caches && echo 1 | sudo tee \
+                           /proc/sys/vm/compact_memory   # or reboot";
+
+pub(super) fn judge(rules: &mut Rules<'_>) {
+    let memory = &rules.facts.memory;
+    let (Some(usable), Some(available)) = (memory.usable(), memory.available) else { return };
+    let available = available.min(usable);
+    let group =
+        memory.group_limit.map(|l| format!(", {} of it for this control group", size(l))).unwrap_or_default();
+    let total = memory.total.unwrap_or(usable);
+    let largest =
+        memory.largest_free_block.map(|l| format!(", largest free block {}", size(l))).unwrap_or_default();
+    rules.ok(Code::Memory, format!("{}{group}, {} available{largest}", size(total), size(available)));
+    suffices(rules, usable, available);
+    fragmentation(rules);
+    swap(rules);
+}
+
+fn suffices(rules: &mut Rules<'_>, usable: u64, available: u64) {
+    let Some(bundle) = rules.bundle.filter(|b| b.size > 0) else {
+        if available < usable / 10 {
+            let message = format!("only {} of {} is available", size(available), size(usable));
+            let finding = Finding::new(Code::LowMemory, Severity::Warning, message);
+            rules.add(finding.remedy("ps aux --sort=-rss | head   # and stop what is not needed"));
+        }
+        return;
+    };
+    // Weights once, a fifth for activations and copies while loading; a discrete GPU has memory of its own, whose
+    // size files do not tell.
+    let gpu = rules.wants_gpu() && rules.facts.gpu().is_some_and(|g| g.integrated);
+    // For x86_64 processors ONNX Runtime has no fp16 kernels: it expands the weights to fp32 once and for all.
+    let expands = !rules.wants_gpu() && rules.facts.system.architecture.as_deref() == Some("x86_64");
+    let weights = bundle.size * if expands && bundle.precision.as_deref() == Some("fp16") { 2 } else { 1 };
+    let needed = weights + bundle.size / 5 + if gpu { GPU_OVERHEAD } else { 0 };
+    let message = |what: &str, have| {
+        format!(
+            "the bundle needs about {} ({} of files), {what} {}",
+            size(needed),
+            size(bundle.size),
+            size(have)
+        )
+    };
+    if needed > usable {
+        let finding = Finding::new(Code::LowMemory, Severity::Error, message("this machine has", usable));
+        rules.add(finding.remedy(if expands {
+            "use a machine with more memory, or its GPU (--provider cuda) and a bundle exported with --precision fp16"
+        } else {
+            "export the bundle with --precision fp16, or use a board with more memory"
+        }));
+    } else if needed > available {
+        let finding = Finding::new(Code::LowMemory, Severity::Warning, message("available are", available));
+        rules.add(finding.remedy(if gpu {
+            FREE_MEMORY
+        } else {
+            "ps aux --sort=-rss | head   # and stop what is not needed"
+        }));
+    }
+}
+
+fn fragmentation(rules: &mut Rules<'_>) {
+    let memory = &rules.facts.memory;
+    let Some(largest) = memory.largest_free_block else { return };
+    // Only a GPU that takes its memory from the kernel's pages is hurt.
+    if rules.facts.gpu().is_some_and(|g| g.integrated) && largest < LARGE_BLOCK {
+        let message =
+            format!("the largest free block is {} ({} of them)", size(largest), memory.largest_free_blocks);
+        rules.add(Finding::new(Code::MemoryFragmented, Severity::Warning, message).remedy(FREE_MEMORY));
+    }
+}
+
+fn swap(rules: &mut Rules<'_>) {
+    let swap = &rules.facts.memory.swap;
+    if swap.is_empty() {
+        return rules.ok(Code::Swap, "no swap");
+    }
+    let zram = swap.iter().all(|s| s.zram);
+    let (total, used) = (swap.iter().map(|s| s.size).sum(), swap.iter().map(|s| s.used).sum::<u64>());
+    let kind = if zram { "compressed memory (zram)" } else { "disk" };
+    let message = format!("{} of swap on {kind}, {} used", size(total), size(used));
+    let remedy = if zram && rules.facts.system.is_jetson() {
+        "sudo systemctl disable --now nvzramconfig"
+    } else {
+        "sudo swapoff -a"
+    };
+    let severity = if used > 0 { Severity::Warning } else { Severity::Info };
+    rules.add(Finding::new(Code::Swap, severity, message).remedy(remedy));
+}

@@ -1,0 +1,131 @@
+//! Whether ONNX Runtime's library is there, fits, and keeps quiet.
+
+use super::{Rules, list, remedy};
+use crate::finding::{Code, Finding, Severity};
+use crate::loader::file_name;
+use crate::{RuntimeLibrary, TooOld};
+use pi0_edge::internals::OLDEST_RUNTIME as OLDEST;
+
+pub(super) fn judge(rules: &mut Rules<'_>) {
+    let facts = rules.facts;
+    let Some(library) = &facts.onnxruntime.library else {
+        return not_found(rules);
+    };
+    let version = library.version.as_deref();
+    let named = version.unwrap_or("of unknown version");
+    match version {
+        Some(_) if library.is_too_old() => rules.add(
+            Finding::new(
+                Code::OrtTooOld,
+                Severity::Error,
+                format!("ONNX Runtime {named} at {} is older than {}.{}", library.path, OLDEST[0], OLDEST[1]),
+            )
+            .remedy("scripts/fetch_onnxruntime.sh, or name a newer one by --ort-library"),
+        ),
+        None => rules.add(
+            Finding::new(
+                Code::OrtVersionUnknown,
+                Severity::Warning,
+                format!("the version of {} cannot be told from the file", library.path),
+            )
+            .remedy("RUST_LOG=debug pi0-edge check BUNDLE   # says the version it loads"),
+        ),
+        Some(_) => {}
+    }
+    let machine = facts.system.architecture.as_deref();
+    if machine.is_some_and(|m| m != library.architecture) {
+        rules.add(
+            Finding::new(
+                Code::OrtWrongArchitecture,
+                Severity::Error,
+                format!(
+                    "{} is built for {}, this machine is {}",
+                    library.path,
+                    library.architecture,
+                    machine.unwrap_or_default()
+                ),
+            )
+            .remedy("PI0_EDGE_ARCH=$(uname -m) scripts/fetch_onnxruntime.sh"),
+        );
+    }
+    let names: Vec<String> = library.compiled_in.iter().map(ToString::to_string).collect();
+    let build = library.build.as_deref().map(|b| format!(" ({b})")).unwrap_or_default();
+    rules.ok(
+        Code::OrtLibrary,
+        format!(
+            "ONNX Runtime {named} at {} ({}), built with {}{build}",
+            library.path,
+            library.origin,
+            list(&names)
+        ),
+    );
+    dependencies(rules, library);
+    telemetry(rules, library);
+}
+
+fn not_found(rules: &mut Rules<'_>) {
+    let tried = &rules.facts.onnxruntime.tried;
+    let unreadable = tried.iter().find(|t| t.outcome != "missing");
+    let places: Vec<String> =
+        tried.iter().map(|t| format!("{} ({}: {})", t.path, t.origin, t.outcome)).collect();
+    let (code, message) = match unreadable {
+        Some(t) => (Code::OrtUnreadable, format!("{} ({}) is no 64-bit shared library", t.path, t.origin)),
+        None => (Code::OrtNotFound, format!("no ONNX Runtime; looked at {}", list(&places))),
+    };
+    let asked = |origin: &str| tried.iter().any(|t| t.origin == origin);
+    let remedy = if asked("asked for") {
+        "name a libonnxruntime.so that exists by --ort-library, or leave it out".to_owned()
+    } else if asked("ORT_DYLIB_PATH") {
+        "unset ORT_DYLIB_PATH, or set it to a libonnxruntime.so".to_owned()
+    } else if rules.facts.gpu().is_some() {
+        remedy::runtime_for(rules.facts)
+    } else {
+        "scripts/fetch_onnxruntime.sh".to_owned()
+    };
+    rules.add(Finding::new(code, Severity::Error, message).remedy(remedy));
+}
+
+fn dependencies(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
+    for missing in &library.missing {
+        let remedy = remedy::install(missing, None, rules.facts);
+        let message = format!("{} needs {}, which is not found", missing.needed_by, missing.library);
+        rules.add(Finding::new(Code::LibraryMissing, Severity::Error, message).remedy(remedy));
+    }
+    for old in &library.too_old {
+        too_old(rules, old, Severity::Error);
+    }
+}
+
+/// A library that lacks a symbol version another was built against.
+pub(super) fn too_old(rules: &mut Rules<'_>, old: &TooOld, severity: Severity) {
+    let system = &rules.facts.system;
+    let here = rules.facts.software.glibc.as_deref().filter(|_| old.version.starts_with("GLIBC_"));
+    let here = here.map(|v| format!(" (this system has glibc {v})")).unwrap_or_default();
+    let message = format!("{} needs {} of {}, which is older{here}", old.needed_by, old.version, old.library);
+    let distribution = system.distribution.as_deref().unwrap_or("this distribution");
+    let remedy = format!("use a {} built for {distribution} or older", file_name(old.needed_by.as_ref()));
+    rules.add(Finding::new(Code::LibraryTooOld, severity, message).remedy(remedy));
+}
+
+fn telemetry(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
+    let variable = rules.facts.onnxruntime.telemetry_variable.as_deref();
+    let off = |v: &str| matches!(v.trim().to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y");
+    match (library.uploader, variable) {
+        (false, _) => rules.ok(Code::Telemetry, "this ONNX Runtime contains no uploader of usage data"),
+        (true, None) => rules.ok(
+            Code::Telemetry,
+            "this ONNX Runtime contains an uploader of usage data; pi0-edge switches it off before loading it",
+        ),
+        (true, Some(v)) if off(v) => {
+            rules.ok(Code::Telemetry, format!("usage data is off: ORT_DISABLE_TELEMETRY={v}"));
+        }
+        (true, Some(v)) => rules.add(
+            Finding::new(
+                Code::Telemetry,
+                Severity::Warning,
+                format!("ONNX Runtime would send usage data: ORT_DISABLE_TELEMETRY={v:?} switches nothing off"),
+            )
+            .remedy("export ORT_DISABLE_TELEMETRY=1"),
+        ),
+    }
+}

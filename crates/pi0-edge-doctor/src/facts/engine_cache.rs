@@ -1,0 +1,98 @@
+//! The directory of TensorRT engines, judged by the rules that a run has.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::tree::Tree;
+use pi0_edge::engines::{
+    EngineCache as Cache, Fault, Pins, default_path, fault_above, faults_of_directory, parse_uid,
+};
+
+/// The directory of TensorRT engines.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EngineCache {
+    /// Where it is or would be; `None` without a home directory.
+    pub path: Option<String>,
+    /// Whether it exists.
+    pub exists: bool,
+    /// Its permission bits.
+    pub mode: Option<u32>,
+    /// Why nothing in it would be used.
+    pub faults: Vec<Untrusted>,
+    /// The sets of engines in it.
+    pub sets: Vec<EngineSet>,
+}
+
+/// Why the directory is not to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Untrusted {
+    /// What is wrong.
+    pub problem: String,
+    /// What to type about it.
+    pub remedy: String,
+}
+
+/// A set of engines.
+#[derive(Debug, Clone, Serialize)]
+pub struct EngineSet {
+    /// The name of its directory.
+    pub key: String,
+    /// Why no run would use it, as far as sizes and owners tell; its bytes are for `engines verify`.
+    pub problem: Option<String>,
+    /// What it was built with and for, if it can be used.
+    pub pins: Option<Pins>,
+    /// The number formats it was built in.
+    pub precision: Option<String>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl EngineCache {
+    pub(crate) fn read(
+        tree: &Tree,
+        env: &dyn Fn(&str) -> Option<String>,
+        explicit: Option<&Path>,
+    ) -> EngineCache {
+        let Some(path) = explicit.map(Path::to_path_buf).or_else(|| default_path(env)) else {
+            return EngineCache::default();
+        };
+        let mut cache =
+            EngineCache { path: Some(path.to_string_lossy().into_owned()), ..EngineCache::default() };
+        let Some((real, found)) = tree.real(&path).zip(tree.metadata(&path)) else { return cache };
+        cache.exists = true;
+        cache.mode = Some(found.mode() & 0o7777);
+        // Without a running system there is no user to compare with.
+        let uid = tree.text("/proc/self/status").and_then(|s| parse_uid(&s)).unwrap_or(found.uid());
+        cache.faults = faults(tree, &path, &found, uid)
+            .iter()
+            .map(|f| Untrusted { problem: f.describe(&path), remedy: f.remedy(&path) })
+            .collect();
+        let entries = Cache::unchecked(real, uid).entries().unwrap_or_default();
+        cache.sets = entries
+            .into_iter()
+            .map(|entry| {
+                let (record, problem) = match entry.record {
+                    Ok(record) => (Some(record), None),
+                    Err(e) => (None, Some(e.to_string())),
+                };
+                EngineSet {
+                    key: entry.key,
+                    problem,
+                    precision: record.as_ref().map(|r| r.options.precision.to_string()),
+                    size: record.as_ref().map_or(0, |r| r.size()),
+                    pins: record.map(|r| r.pins),
+                }
+            })
+            .collect();
+        cache
+    }
+}
+
+fn faults(tree: &Tree, path: &Path, found: &Metadata, uid: u32) -> Vec<Fault> {
+    let link = tree.link(&path.to_string_lossy()).map(|_| Fault::Link);
+    let above = tree.resolve(path).and_then(|p| fault_above(&p, uid, &|above| tree.metadata(above)));
+    link.into_iter().chain(faults_of_directory(found, uid)).chain(above).collect()
+}
