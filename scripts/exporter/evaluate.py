@@ -49,7 +49,8 @@ class Evaluator:
                 raise ExportError(f"{self.graph.name}: {node.name}: no evaluation of the operator {node.op_type}")
             # Weights are mapped from the file: they are widened here and let go right after.
             operands = [array.astype(np.float32, copy=False) if dtype in HALVES else array for array, dtype in found]
-            dtype = NAMES[attributes["to"]] if node.op_type == "Cast" else found[node.op_type == "Where"][1]
+            dtype = found[node.op_type == "Where"][1]
+            dtype = {"Cast": NAMES.get(attributes.get("to")), "Shape": "i64"}.get(node.op_type, dtype)
             if operator is _attention:
                 attributes["rounded"] = lambda array, dtype=dtype: self._stored(array, dtype).astype(np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -176,6 +177,7 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "Concat": lambda attributes, _, *parts: [np.concatenate(parts, attributes["axis"])],
     "Conv": _conv,
     "Div": lambda _, __, a, b: [a / b],
+    "Expand": lambda _, __, x, shape: [x * np.ones(shape, np.float32)],
     "FastGelu": _fast_gelu,
     "Gather": lambda attributes, _, x, indices: [np.take(x, indices, attributes["axis"])],
     "Gelu": _gelu,
@@ -190,6 +192,7 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "ReduceMean": lambda attributes, _, x, axes: [x.mean(tuple(axes), keepdims=bool(attributes["keepdims"]))],
     "Reshape": lambda _, __, x, shape: [x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])],
     "RotaryEmbedding": _rotate,
+    "Shape": lambda attributes, _, x: [np.array(x.shape[attributes["start"] : attributes["end"]])],
     "Sigmoid": lambda _, __, x: [1 / (1 + np.exp(-x))],
     "SkipLayerNormalization": _skip_layer_norm,
     "SkipSimplifiedLayerNormalization": _skip_rms_norm,

@@ -28,7 +28,8 @@ pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Res
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
-pub use graphs::{Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
+pub use graphs::{CACHE, Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
+pub(crate) use graphs::{PREFIX_BIAS, VALID_ROWS};
 pub(crate) use integrity::hash_all;
 pub use integrity::{Verify, hash_file, hex, verify};
 pub use manifest::{

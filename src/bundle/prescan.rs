@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// ConstantOfShape) had better not be.
 const OPS: &[&str] = &[
     "Add",
+    "Attention",
     "Cast",
     "Concat",
     "Conv",
@@ -30,8 +31,10 @@ const OPS: &[&str] = &[
     "Mul",
     "Neg",
     "Pow",
+    "RMSNormalization",
     "ReduceMean",
     "Reshape",
+    "RotaryEmbedding",
     "Sigmoid",
     "Slice",
     "Softmax",
@@ -44,8 +47,9 @@ const OPS: &[&str] = &[
 
 /// ONNX Runtime's own operator set, for graphs that only it will ever run.
 const CONTRIB_DOMAIN: &str = "com.microsoft";
-/// Of it, the product with block-quantised weights.
-const CONTRIB_OPS: &[&str] = &["MatMulNBits"];
+/// Of it: the product with block-quantised weights, and what the CUDA provider runs as one kernel.
+const CONTRIB_OPS: &[&str] =
+    &["FastGelu", "MatMulNBits", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"];
 
 /// Most bytes of an `.onnx` file; the weights are beside it.
 pub(super) const MAX_GRAPH_BYTES: u64 = 32 << 20;

@@ -5,7 +5,7 @@
 use super::features::Normalization;
 use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
-use super::manifest::{Manifest, PolicyKind, PromptFormat};
+use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
 use crate::error::{Error, ErrorKind, Result};
 
 /// No single size of a real model comes near; keeps every product of two sizes far inside 64 bits.
@@ -96,8 +96,13 @@ impl Manifest {
         if let Some(bucket) = self.prefix_bucket {
             in_range("prefix_bucket", bucket, MAX_BUCKET)?;
         }
-        if !(1..=20).contains(&self.opset) {
-            return bad("opset", format_args!("is {}, supported are 1 to 20", self.opset));
+        // Every provider takes opset 20; newer ones are for those that the bundle was made for.
+        let newest = if self.target == Target::Cpu { 20 } else { 24 };
+        if !(1..=newest).contains(&self.opset) {
+            return bad("opset", format_args!("is {}, supported are 1 to {newest}", self.opset));
+        }
+        if self.state_in_prefill && self.policy != PolicyKind::Pi0 {
+            return bad("state_in_prefill", "is true, but the policy has no state token");
         }
         if self.source.model_sha256.len() != 64 || !is_lower_hex(&self.source.model_sha256) {
             return bad("source.model_sha256", "is not 64 lowercase hexadecimal digits");

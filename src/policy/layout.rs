@@ -1,6 +1,6 @@
 //! What the pipeline's tensors and ports are: roles, sizes, and where each graph takes them.
 
-use crate::bundle::{Bundle, Dim, Dtype, GraphName, Manifest, TensorSpec};
+use crate::bundle::{Bundle, Dim, Dtype, GraphName, Manifest, PREFIX_BIAS, TensorSpec, VALID_ROWS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::MAX_NUM_STEPS;
 use crate::policy::flow::SCHEDULE_COLUMNS;
@@ -35,11 +35,19 @@ pub(super) struct Ids {
 /// What tells the rows of a padded prefix from those that only fill it up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Padding {
-    /// Added to the scores of every prefix row: nothing, or what makes the row weigh nothing.
-    pub(super) bias: TensorId,
-    /// Rotary tables of the suffix, whose positions follow the rows that count: at one address for every prefix.
+    pub(super) marks: Marks,
+    /// Rotary tables of the state token, if that is cached, and the suffix, whose positions follow the rows that count: at one address for every prefix.
     pub(super) rope_cos: TensorId,
     pub(super) rope_sin: TensorId,
+}
+
+/// How a graph is told which rows of a padded prefix count.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Marks {
+    /// Added to the scores of every prefix row: nothing, or what makes the row weigh nothing.
+    Bias(TensorId),
+    /// The number of those that count.
+    Count(TensorId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +67,10 @@ pub(super) struct Ports {
     /// Key and value of each layer: the prefill's outputs, and the denoise step's inputs.
     pub(super) kv_outputs: Vec<[usize; 2]>,
     pub(super) kv_inputs: Vec<[usize; 2]>,
+    /// The state token's rotary tables, where the prefill computes it.
+    pub(super) state_rope: Option<[usize; 2]>,
     /// Of the prefill and the denoise step, in a bundle with a padded prefix.
-    pub(super) prefix_bias: Option<[usize; 2]>,
+    pub(super) padding: Option<[usize; 2]>,
 }
 
 impl Ports {
@@ -82,7 +92,14 @@ impl Ports {
             kv_inputs: (0..layers)
                 .map(|i| both(&|n| input(denoise, n), "past_key_values", i))
                 .collect::<Result<_>>()?,
-            prefix_bias: prefill.input("prefix_bias").zip(denoise.input("prefix_bias")).map(|(a, b)| [a, b]),
+            state_rope: prefill
+                .input("state_rope_cos")
+                .zip(prefill.input("state_rope_sin"))
+                .map(|(cos, sin)| [cos, sin]),
+            padding: [PREFIX_BIAS, VALID_ROWS]
+                .into_iter()
+                .find_map(|name| prefill.input(name).zip(denoise.input(name)))
+                .map(|(of_prefill, of_denoise)| [of_prefill, of_denoise]),
         })
     }
 }
@@ -98,6 +115,8 @@ pub(super) struct Sizes {
     pub(super) head_dim: i64,
     pub(super) expert_width: i64,
     pub(super) suffix: i64,
+    /// Rows of the cache before those of the prefix: the state token's, if it is cached.
+    pub(super) cached_state: i64,
     pub(super) horizon: i64,
     pub(super) actions: i64,
     pub(super) state: i64,
@@ -127,6 +146,7 @@ impl Sizes {
             head_dim: d.head_dim as i64,
             expert_width: d.expert_width as i64,
             suffix: manifest.suffix_len() as i64,
+            cached_state: i64::from(manifest.state_in_prefill),
             horizon: d.action_horizon as i64,
             actions: manifest.action.padded_dim as i64,
             state: manifest.state.padded_dim as i64,
@@ -162,9 +182,10 @@ pub(super) fn allocate(
 ) -> Result<Ids> {
     let embeds = dtype_of(bundle, GraphName::PrefixPrefill, "prefix_embeds");
     let cache = dtype_of(bundle, GraphName::PrefixPrefill, "present.0.key");
-    let positions = s.max_prefix + s.suffix as usize;
+    let after_prefix = (s.cached_state + s.suffix) as usize;
+    let positions = s.max_prefix + after_prefix;
     let rope = positions * s.half_head as usize;
-    let suffix_rope = (s.suffix * s.half_head) as usize;
+    let suffix_rope = after_prefix * s.half_head as usize;
     let chunk = (s.horizon * s.actions) as usize;
     let time_row: i64 = time_row.iter().product();
     let f32 = Dtype::F32;
@@ -182,11 +203,17 @@ pub(super) fn allocate(
     let prev_actions = host("prev_actions", f32, chunk)?;
     let prefix_weights = host("prefix_weights", f32, s.horizon as usize)?;
     let x_t = host("x_t", f32, chunk)?;
-    let bias = s.bucket.map(|_| host("prefix_bias", embeds, s.max_prefix)).transpose()?;
+    let counted =
+        bundle.manifest().graph(GraphName::PrefixPrefill).inputs.iter().any(|t| t.name == VALID_ROWS);
+    let marks = match s.bucket {
+        None => None,
+        Some(_) if counted => Some(Marks::Count(host(VALID_ROWS, Dtype::I64, 1)?)),
+        Some(_) => Some(Marks::Bias(host(PREFIX_BIAS, embeds, s.max_prefix)?)),
+    };
     let trained = bundle.manifest().flow.rtc_training_max_delay;
     let clean_rows = trained.map(|_| host("clean_rows", Dtype::I64, 1)).transpose()?;
     let mut device = |name, dtype, elements| tensors.add(name, dtype, elements, Access::Graphs);
-    let rows = s.max_prefix * s.head_dim as usize;
+    let rows = (s.max_prefix + s.cached_state as usize) * s.head_dim as usize;
     Ok(Ids {
         pixel_values,
         prefix,
@@ -210,10 +237,10 @@ pub(super) fn allocate(
             None => None,
             Some(rows) => Some(Clean { rows, time: device("clean_time", f32, time_row as usize)? }),
         },
-        padding: match bias {
+        padding: match marks {
             None => None,
-            Some(bias) => Some(Padding {
-                bias,
+            Some(marks) => Some(Padding {
+                marks,
                 rope_cos: device("suffix_rope_cos", f32, suffix_rope)?,
                 rope_sin: device("suffix_rope_sin", f32, suffix_rope)?,
             }),

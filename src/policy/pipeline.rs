@@ -17,7 +17,7 @@ use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::engines::Engines;
 use crate::policy::flow::SCHEDULE_COLUMNS;
-use crate::policy::layout::{Clean, Ids, Ports, Sizes, allocate, missing_port, row_shape};
+use crate::policy::layout::{Clean, Ids, Marks, Ports, Sizes, allocate, missing_port, row_shape};
 use crate::policy::rope;
 use crate::session::{
     Device, DeviceMemoryUse, Environment, Graph, GraphOptions, TensorId, Tensors, Transfers,
@@ -83,7 +83,7 @@ impl Pipeline {
         let time_spec = &manifest.graph(GraphName::TimeConditioning).outputs[0];
         let time_row = row_shape(time_spec);
         let ids = allocate(&mut tensors, bundle, &sizes, &time_row, device.in_place())?;
-        let positions = sizes.max_prefix + sizes.suffix as usize;
+        let positions = sizes.max_prefix + (sizes.cached_state + sizes.suffix) as usize;
         let (mut cos, mut sin) = (
             vec![0.0; positions * sizes.half_head as usize],
             vec![0.0; positions * sizes.half_head as usize],
@@ -129,20 +129,22 @@ impl Pipeline {
         let all = MAX_NUM_STEPS as i64;
         let mut table = vec![all];
         table.extend(&self.time_row);
-        let inputs: [(&str, TensorId, &[i64]); 7] = [
+        let inputs: [(&str, TensorId, &[i64]); 6] = [
             ("x_t", ids.x_t, chunk),
             ("time_table", ids.time_table, &table),
             ("schedule", ids.schedule, &[all, SCHEDULE_COLUMNS as i64]),
             ("step", ids.step, &[1]),
-            ("state", ids.state, &[1, state]),
             ("prev_actions", ids.prev_actions, chunk),
             ("prefix_weights", ids.prefix_weights, &[1, horizon, 1]),
         ];
         for (name, tensor, shape) in inputs {
-            match graph.input(name) {
-                Some(port) => graph.bind_input(port, tensors, tensor, 0, shape)?,
-                None if name == "state" => {} // PI0.5 has the state in its prompt
-                None => return Err(missing_port(graph.name(), name)),
+            let port = graph.input(name).ok_or_else(|| missing_port(graph.name(), name))?;
+            graph.bind_input(port, tensors, tensor, 0, shape)?;
+        }
+        // PI0.5 has the state in its prompt.
+        for graph in [&mut self.prefill, &mut *graph] {
+            if let Some(port) = graph.input("state") {
+                graph.bind_input(port, tensors, ids.state, 0, &[1, state])?;
             }
         }
         if let Some(Clean { rows, time }) = ids.clean {
@@ -201,20 +203,28 @@ impl Pipeline {
         for (port, table) in [(ports.rope_cos, ids.rope_cos), (ports.rope_sin, ids.rope_sin)] {
             prefill.bind_input(port[0], tensors, table, 0, &[p, s.half_head])?;
         }
-        // Suffix positions continue after the prefix: the same tables, further on. After a padded one they are copied
-        // to where they do not move, see `pad`.
+        // Positions continue after the prefix: the same tables, further on. After a padded one they are copied to where
+        // they do not move, see `pad`.
         let (start, tables) = match ids.padding {
             Some(padding) => (0, [padding.rope_cos, padding.rope_sin]),
             None => (prefix_len * s.half_head as usize, [ids.rope_cos, ids.rope_sin]),
         };
+        for (port, table) in ports.state_rope.into_iter().flatten().zip(tables) {
+            prefill.bind_input(port, tensors, table, start, &[1, s.half_head])?;
+        }
+        let start = start + (s.cached_state * s.half_head) as usize;
         for (port, table) in [ports.rope_cos[1], ports.rope_sin[1]].into_iter().zip(tables) {
             denoise.bind_input(port, tensors, table, start, &[s.suffix, s.half_head])?;
         }
-        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.prefix_bias) {
-            prefill.bind_input(of_prefill, tensors, padding.bias, 0, &[1, p])?;
-            denoise.bind_input(of_denoise, tensors, padding.bias, 0, &[1, p])?;
+        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.padding) {
+            let (tensor, shape): (_, &[i64]) = match padding.marks {
+                Marks::Bias(bias) => (bias, &[1, p]),
+                Marks::Count(count) => (count, &[1]),
+            };
+            prefill.bind_input(of_prefill, tensors, tensor, 0, shape)?;
+            denoise.bind_input(of_denoise, tensors, tensor, 0, shape)?;
         }
-        let cached = [1, p, s.head_dim];
+        let cached = [1, s.cached_state + p, s.head_dim];
         for ((outputs, inputs), pair) in ports.kv_outputs.iter().zip(&ports.kv_inputs).zip(&ids.kv_cache) {
             for side in 0..2 {
                 prefill.bind_output(outputs[side], tensors, pair[side], 0, &cached)?;
@@ -235,10 +245,19 @@ impl Pipeline {
         let width = s.prefix_width as usize;
         let tensors = &mut self.tensors;
         tensors.clear(self.ids.prefix, valid * width..padded * width)?;
-        tensors.fill_floats(padding.bias, 0..valid, 0.0)?;
-        tensors.fill_floats(padding.bias, valid..padded, MASKED)?;
-        tensors.upload(padding.bias, 0..padded)?;
-        let (start, elements) = (valid * s.half_head as usize, (s.suffix * s.half_head) as usize);
+        match padding.marks {
+            Marks::Bias(bias) => {
+                tensors.fill_floats(bias, 0..valid, 0.0)?;
+                tensors.fill_floats(bias, valid..padded, MASKED)?;
+                tensors.upload(bias, 0..padded)?;
+            }
+            Marks::Count(count) => {
+                tensors.bytes_mut(count)?.copy_from_slice(&(valid as i64).to_ne_bytes());
+                tensors.upload(count, 0..1)?;
+            }
+        }
+        let after_prefix = s.cached_state + s.suffix;
+        let (start, elements) = (valid * s.half_head as usize, (after_prefix * s.half_head) as usize);
         tensors.copy((self.ids.rope_cos, start), padding.rope_cos, elements)?;
         tensors.copy((self.ids.rope_sin, start), padding.rope_sin, elements)
     }

@@ -122,7 +122,7 @@ class Fused(Portable):
     state_in_prefill = True
 
     def recorded(self, policy: str) -> dict:
-        state = {"state_token": "prefix_prefill"} if policy == PI0 else {}
+        state = {"state_in_prefill": True} if policy == PI0 else {}
         return {"onnxruntime": self.onnxruntime, **state}
 
     def opset(self, padded: bool) -> int:

@@ -33,7 +33,12 @@ impl Pipeline {
             Intermediate::Velocity => (self.ids.v_t, (s.horizon * s.actions) as usize),
             Intermediate::Actions => (self.ids.x_t, (s.horizon * s.actions) as usize),
         };
-        self.tensors.read_f32(id, 0..len)
+        // Of the cache, the prefix's rows: where the state token's are cached, they come first.
+        let first = match what {
+            Intermediate::Key(_) | Intermediate::Value(_) => (s.cached_state * s.head_dim) as usize,
+            _ => 0,
+        };
+        self.tensors.read_f32(id, first..first + len)
     }
 
     /// Layers of the KV cache.
