@@ -57,7 +57,9 @@ def main():
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(False)
-    stages = Stages(options.checkpoint, options.views, options.prompt_tokens, options.vision_heads, device, options.compile_mode)
+    stages = Stages(
+        options.checkpoint, options.views, options.prompt_tokens, options.vision_heads, device, options.compile_mode, options.random_weights
+    )
     report = {"environment": describe_machine(options, device), "stages": {}, "prefix_assembly": []}
     with torch.no_grad():
         for stage in options.stages:
@@ -68,6 +70,8 @@ def main():
             report["prefix_assembly"] = [measure_assembly(stages, views) for views in (1, 2, 3)]
     report["chunk_ms"] = whole_chunks(report["stages"])
     report["environment"]["load_at_end"] = os.getloadavg()[0]
+    if device == "cuda":
+        report["environment"]["lerobot_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
     print({"json": as_json, "md": as_markdown, "text": as_text}[options.format](report))
 
 
@@ -86,9 +90,14 @@ def time_stage(stages, stage, options):
                 sys.exit(f"side_by_side: the bundle's prefix has {runner.prefix_rows} rows, lerobot's {rows}: not the same work")
             variants[OURS], process = lambda: runner.run(stage), runner.process.pid
         processes = {name: process if name == OURS else os.getpid() for name in variants}
+        first = {}
         for name, run in variants.items():
             progress(f"{stage}: warming up {name}")
-            run()
+            first[name] = run()
+            # PyTorch's compiler captures CUDA graphs in the second and third run.
+            for _ in range(2 if stages.device == "cuda" else 0):
+                run()
+            progress(f"{stage}: the first took {first[name] / 1e3:.1f} s")
         times, faults = {name: [] for name in variants}, dict.fromkeys(variants, 0)
         order = list(variants)
         for index in range(options.rounds or DEFAULT_ROUNDS[stage]):
@@ -97,7 +106,9 @@ def time_stage(stages, stage, options):
                 times[name].append(variants[name]())
                 faults[name] += major_faults(processes[name]) - before
             progress(f"{stage}: round {index + 1}: " + ", ".join(f"{name} {times[name][-1]:.0f} ms" for name in order))
-    results = {name: summary(values) | {"major_page_faults": faults[name]} for name, values in times.items()}
+    results = {
+        name: summary(values) | {"first_ms": first[name], "major_page_faults": faults[name]} for name, values in times.items()
+    }
     return {"variants": results, "ratios": ratios(results)}
 
 
@@ -342,6 +353,7 @@ def parser():
     described, _, rest = __doc__.partition("\n\n")
     result = argparse.ArgumentParser(description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--checkpoint", type=pathlib.Path, required=True, metavar="DIR")
+    result.add_argument("--random-weights", action="store_true", help="lerobot's, in the shapes of CHECKPOINT/shapes.json (whole chunks only)")
     result.add_argument("--bundle", type=pathlib.Path, metavar="DIR", help="without it, only lerobot is timed")
     result.add_argument("--runner", metavar="COMMAND", help="our side (default: the stage_runner that cargo built last)")
     result.add_argument("--threads", type=int, default=2, metavar="N")

@@ -5,8 +5,8 @@
 #   scripts/gpu_bench.sh                         everything; the most telling steps come first
 #   scripts/gpu_bench.sh --dry-run               prints every step and every command of it, and runs none
 #   scripts/gpu_bench.sh --minutes 9             stops before a step that would not end within 9 minutes; run it again to go on
-#   scripts/gpu_bench.sh --pack-wheels DIR       on a machine with a network: what another needs that has none
-#   scripts/gpu_bench.sh --wheels DIR            on the one without
+#   scripts/gpu_bench.sh --pack DIR --compute 90 on a machine with a network: what another needs that has none, in two small parts
+#   scripts/gpu_bench.sh --quick --packed DIR    on the one without, with PyTorch and CUDA's libraries in its python3: all in minutes
 #   scripts/gpu_bench.sh --provider cpu --size tiny     the same steps where there is no GPU, in minutes
 #
 # Needs Python 3.10 or newer, Rust (or --prebuilt DIR), for PyTorch Python 3.12, gcc and binutils; --help has the options.

@@ -78,7 +78,7 @@ check_tsan() {
     # Not optimised, so that what is suppressed has the names above.
     CARGO_PROFILE_DEV_OPT_LEVEL=0 tests tsan "$flags" nightly -p pi0-edge --lib \
         -- runtime::tests::threads realtime::cell realtime::ring realtime::wake stats --test-threads 1 &&
-        CARGO_PROFILE_DEV_OPT_LEVEL=0 tests tsan "$flags" nightly --test runtime_policy -- --test-threads 1
+        CARGO_PROFILE_DEV_OPT_LEVEL=0 tests tsan "$flags" nightly --test policy runtime:: -- --test-threads 1
     local passed=$?
     unset TSAN_OPTIONS
     return $passed
@@ -106,18 +106,18 @@ check_rtsan() {
 
 check_reads() {
     PI0_READS="${PI0_READS:-10000000}" cargo test "${jobs[@]}" --release \
-        --test realtime_reads -- --nocapture
+        --test realtime reads:: -- --nocapture
 }
 
 check_freezes() {
     PI0_FREEZES="${PI0_FREEZES:-1000}" cargo test "${jobs[@]}" --release \
-        --test realtime_freezes -- --nocapture
+        --test realtime freezes:: -- --nocapture
 }
 
 check_preemption() {
     [ "$(id -u)" = 0 ] || { skip preemption "root, for SCHED_FIFO"; return; }
     PI0_PREEMPTION_SECONDS="${PI0_PREEMPTION_SECONDS:-60}" cargo test "${jobs[@]}" --release \
-        --test realtime_preemption -- --ignored --nocapture
+        --test realtime preemption:: -- --ignored --nocapture
 }
 
 check_emulated() {
@@ -136,7 +136,7 @@ check_emulated() {
         }
         for_aarch64 parts --manifest-path tests/model_checking/Cargo.toml --lib &&
             RUSTFLAGS="--cfg pi0_loom" for_aarch64 loom --manifest-path tests/model_checking/Cargo.toml --lib loom_model &&
-            for_aarch64 reads --test realtime_reads
+            for_aarch64 reads --test realtime reads::
     )
 }
 

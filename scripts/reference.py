@@ -38,13 +38,13 @@ def main(arguments=None):
 
     output = options.output or options.checkpoint / "golden"
     try:
-        heads, told = options.vision_heads or VISION_HEADS, {name: getattr(options, name) for name in OPENPI}
+        heads, told = options.vision_heads or VISION_HEADS, {name: getattr(options, name) for name in (*OPENPI, "tokenizer")}
         if openpi.wrote(options.checkpoint):
             if options.rtc:
                 usage.error("--rtc: openpi has no real-time chunking")
             reference, record = openpi.OpenpiReference(options.checkpoint, heads, told), openpi.record
         else:
-            reference = Reference(options.checkpoint, heads, options.pad_state_in_prompt)
+            reference = Reference(options.checkpoint, heads, options.pad_state_in_prompt, options.tokenizer)
         if options.observation:
             cases = [
                 observations.from_directory(reference, directory, options.seed, steps)
@@ -74,7 +74,7 @@ def main(arguments=None):
 # What export.py is told of an openpi checkpoint, this has to be told as well.
 OPENPI = {
     "norm_stats": str, "delta_actions": str, "state_dim": int, "action_dim": int, "max_tokens": int, "action_horizon": int,
-    "rotary": str, "tokenizer": pathlib.Path, "state_in_prompt": bool,
+    "rotary": str, "state_in_prompt": bool,
 }  # fmt: skip
 
 
@@ -103,13 +103,14 @@ def parser():
     result.add_argument("--seed", type=int, default=0, metavar="N", help="of the made-up observations and of the noise (default: 0)")
     result.add_argument("--stride", type=stride, metavar="N|auto", help="keep every N-th number of the large arrays (default: auto)")
     result.add_argument("--rtc", type=pathlib.Path, metavar="DIR", help="also join the first case to a previous chunk by real-time chunking, to DIR")
+    result.add_argument("--tokenizer", type=pathlib.Path, metavar="FILE", help="as export.py takes it")
     openpi = result.add_argument_group("openpi", "what export.py is to be told of an openpi checkpoint as well")
     for name, kind in OPENPI.items():
         flag = "--" + name.replace("_", "-")
         if kind is bool:
             openpi.add_argument(flag, action=argparse.BooleanOptionalAction)
         else:
-            openpi.add_argument(flag, type=kind, metavar="FILE" if kind is pathlib.Path else name.split("_")[-1].upper())
+            openpi.add_argument(flag, type=kind, metavar=name.split("_")[-1].upper())
     result.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
     return result
 

@@ -11,6 +11,7 @@ from typing import Collection
 from .errors import ExportError
 from .json_file import JsonObject
 
+BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 STATE = "observation.state"
 ACTION = "action"
 EMPTY_CAMERA = re.compile(r"observation\.images\.empty_camera_\d+")
@@ -28,6 +29,9 @@ MUST_BE_OFF = {
 }
 
 
+# Of lerobot 0.3 and older: keys that have another name by now, and those that are gone.
+OLD_NAMES = {"resize_imgs_with_padding": "image_resolution", "num_steps": "num_inference_steps"}
+OLD_KEYS = ("proj_width", "use_cache", "attention_implementation", "train_state_proj", "adapt_to_pi_aloha", "use_delta_joint_actions_aloha")
 # Keys that inference has no use for: they are about training or the hub, the processor files have them, or the runtime decides.
 IRRELEVANT = re.compile(
     r"(optimizer|scheduler|time_sampling|memory)_\w+|device|use_amp|push_to_hub|repo_id|private|tags|license|pretrained_\w+|"
@@ -67,6 +71,9 @@ def read_config(directory: Path, ignored: Collection[str]) -> PolicyConfig:
         raise ExportError(f"{directory / 'adapter_config.json'}: {MUST_BE_OFF['use_peft']}")
     config = JsonObject.read(path, "; the checkpoint must be a directory as lerobot saves it")
     policy = _policy(config)
+    for name in (BEFORE, AFTER):
+        if not (directory / name).exists():
+            raise ExportError(f"{directory / name}: no such file, as in checkpoints of lerobot 0.3 and older; {migration(directory)}")
 
     inputs, outputs = config.object("input_features", {}), config.object("output_features", {})
     max_state, max_action = config.count("max_state_dim", 32), config.count("max_action_dim", 32)
@@ -100,9 +107,14 @@ def read_config(directory: Path, ignored: Collection[str]) -> PolicyConfig:
 
 
 def migration(directory: Path) -> str:
-    """What to type where an old lerobot wrote the checkpoint."""
+    """What to type where lerobot 0.3 or older wrote the checkpoint."""
+    path = directory / "config.json"
+    keys = JsonObject.read(path).content
+    edits = [f"rename {old} to {new}" for old, new in OLD_NAMES.items() if old in keys]
+    edits += [f"delete {key}" for key in OLD_KEYS if key in keys]
     return (
-        f"write it anew with lerobot's own script, python -m lerobot.processor.migrate_policy_normalization --pretrained-path {directory}, "
+        (f"in {path}, whose keys lerobot 0.6 does not know, {', '.join(edits)}; then " if edits else "")
+        + f"write it anew with lerobot's own script, python -m lerobot.processor.migrate_policy_normalization --pretrained-path {directory}, "
         f"and export {directory.name}_migrated"
     )
 

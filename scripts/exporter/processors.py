@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Collection
 
-from .config import ACTION, PI0, PI05, STATE, PolicyConfig, migration, read_config, refuse_unknown
+from .config import ACTION, AFTER, BEFORE, PI0, PI05, STATE, PolicyConfig, read_config, refuse_unknown
 from .errors import ExportError
 from .json_file import JsonObject
 from .statistics import Normalization, mode_of, read_normalization
 
-BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 ALIASES = {"delta_actions_processor": "relative_actions_processor"}  # the name of 0.5.x
 
 # The order of steps that the runtime has built in, and which of them a pipeline cannot do without.
@@ -75,9 +74,6 @@ class _Step:
 def read_lerobot(directory: Path, ignored: Collection[str] = ()) -> tuple[PolicyConfig, Processing]:
     """What config.json and both pipelines of a checkpoint of lerobot say. Keys of theirs that lerobot does not have are refused,
     unless they are among the ``ignored``."""
-    for name in (BEFORE, AFTER):
-        if (directory / "config.json").exists() and not (directory / name).exists():
-            raise ExportError(f"{directory / name}: no such file, as in checkpoints of lerobot 0.3 and older; {migration(directory)}")
     config = read_config(directory, ignored)
     before = _read_pipeline(directory / BEFORE, PREPROCESSOR[config.policy], ignored)
     after = _read_pipeline(directory / AFTER, POSTPROCESSOR, ignored)

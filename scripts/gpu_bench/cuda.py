@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The CUDA 13 libraries that ONNX Runtime's CUDA provider loads: the system's, or from Python packages into .cache/cuda.
+"""The CUDA 13 libraries that ONNX Runtime's CUDA provider loads: the system's, this Python's, or from Python packages in .cache/cuda.
 
 usage: cuda.py install
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import glob
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,11 @@ REQUIREMENTS = "scripts/gpu_bench/requirements-cuda.txt"
 
 
 def directories() -> list[str]:
-    """Where installed packages have their libraries."""
-    found = {str(Path(path).parent.resolve()) for name in NEEDED for path in glob.glob(f"{TARGET}/nvidia/**/{name}", recursive=True)}
-    return sorted(found)
+    """Where installed packages have their libraries: those beside PyTorch, if this Python has it, and our own."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = [f"{TARGET}/nvidia", *(spec.submodule_search_locations or () if spec else ())]
+    found = (path for root in roots for name in NEEDED for path in glob.glob(f"{root}/**/{name}", recursive=True))
+    return sorted({str(Path(path).parent.resolve()) for path in found})
 
 
 def missing() -> list[str]:

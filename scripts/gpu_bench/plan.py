@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,10 @@ class Step:
     commands: list[Command]
     # Steps whose outcome it needs.
     after: tuple[str, ...] = ()
+    # Minutes after which it is ended.
+    limit: float = math.inf
+    # All commands at once: for what is not timed.
+    together: bool = False
 
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps([str(command) for command in self.commands]).encode()).hexdigest()
@@ -50,7 +55,8 @@ class Choices:
     size: str
     out: Path
     work: Path
-    wheels: Path | None
+    # Unpacked there: programs, bundles, Python modules. None where everything is built and installed.
+    packed: Path | None
     prebuilt: Path | None
     cameras: list[int]
     precisions: list[str]
@@ -62,16 +68,27 @@ class Choices:
     def cuda(self) -> bool:
         return self.provider == "cuda"
 
+    @property
+    def state(self) -> Path:
+        """Results, logs, and what is done: files by the dozen."""
+        return self.work / "state" if self.packed else self.out
+
     def result(self, name: str) -> Path:
-        return self.out / "results" / f"{name}.json"
+        return self.state / "results" / f"{name}.json"
 
     @property
     def library(self) -> str:
+        if self.packed and self.cuda:
+            return str(self.packed / "onnxruntime/libonnxruntime.so.1")
         return f".cache/onnxruntime{'-gpu' if self.cuda else ''}/libonnxruntime.so.1"
 
     @property
     def program(self) -> str:
-        return str((self.prebuilt or Path("target/release")) / "pi0-edge")
+        return str(self.programs / "pi0-edge")
+
+    @property
+    def programs(self) -> Path:
+        return self.packed / "bin" if self.packed else self.prebuilt or Path("target/release")
 
     def pi0_edge(self, verb: str, *arguments: object) -> list[str]:
         chosen = ["--provider", self.provider, "--ort-library", self.library, "--threads", str(self.threads)]
@@ -99,15 +116,15 @@ def make_plan(c: Choices) -> list[Step]:
 
 
 def _libraries(c: Choices) -> Step:
-    commands = []
-    if c.wheels:
-        commands.append(Command(["python3", f"{HERE}/wheels.py", "join", str(c.wheels), str(c.work / "wheels")]))
-    commands.append(Command(["scripts/fetch_onnxruntime.sh", *(["--gpu"] if c.cuda else [])]))
+    commands = [Command(["scripts/fetch_onnxruntime.sh", *(["--gpu"] if c.cuda else [])])]
     if c.cuda:
-        commands.append(Command(["python3", f"{HERE}/cuda.py", "install"]))
-        query = "--query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm,power.limit"
-        commands.append(Command(["nvidia-smi", query, "--format=csv"], c.result("gpu"), may_fail=True))
+        commands += [Command(["python3", f"{HERE}/cuda.py", "install"]), which_gpu(c)]
     return Step("libraries", "ONNX Runtime and the CUDA libraries", 3, commands)
+
+
+def which_gpu(c: Choices) -> Command:
+    query = "--query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm,power.limit"
+    return Command(["nvidia-smi", query, "--format=csv"], c.result("gpu"), may_fail=True)
 
 
 def _tools(c: Choices) -> Step:
@@ -121,8 +138,12 @@ def _tools(c: Choices) -> Step:
 
 
 def _doctor(c: Choices) -> Step:
+    return Step("doctor", "what this machine is and lacks", 0.1, [ask_doctor(c)], ("tools",))
+
+
+def ask_doctor(c: Choices) -> Command:
     argv = [c.program, "doctor", "models/pi0-tiny", "--provider", c.provider, "--ort-library", c.library, "--format", "json"]
-    return Step("doctor", "what this machine is and lacks", 0.1, [Command(argv, c.result("doctor"), may_fail=True)], ("tools",))
+    return Command(argv, c.result("doctor"), may_fail=True)
 
 
 def _small_parity(c: Choices, precisions: list[str]) -> Step:
@@ -145,8 +166,9 @@ def _small_parity(c: Choices, precisions: list[str]) -> Step:
 
 def _checkpoint(c: Choices) -> Step:
     checkpoint = str(c.work / "checkpoint")
-    make = [PYTHON, "scripts/make_checkpoint.py", checkpoint, "--size", c.size, "--cameras", str(max(c.cameras)), "--seed", "0"]
-    observations = [PYTHON, f"{HERE}/observations.py", checkpoint, str(c.work / "observations")]
+    given = ["--size", c.size, "--cameras", str(max(c.cameras))]
+    make = [PYTHON, "scripts/make_checkpoint.py", checkpoint, *given, "--seed", "0"]
+    observations = [PYTHON, f"{HERE}/observations.py", str(c.work / "observations"), *given]
     return Step(
         "checkpoint", f"random weights, {c.size} size", 3,
         [Command(["rm", "-rf", checkpoint]), Command(make), Command(observations)], ("tools",),
@@ -163,35 +185,39 @@ def _bundle(c: Choices, precision: str) -> Step:
     return Step(f"bundle-{precision}", f"its bundle in {precision}", 3, [_export(c, precision, "--no-golden")], ("checkpoint",))
 
 
-def _bench(c: Choices, precision: str, cameras: int, *more: object) -> list[str]:
-    bundle, observation = c.work / f"bundle-{precision}", c.work / f"observations/{cameras}"
+def _bench(c: Choices, bundle: Path, observation: Path, *more: object) -> list[str]:
     return c.pi0_edge("bench", bundle, "--observation", observation, "--verify", "size", "--num-steps", 10, *more)
 
 
 def _latency(c: Choices, precision: str, cameras: int, plain: bool = True) -> list[Step]:
-    steps = []
-    for graphs in ("on", "off") if plain else ("on",):
-        name = f"bench-{precision}-{cameras}-graphs-{graphs}"
-        argv = _bench(c, precision, cameras, "-n", c.chunks, "--warmup", 10, "--cuda-graphs", graphs)
-        what = f"latency by stage, {precision}, {cameras} cameras, CUDA graphs {graphs}"
-        steps.append(Step(name, what, 1, [Command(argv, c.result(name))], (f"bundle-{precision}",)))
-    return steps
+    bundle, observation = c.work / f"bundle-{precision}", c.work / f"observations/{cameras}"
+    measured = [measure(c, precision, bundle, observation, graphs) for graphs in (("on", "off") if plain else ("on",))]
+    return [Step(name, what, 1, [command], (f"bundle-{precision}",)) for name, what, command in measured]
+
+
+def measure(c: Choices, name: str, bundle: Path, observation: Path, graphs: str) -> tuple[str, str, Command]:
+    """The name of a measurement of latency by stage, what it is, and its command; the observation's name is its number of cameras."""
+    step = f"bench-{name}-{observation.name}-graphs-{graphs}"
+    argv = _bench(c, bundle, observation, "-n", c.chunks, "--warmup", 10, "--cuda-graphs", graphs)
+    what = f"latency by stage, {name}, {observation.name} cameras, CUDA graphs {graphs}"
+    return step, what, Command(argv, c.result(step))
 
 
 def _profile(c: Choices, precision: str, cameras: int) -> Step:
+    commands = profile(c, c.work / f"bundle-{precision}", c.work / f"observations/{cameras}")
+    return Step("profile", "which operators take the time", 1, commands, (f"bundle-{precision}",))
+
+
+def profile(c: Choices, bundle: Path, observation: Path) -> list[Command]:
     profiles = c.work / "profiles"
     # Launches that wait for their kernel: the time of a node is then the device's and not only the launch's.
     blocking = {"CUDA_LAUNCH_BLOCKING": "1"} if c.cuda else {}
-    bench = _bench(c, precision, cameras, "-n", 5, "--warmup", 2, "--cuda-graphs", "off", "--profile", profiles)
-    return Step(
-        "profile", "which operators take the time", 1,
-        [
-            Command(["rm", "-rf", str(profiles)]),
-            Command(bench, c.result("profile-bench"), blocking),
-            Command(["python3", f"{HERE}/hot_spots.py", str(profiles)], c.result("profile")),
-        ],
-        (f"bundle-{precision}",),
-    )
+    bench = _bench(c, bundle, observation, "-n", 5, "--warmup", 2, "--cuda-graphs", "off", "--profile", profiles)
+    return [
+        Command(["rm", "-rf", str(profiles)]),
+        Command(bench, c.result("profile-bench"), blocking),
+        Command(["python3", f"{HERE}/hot_spots.py", str(profiles)], c.result("profile")),
+    ]
 
 
 def _torch(c: Choices) -> Step:
@@ -203,20 +229,26 @@ def _side_by_side(c: Choices, precision: str, cameras: int, dtype: str) -> Step:
     name = f"torch-{dtype}-{cameras}"
     # Compiling for a CPU with every kernel tried out takes ten times as long, and this is a trial then.
     mode = [] if c.cuda else ["--compile-mode", "default"]
-    runner = [f"--runner={c.prebuilt / 'stage_runner'}"] if c.prebuilt else []
+    command = side_by_side(
+        c, name, REFERENCE, c.work / "checkpoint", c.work / f"bundle-{precision}", cameras, "--dtypes", dtype, "--compiled", *mode,
+    )
+    return Step(
+        name, f"side by side with PyTorch in {dtype}, eager and compiled, {cameras} cameras", 9, [command],
+        ("torch", f"bundle-{precision}"),
+    )
+
+
+def side_by_side(c: Choices, name: str, python: str, checkpoint: Path, bundle: Path, cameras: int, *more: str) -> Command:
+    runner = [f"--runner={c.programs / 'stage_runner'}"] if c.packed or c.prebuilt else []
     argv = [
-        REFERENCE, "benches/side_by_side.py", "--checkpoint", str(c.work / "checkpoint"),
-        "--bundle", str(c.work / f"bundle-{precision}"), "--provider", c.provider, "--ort-library", c.library,
-        "--stages", "chunk", "--dtypes", dtype, "--compiled", *mode, "--views", str(cameras), "--rounds", str(min(c.chunks, 30)),
-        "--prompt-tokens", "24" if c.size == "tiny" else "48", "--threads", str(c.threads), "--no-assembly",
-        "--format", "json", *runner,
+        python, "benches/side_by_side.py", "--checkpoint", str(checkpoint), "--bundle", str(bundle), "--provider", c.provider,
+        "--ort-library", c.library, "--stages", "chunk", "--views", str(cameras), "--rounds", str(min(c.chunks, 30)),
+        "--prompt-tokens", "24" if c.size == "tiny" else "48", "--threads", str(c.threads), "--no-assembly", "--format", "json",
+        *more, *runner,
     ]
     # What was compiled before the step was cut short need not be compiled again.
     environment = {"TORCHINDUCTOR_CACHE_DIR": str((c.work / "inductor").absolute()), "PI0_REFERENCE_GPU": "1" if c.cuda else "0"}
-    return Step(
-        name, f"side by side with PyTorch in {dtype}, eager and compiled, {cameras} cameras", 9,
-        [Command(argv, c.result(name), environment)], ("torch", f"bundle-{precision}"),
-    )
+    return Command(argv, c.result(name), environment)
 
 
 def _golden(c: Choices) -> Step:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from plan import Choices, Step
 
-# Milliseconds of one chunk of ten steps at full size in 16 bits, by cameras: the larger of memory traffic and arithmetic of each
-# stage at an H200's published rates.
-ROOFLINE_MS = {1: 3.2, 2: 4.8, 3: 6.3}
+# Milliseconds of one PI0 chunk of ten steps at full size in 16 bits, by cameras: the larger of memory traffic and arithmetic of each
+# stage at the card's published rates.
+ROOFLINE_MS = {"H200": {1: 3.2, 2: 4.8, 3: 6.3}, "H100": {1: 3.9, 2: 5.4, 3: 7.0}}
 AIMS = {"roofline": 3.0, "compiled": 3.0, "eager": 10.0}
 STAGES = ("preprocess", "vision", "prefix", "denoise_step", "chunk")
 
 
 def write(c: Choices, plan: list[Step], outcomes: dict[str, str]) -> None:
-    results = {path.stem: _read(path) for path in sorted((c.out / "results").glob("*.json"))}
+    results = {path.stem: _read(path) for path in sorted((c.state / "results").glob("*.json"))}
     content = {
         "machine": _machine(results),
         "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -61,13 +61,18 @@ def _said(argv: list[str]) -> str | None:
 
 
 def _benches(results: dict) -> list[tuple[str, int, str, dict]]:
-    """(precision, cameras, CUDA graphs, result) of each run, 3 cameras first."""
+    """(bundle, cameras, CUDA graphs, result) of each run, 3 cameras first."""
     found = []
     for name, result in results.items():
         if name.startswith("bench-") and isinstance(result, dict):
-            _, precision, cameras, _, graphs = name.split("-")
-            found.append((precision, int(cameras), graphs, result))
+            bundle, cameras, _, graphs = name.removeprefix("bench-").rsplit("-", 3)
+            found.append((bundle, int(cameras), graphs, result))
     return sorted(found, key=lambda run: (run[0], -run[1], run[2] != "on"))
+
+
+def _roofline(results: dict) -> dict[int, float] | None:
+    """That of the card, if it is one of those above."""
+    return next((times for card, times in ROOFLINE_MS.items() if card in str(results.get("gpu"))), None)
 
 
 def _aims(c: Choices, results: dict) -> list[dict]:
@@ -75,10 +80,11 @@ def _aims(c: Choices, results: dict) -> list[dict]:
     aims = []
     if not (c.cuda and c.size == "full"):
         return aims
-    for precision, cameras, graphs, result in _benches(results):
-        if precision != "fp32" and graphs == "on":
-            times = result["stages"]["chunk"]["p50_ms"] / ROOFLINE_MS[cameras]
-            what = f"chunk, {precision}, {cameras} cameras: times the roofline of {ROOFLINE_MS[cameras]} ms"
+    roofline = _roofline(results)
+    for bundle, cameras, graphs, result in _benches(results):
+        if roofline and "fp32" not in bundle and "pi05" not in bundle and graphs == "on":
+            times = result["stages"]["chunk"]["p50_ms"] / roofline[cameras]
+            what = f"chunk, {bundle}, {cameras} cameras: times the roofline of {roofline[cameras]} ms"
             aims.append({"what": what, "aim": AIMS["roofline"], "measured": round(times, 2), "met": times <= AIMS["roofline"]})
     for name, result in results.items():
         if not (name.startswith("torch-") and isinstance(result, dict)):
@@ -117,18 +123,19 @@ def _ms(value: float | None) -> str:
 
 def _latency(content: dict, results: dict):
     rows = []
-    for precision, cameras, graphs, result in _benches(results):
+    ideal = _roofline(results)
+    for bundle, cameras, graphs, result in _benches(results):
         roofline = "–"
-        if content["size"] == "full" and precision != "fp32" and content["provider"] == "cuda":
-            roofline = f"{result['stages']['chunk']['p50_ms'] / ROOFLINE_MS[cameras]:.2f}"
+        if ideal and content["size"] == "full" and "fp32" not in bundle and "pi05" not in bundle and content["provider"] == "cuda":
+            roofline = f"{result['stages']['chunk']['p50_ms'] / ideal[cameras]:.2f}"
         times = [" / ".join(_ms(result["stages"][stage][p]) for p in ("p50_ms", "p90_ms", "p99_ms")) for stage in STAGES]
         moved, memory = result.get("host_device_bytes") or {}, result.get("device_memory") or {}
         rows.append([
-            precision, cameras, graphs, result["prefix_len"], *times, result["stages"]["chunk"]["n"], roofline,
+            bundle, cameras, graphs, result["prefix_len"], *times, result["stages"]["chunk"]["n"], roofline,
             f"{moved.get('to_device', 0)} / {moved.get('from_device', 0)}",
             f"{memory['used_mb']:.0f} MB" if memory else "–",
         ])
-    head = ["precision", "cameras", "CUDA graphs", "prefix", *(f"{stage} ms" for stage in STAGES), "n", "× roofline",
+    head = ["bundle", "cameras", "CUDA graphs", "prefix", *(f"{stage} ms" for stage in STAGES), "n", "× roofline",
             "bytes to / from device", "GPU memory"]
     yield from ["", "## Latency by stage: p50 / p90 / p99", "", *_table(head, rows)]
 
@@ -147,9 +154,10 @@ def _torch(results: dict):
             for variant, times in chunk["variants"].items():
                 ratio = chunk["ratios"].get(variant)
                 numbers = [f"{times[key]:.2f}" for key in ("min_ms", "p50_ms", "p90_ms")]
-                rows.append([name.rpartition("-")[2], variant, times["n"], *numbers, f"{ratio:.2f}" if ratio else ""])
+                first = f"{times['first_ms'] / 1e3:.1f}"
+                rows.append([name.rpartition("-")[2], variant, times["n"], first, *numbers, f"{ratio:.2f}" if ratio else ""])
     if rows:
-        head = ["cameras", "whole chunk", "n", "min ms", "p50 ms", "p90 ms", "× pi0-edge"]
+        head = ["cameras", "whole chunk", "n", "first s", "min ms", "p50 ms", "p90 ms", "× pi0-edge"]
         yield from ["", "## Side by side with lerobot's PyTorch, alternated in one run", "", *_table(head, rows)]
 
 

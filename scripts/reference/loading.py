@@ -4,10 +4,13 @@ import contextlib
 import json
 import pathlib
 import tempfile
+from importlib.metadata import version
 from unittest import mock
 
 import torch
-from lerobot.configs import PreTrainedConfig
+from exporter.errors import ExportError
+from exporter.tokenizer import SENTENCEPIECE, find_tokenizer
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.common.vla_utils import pad_vector
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
@@ -15,7 +18,7 @@ from lerobot.policies.pi05.modeling_pi05 import PI05Policy
 from lerobot.policies.pi05.processor_pi05 import Pi05PrepareStateTokenizerProcessorStep
 from lerobot.policies.utils import prepare_observation_for_inference
 from lerobot.processor import ObservationProcessorStep, PolicyProcessorPipeline
-from lerobot.utils.constants import OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE
 from safetensors.torch import load_file
 
 from . import dimensions as dims
@@ -30,11 +33,18 @@ VISION_HEADS = 16
 class Reference:
     """One checkpoint as lerobot runs it."""
 
-    def __init__(self, directory, vision_heads=VISION_HEADS, pad_state_in_prompt=False):
+    def __init__(self, directory, vision_heads=VISION_HEADS, pad_state_in_prompt=False, tokenizer=None):
         self.directory = pathlib.Path(directory)
         self.config, self.rtc_max_delay = _config(self.directory)
         self.policy, self.dimensions = load_policy(self.directory, self.config, vision_heads)
-        self.preprocessor, self.postprocessor = _processors(self.directory, self.config)
+        self.preprocessor, self.postprocessor = _processors(self.directory, self.config, tokenizer)
+        # As lerobot does where a data set comes with the policy: what the base model had may still stand in config.json.
+        for features, key, kind, pipeline in (
+            (self.config.input_features, OBS_STATE, FeatureType.STATE, self.preprocessor),
+            (self.config.output_features, ACTION, FeatureType.ACTION, self.postprocessor),
+        ):
+            if width := _width_of_statistics(pipeline, key, kind):
+                features[key] = PolicyFeature(kind, (width,))
         if pad_state_in_prompt:
             self.preprocessor.steps = [*pad_before_prompt(self.preprocessor.steps, self.config)]
 
@@ -58,6 +68,11 @@ class Reference:
     def max_tokens(self):
         return self._tokenizer_step()[1].max_length
 
+    @property
+    def truncates(self):
+        """Whether a prompt of more than `max_tokens` is cut off there."""
+        return self._tokenizer_step()[1].truncation
+
     def prompt_tokens(self, prompt, state):
         """How many tokens the prompt that lerobot makes of a task and a state has, if none are cut off."""
         index, step = self._tokenizer_step()
@@ -79,8 +94,14 @@ def _config(directory):
     if not path.is_file():
         raise CheckpointError(f"{path} not found: is {directory} a lerobot checkpoint directory?")
     written = json.loads(path.read_text())
-    # Later versions of lerobot know this key; this one must not see it.
+    # Later versions of lerobot know these keys, and older ones the last; this one must not see them.
     rtc_max_delay = written.pop("rtc_training_max_delay", 0)
+    for key in ("use_visual_memory", "use_proprioceptive_memory"):
+        if written.pop(key, False):
+            raise CheckpointError(f"{path}: {key} is true, which lerobot {version('lerobot')} cannot run")
+    written = {key: value for key, value in written.items() if not key.startswith("memory_")}
+    if "num_steps" in written:
+        written["num_inference_steps"] = written.pop("num_steps")
     with tempfile.TemporaryDirectory() as known:
         (pathlib.Path(known) / "config.json").write_text(json.dumps(written))
         config = PreTrainedConfig.from_pretrained(known)
@@ -93,7 +114,7 @@ def _config(directory):
     return config, rtc_max_delay
 
 
-def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True):
+def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", wanted=lambda key: True, random_on=None):
     """lerobot's PI0Policy or PI05Policy with float32 weights left memory-mapped.
 
     Its `from_pretrained` gives the same policy (scripts/tests_reference holds us to
@@ -102,11 +123,13 @@ def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", w
 
     `dtype`: as config.json can say it; "bfloat16" casts what lerobot casts.
     `wanted`: parameters for whose key this is false stay without memory.
+    `random_on`: a device, where random weights of shapes.json's shapes are made in place of the checkpoint's.
     """
-    path = directory / "model.safetensors"
+    path = directory / ("shapes.json" if random_on else "model.safetensors")
     if not path.is_file():
         raise CheckpointError(f"{path} not found")
-    tensors = load_file(path)
+    tensors = _random(path, getattr(torch, dtype), random_on) if random_on else load_file(path)
+    tensors = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}
     shapes = {key.removeprefix("model."): tuple(tensor.shape) for key, tensor in tensors.items()}
     found = dims.read(shapes, vision_heads)
     side = config.image_resolution[0] // found.vision.patch_size
@@ -128,6 +151,11 @@ def load_policy(directory, config, vision_heads=VISION_HEADS, dtype="float32", w
     return policy.eval(), found
 
 
+def _random(path, dtype, device):
+    shapes = json.loads(path.read_text())
+    return {key: torch.empty(shape, dtype=dtype, device=device).normal_(0, 0.02) for key, shape in shapes.items()}
+
+
 @contextlib.contextmanager
 def parameters_on_meta():
     """Parameters made here hold no memory; buffers, such as the rotary frequencies, are real."""
@@ -146,8 +174,8 @@ def _assign(policy, tensors, path, wanted):
     dtypes = {key: parameter.dtype for key, parameter in policy.named_parameters()}
     state = {}
     for key, tensor in policy._fix_pytorch_state_dict_keys(tensors, policy.config).items():
-        if tensor.dtype not in (torch.float32, torch.bfloat16):
-            raise CheckpointError(f"{path}: tensor '{key}' is {tensor.dtype}, expected float32 or bfloat16")
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise CheckpointError(f"{path}: tensor '{key}' is {tensor.dtype}, expected float32, float16 or bfloat16")
         key = key if key.startswith("model.") else f"model.{key}"
         if wanted(key):
             state[key] = tensor.to(dtypes.get(key, tensor.dtype))
@@ -177,20 +205,33 @@ def round_rope(policy):
         rotary.inv_freq = rotary.inv_freq.to(torch.bfloat16).float()
 
 
-def _processors(directory, config):
+def _processors(directory, config, tokenizer):
     overrides = {"device_processor": {"device": "cpu"}}
-    tokenizer = directory / "tokenizer"
-    if (tokenizer / "tokenizer.json").is_file():
-        # lerobot saves the name of the hub repository, or a path relative to the checkpoint.
-        tokenizer = {"tokenizer_processor": {"tokenizer_name": str(tokenizer)}}
-    else:
-        raise CheckpointError(f"{tokenizer / 'tokenizer.json'} not found: put the checkpoint's tokenizer there")
+    path = directory / "policy_preprocessor.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} not found: export.py says what to do")
+    steps = json.loads(path.read_text(encoding="utf-8-sig"))["steps"]
+    name = next((step["config"].get("tokenizer_name") for step in steps if step.get("registry_name") == "tokenizer_processor"), None)
+    try:
+        tokenizer = find_tokenizer(directory, name, tokenizer)
+    except ExportError as error:
+        raise CheckpointError(str(error)) from error
+    if tokenizer.suffix == SENTENCEPIECE:
+        raise CheckpointError(f"{tokenizer}: lerobot needs a tokenizer.json")
     return make_pre_post_processors(
         config,
         pretrained_path=str(directory),
-        preprocessor_overrides=overrides | tokenizer,
+        preprocessor_overrides=overrides | {"tokenizer_processor": {"tokenizer_name": str(tokenizer.parent)}},
         postprocessor_overrides=overrides,
     )
+
+
+def _width_of_statistics(pipeline, key, kind):
+    """Entries that the pipeline has statistics of; None where it does not use them."""
+    step = next(step for step in pipeline.steps if hasattr(step, "norm_map"))
+    used = {"MEAN_STD": "mean", "MIN_MAX": "min", "QUANTILES": "q01", "QUANTILE10": "q10"}.get(step.norm_map.get(kind, "IDENTITY"))
+    statistics = step.state_dict()
+    return statistics[f"{key}.{used}"].shape[-1] if f"{key}.{used}" in statistics else None
 
 
 def pad_before_prompt(steps, config):

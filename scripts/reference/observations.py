@@ -87,7 +87,7 @@ def from_directory(reference, directory, seed, num_steps):
     """A user's own observation.json with its frames."""
     path = pathlib.Path(directory) / "observation.json"
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     if missing := {"images", "state", "prompt"} - described.keys():
@@ -98,9 +98,8 @@ def from_directory(reference, directory, seed, num_steps):
     state = np.asarray(described["state"], np.float32)
     if state.shape != (reference.state_dim,) or not np.isfinite(state).all():
         raise CheckpointError(f"{path}: 'state' must be {reference.state_dim} finite numbers")
-    if fitted(reference, described["prompt"], state) != described["prompt"]:
-        limit = reference.config.tokenizer_max_length
-        raise CheckpointError(f"{path}: the prompt has more than {limit} tokens, lerobot would cut it")
+    if not reference.truncates and fitted(reference, described["prompt"], state) != described["prompt"]:
+        raise CheckpointError(f"{path}: the prompt has more than {reference.max_tokens} tokens, and the tokenizer step does not cut it")
     name = pathlib.Path(directory).resolve().name
     try:
         images = {key: np.array(Image.open(path.parent / file).convert("RGB")) for key, file in described["images"].items()}

@@ -11,6 +11,9 @@ from unittest import mock
 
 import numpy as np
 import torch
+from exporter.errors import ExportError
+from exporter.sentencepiece import read_sentencepiece
+from exporter.tokenizer import SENTENCEPIECE, find_tokenizer
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
@@ -31,19 +34,32 @@ EPS = 1e-6
 
 def wrote(directory):
     """Whether openpi wrote the checkpoint, as export.py decides it."""
-    path = pathlib.Path(directory) / "config.json"
-    return "type" not in json.loads(path.read_text()) if path.is_file() else (pathlib.Path(directory) / "assets").is_dir()
+    path, weights = (pathlib.Path(directory) / name for name in ("config.json", "model.safetensors"))
+    if path.is_file():
+        return "type" not in json.loads(path.read_text(encoding="utf-8-sig"))
+    if not weights.is_file():
+        return False
+    with safe_open(weights, framework="pt") as file:
+        return not any(key.startswith("model.") for key in file.keys())
 
 
 class OpenpiReference:
     """`told`: what openpi has in its training configuration, under the names of export.py's options."""
 
+    truncates = True
+
     def __init__(self, directory, vision_heads=VISION_HEADS, told=None):
         self.directory, self.told = pathlib.Path(directory), {k: v for k, v in (told or {}).items() if v is not None}
         with safe_open(self.directory / "model.safetensors", framework="pt") as file:
-            shapes = {key.removeprefix("model."): file.get_slice(key).get_shape() for key in file.keys()}
+            shapes = {key.replace("_orig_mod.", "").removeprefix("model."): file.get_slice(key).get_shape() for key in file.keys()}
         path = self.directory / "config.json"
-        written = json.loads(path.read_text()) if path.is_file() else {"action_horizon": self.told["action_horizon"]}
+        written = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+        # What both name is told by either.
+        for key, option in (("action_horizon",) * 2, ("max_token_len", "max_tokens"), ("discrete_state_input", "state_in_prompt")):
+            if written.get(key) is not None:
+                self.told[option] = written[key]
+        if "action_horizon" not in self.told:
+            raise CheckpointError(f"{path} not found: give --action-horizon")
         width = written.get("action_dim", shapes["action_in_proj.weight"][1])
         kind = "pi05" if EXPERT + "norm.dense.weight" in shapes else "pi0"
         side = math.isqrt(shapes[TOWER + "embeddings.position_embedding.weight"][0])
@@ -52,7 +68,7 @@ class OpenpiReference:
         self.max_tokens = self.told.get("max_tokens", 200 if kind == "pi05" else 48)
         self.config = build(
             device="cpu", dtype="bfloat16" if self.told.get("rotary") == "bf16" else "float32",
-            chunk_size=written["action_horizon"], n_action_steps=written["action_horizon"],
+            chunk_size=self.told["action_horizon"], n_action_steps=self.told["action_horizon"],
             max_state_dim=width, max_action_dim=width, image_resolution=(side, side), tokenizer_max_length=self.max_tokens,
             input_features={key: PolicyFeature(FeatureType.VISUAL, (3, side, side)) for key in CAMERAS},
             output_features={"action": PolicyFeature(FeatureType.ACTION, (width,))},
@@ -64,17 +80,15 @@ class OpenpiReference:
         stats = self._statistics()
         self.state, self.action = (self._of(stats[name], option) for name, option in (("state", "state_dim"), ("actions", "action_dim")))
         self.state_dim, self.action_dim = len(self.state[0]), len(self.action[0])
-        tokenizer = self.told.get("tokenizer", self.directory / "tokenizer" / "tokenizer.json")
-        if not pathlib.Path(tokenizer).is_file():
-            raise CheckpointError(f"{tokenizer} not found: openpi's checkpoints hold no tokenizer, give one with --tokenizer")
-        self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        self.tokenizer = _tokenizer(self.directory, self.told.get("tokenizer"))
 
     def _statistics(self):
-        given = self.told.get("norm_stats")
-        assets = self.directory / "assets"
-        found = [assets / given / "norm_stats.json"] if given else sorted(assets.rglob("norm_stats.json"))
+        place, assets = self.told.get("norm_stats"), self.directory / "assets"
+        # A name below assets comes before a directory or a file of that name elsewhere.
+        place = assets if place is None else assets / place if (assets / place).exists() else pathlib.Path(place)
+        found = [place] if place.is_file() else sorted(place.rglob("norm_stats.json"))
         if len(found) != 1:
-            raise CheckpointError(f"{assets} holds {len(found)} norm_stats.json: choose one with --norm-stats")
+            raise CheckpointError(f"{place} holds {len(found)} norm_stats.json: choose one with --norm-stats")
         return json.loads(found[0].read_text())["norm_stats"]
 
     def _of(self, stats, option):
@@ -133,6 +147,16 @@ class OpenpiReference:
         return (frame.astype(np.float32) / 255.0 * 2.0 - 1.0).transpose(2, 0, 1)
 
 
+def _tokenizer(directory, given):
+    """The one that export.py takes; of a sentencepiece model, what export.py makes of it."""
+    try:
+        path = find_tokenizer(directory, None, given)
+        content = read_sentencepiece(path) if path.suffix == SENTENCEPIECE else json.loads(path.read_bytes())
+    except ExportError as error:
+        raise CheckpointError(str(error)) from error
+    return Tokenizer.from_str(json.dumps(content))
+
+
 def integrate(denoise, noise, num_steps, **_):
     """openpi's Euler loop: the time is a float32 that grows by a float32."""
     dt, time, x_t = torch.tensor(-1.0 / num_steps), torch.tensor(1.0), noise
@@ -150,7 +174,7 @@ def record(reference, case):
     # Slots are fixed, and those without a camera masked.
     images = [torch.from_numpy(pixels.get(key, blank))[None] for key in reference.cameras]
     masks = [torch.tensor([key in pixels]) for key in reference.cameras]
-    tokens = reference.tokens(case.prompt, case.state)
+    tokens = reference.tokens(case.prompt, case.state)[: reference.max_tokens]
     padded = torch.zeros(1, reference.max_tokens, dtype=torch.long)
     padded[0, : len(tokens)] = torch.tensor(tokens)
     mask = torch.arange(reference.max_tokens)[None] < len(tokens)

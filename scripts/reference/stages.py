@@ -4,6 +4,7 @@ Only the parameters a stage needs are loaded, and float32 ones stay memory-mappe
 the released model can be measured on a machine that could not hold it twice.
 """
 
+import json
 import pathlib
 from unittest import mock
 
@@ -26,16 +27,19 @@ NEEDED = {
 class Stages:
     """Builds callables that run one stage once, on inputs of the right shapes."""
 
-    def __init__(self, checkpoint, views, prompt_tokens, vision_heads=loading.VISION_HEADS, device="cpu", compile_mode=None):
+    def __init__(
+        self, checkpoint, views, prompt_tokens, vision_heads=loading.VISION_HEADS, device="cpu", compile_mode=None, random=False
+    ):
         self.checkpoint = pathlib.Path(checkpoint)
         self.views, self.prompt_tokens, self.vision_heads = views, prompt_tokens, vision_heads
-        self.device, self.compile_mode = device, compile_mode
+        self.device, self.compile_mode, self.random = device, compile_mode, random
 
     def build(self, stage, dtype):
         config = PreTrainedConfig.from_pretrained(self.checkpoint)
         config.compile_model, config.rtc_config = False, None
         policy, found = loading.load_policy(
-            self.checkpoint, config, self.vision_heads, dtype, wanted=lambda key: key.startswith(NEEDED[stage])
+            self.checkpoint, config, self.vision_heads, dtype, wanted=lambda key: key.startswith(NEEDED[stage]),
+            random_on=self.device if self.random else None,
         )
         if self.device != "cpu":
             _move(policy, self.device)
@@ -57,9 +61,14 @@ class Stages:
         return run
 
     def rows_of_prefix(self):
-        with safe_open(self.checkpoint / "model.safetensors", framework="pt") as file:
-            key = next(key for key in file.keys() if key.endswith("position_embedding.weight"))
-            return self.views * file.get_slice(key).get_shape()[0] + self.prompt_tokens
+        path = self.checkpoint / ("shapes.json" if self.random else "model.safetensors")
+        if self.random:
+            shapes = json.loads(path.read_text())
+        else:
+            with safe_open(path, framework="pt") as file:
+                shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}
+        patches = next(shape[0] for key, shape in shapes.items() if key.endswith("position_embedding.weight"))
+        return self.views * patches + self.prompt_tokens
 
     def vision(self, model, config, found):
         images = torch.rand(self.views, 1, 3, *config.image_resolution) * 2 - 1

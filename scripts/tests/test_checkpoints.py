@@ -165,7 +165,7 @@ def test_statistics_among_the_weights(broken):
         path.unlink()
     edit_json(broken / "config.json", lambda config: config.update(resize_imgs_with_padding=[56, 56], proj_width=1024))
     assert_names(
-        refusal(broken), "policy_preprocessor.json: no such file",
+        refusal(broken), "policy_preprocessor.json: no such file", "rename resize_imgs_with_padding to image_resolution, delete proj_width",
         f"python -m lerobot.processor.migrate_policy_normalization --pretrained-path {broken}", "checkpoint_migrated",
     )
 

@@ -1,8 +1,8 @@
-"""Writes what Pillow makes of frames of many sizes, for tests/observation_pillow.rs.
+"""Writes what Pillow makes of frames of many sizes, for tests/observation/pillow.rs.
 
-  .reference/bin/python scripts/tests_reference/pillow_sizes.py > tests/pillow/sizes.txt
+  .reference/bin/python scripts/tests_reference/pillow_sizes.py > tests/observation/pillow_sizes.txt
   .reference/bin/python scripts/tests_reference/pillow_sizes.py --count 5000 --seed 1 > /tmp/sizes.txt
-  PI0_PILLOW_SIZES=/tmp/sizes.txt cargo test --test observation_pillow
+  PI0_PILLOW_SIZES=/tmp/sizes.txt cargo test --test observation pillow
 
 One line a frame: its height and width, those of the view, and the first half of the SHA-256 of the view's bytes
 (rows of RGB pixels).

@@ -1,4 +1,4 @@
-/* The world that tests/c_misuse.rs generates wrong calls into. */
+/* The world that tests/interface/misuse.rs generates wrong calls into. */
 #include "support.h"
 
 #include <pthread.h>

@@ -1,0 +1,67 @@
+//! The C examples under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind: no error, and no leak of ours.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{both, bundle, compile, crate_dir, has, output, root, run, scratch, with_soname};
+
+const EXAMPLES: [(&str, &[&str]); 2] = [("infer_once", &[]), ("control_loop", &["2"])];
+
+fn build(name: &str, dir: &Path, more: &[&str]) -> PathBuf {
+    with_soname();
+    let to = dir.join(name);
+    compile("gcc", &root().join("examples/c").join(name).with_extension("c"), &to, more);
+    to
+}
+
+#[test]
+fn under_address_and_undefined_behaviour_sanitizers() {
+    let dir = scratch();
+    let suppressions = format!("suppressions={}", crate_dir().join("tests/c/leaks.supp").display());
+    for (name, arguments) in EXAMPLES {
+        let plain = build(name, dir.path(), &[]);
+        let symbols = |program: &Path| run(Command::new("nm").arg(program));
+        assert!(!symbols(&plain).contains("__asan_"), "the plain build is sanitised");
+        let flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+        let program = build(name, dir.path(), &flags);
+        let found = symbols(&program);
+        assert!(found.contains("__asan_init") && found.contains("__ubsan_"), "the build is not sanitised");
+        let mut command = Command::new(&program);
+        command.arg(bundle()).args(arguments).env("LSAN_OPTIONS", &suppressions);
+        let told = run(command.env("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0"));
+        assert!(!told.contains("ERROR: ") && !told.contains("runtime error"), "{told}");
+    }
+    // It can fail: a leak of a chunk of ours is found, past the suppressions.
+    let leaking = dir.path().join("leaking.c");
+    let source = std::fs::read_to_string(root().join("examples/c/infer_once.c")).unwrap();
+    assert_eq!(source.matches("    pi0_policy_free(policy);\n").count(), 1);
+    std::fs::write(&leaking, source.replace("    free(actions);\n", "")).unwrap();
+    let program = dir.path().join("leaking");
+    compile("gcc", &leaking, &program, &["-fsanitize=address"]);
+    let mut command = Command::new(&program);
+    let output = output(command.arg(bundle()).env("LSAN_OPTIONS", &suppressions));
+    assert!(!output.status.success() && both(&output).contains("LeakSanitizer"), "{}", both(&output));
+}
+
+#[test]
+fn under_valgrind() {
+    if !has("valgrind") {
+        println!("skipped: valgrind is not installed");
+        return;
+    }
+    let dir = scratch();
+    for (name, arguments) in EXAMPLES {
+        let program = build(name, dir.path(), &[]);
+        let mut command = Command::new("valgrind");
+        command.args([
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--show-leak-kinds=definite,indirect",
+        ]);
+        command.args(["--errors-for-leak-kinds=definite,indirect", "--fair-sched=yes"]);
+        command.arg(format!("--suppressions={}", crate_dir().join("tests/c/valgrind.supp").display()));
+        let told = run(command.arg(&program).arg(bundle()).args(arguments));
+        assert!(!told.contains("definitely lost"), "{told}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What a bundle may hold, and that everything else is refused in words.
+
+#[path = "../bundle_support/mod.rs"]
+mod bundle_support;
+
+mod manifest;
+mod open;
+mod prescan;

@@ -1,0 +1,9 @@
+//! The policy over its bound tensors: no copies, padded prefixes, device memory, the runtime with a real policy.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod device_memory;
+mod padded_prefix;
+mod runtime;
+mod zero_copy;
