@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from exporter.forms import FORMS
+from exporter.forms import TARGETS
 from exporter.manifest import COMPUTE, Options
 from exporter.synthetic.spec import SIZES, make_spec
 from exporter.synthetic.template import write_template
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=list(SIZES), default="full", help="dimensions of the policies (default: full)")
     parser.add_argument("--policy", choices=POLICIES, action="append", help="only this kind of policy")
     parser.add_argument("--precision", choices=list(COMPUTE), action="append", help="only this precision")
-    parser.add_argument("--target", choices=list(FORMS), action="append",
+    parser.add_argument("--target", choices=TARGETS, action="append",
                         help="graphs for this target, in a directory with its name at the end (default: those that any provider runs)")
     return parser
 

@@ -129,18 +129,19 @@ def _attention(
     attributes: dict, _: int, query: np.ndarray, key: np.ndarray, value: np.ndarray, *rest: np.ndarray | None,
 ) -> list[np.ndarray]:
     """Of all keys, or the first of them. Weights are rounded before they meet the values, as fused kernels do."""
-    heads, key_heads = attributes["q_num_heads"], attributes["kv_num_heads"]
     mask, _, _, count = [*rest, *[None] * 4][:4]
-    assert mask is None
+    q, k, v = query, key, value
+    if query.ndim == 3:
+        sizes = [attributes[f"{part}_num_heads"] for part in ("q", "kv", "kv")]
+        q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x, heads in zip((q, k, v), sizes))
     if count is not None:
-        key, value = key[:, : count[0]], value[:, : count[0]]
-    q, k, v = (x.reshape(*x.shape[:2], n, -1).transpose(0, 2, 1, 3) for x, n in ((query, heads), (key, key_heads), (value, key_heads)))
-    if key_heads != heads:
-        k, v = (np.repeat(x, heads // key_heads, 1) for x in (k, v))
+        k, v = k[:, :, : count[0]], v[:, :, : count[0]]
+    k, v = (np.repeat(x, q.shape[1] // x.shape[1], 1) for x in (k, v))
     scores = q @ k.transpose(0, 1, 3, 2) * np.float32(attributes["scale"])
+    scores = scores if mask is None else scores + mask
     powers = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = attributes["rounded"](powers) @ v / powers.sum(-1, keepdims=True)
-    return [mixed.transpose(0, 2, 1, 3).reshape(query.shape)]
+    return [mixed if query.ndim == 4 else mixed.transpose(0, 2, 1, 3).reshape(query.shape)]
 
 
 def _fast_gelu(_: dict, __: int, x: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ class Options:
 
     precision: str = "fp32"
     target: str | None = None  # what runs it: cpu, or cuda for bf16
+    tensorrt_version: str = "10.3"
     num_steps: int | None = None
     prompt: str | None = None
     # None: as newer versions of lerobot, and a warning where that may be wrong.
@@ -57,7 +58,7 @@ class Options:
 
     @property
     def forms(self) -> Portable:
-        return choose_forms(self.target or "cpu")
+        return choose_forms(self.target or "cpu", self.tensorrt_version)
 
 
 def build_manifest(

@@ -11,14 +11,17 @@ import pytest
 
 from exporter.bundle import export
 from exporter.evaluate import Evaluator
-from exporter.forms import FORMS
 from exporter.golden_inputs import golden_inputs
 from exporter.manifest import Options
 from exporter.pipeline import Pipeline
 from host import Host
 from test_precision import STAGES, deviation, outputs
 
-TARGETS = [target for target in FORMS if target != "cpu"]
+TARGETS = {
+    "cuda": {"target": "cuda"},
+    "tensorrt": {"target": "tensorrt"},
+    "tensorrt-10.14": {"target": "tensorrt", "tensorrt_version": "10.14"},
+}
 
 
 def opened(bundle: Path) -> Pipeline:
@@ -32,7 +35,7 @@ def opened(bundle: Path) -> Pipeline:
 @pytest.mark.parametrize("target", TARGETS)
 def test_parity_by_stage(recorded, tmp_path, target, precision, prefix_bucket):
     bundle = tmp_path / "bundle"
-    export(recorded, bundle, Options(precision=precision, target=target, prefix_bucket=prefix_bucket))
+    export(recorded, bundle, Options(precision=precision, **TARGETS[target], prefix_bucket=prefix_bucket))
     tolerance = json.loads((bundle / "golden/golden.json").read_text())["tolerance"]
     pipeline = opened(bundle)
     for inputs in golden_inputs(bundle, pipeline.manifest):
@@ -54,7 +57,7 @@ def test_parity_by_stage(recorded, tmp_path, target, precision, prefix_bucket):
 @pytest.mark.parametrize("target", TARGETS)
 def test_addresses_of_every_split_fit_its_launch(recorded, tmp_path, target, precision):
     """The CUDA provider fetches them from the host for two uneven parts, or more than three, and for more than 32 even ones."""
-    export(recorded, tmp_path / "bundle", Options(precision=precision, target=target, golden=False))
+    export(recorded, tmp_path / "bundle", Options(precision=precision, **TARGETS[target], golden=False))
     for path in (tmp_path / "bundle").glob("*.onnx"):
         graph = onnx.load(path, load_external_data=False).graph
         for node in (node for node in graph.node if node.op_type == "Split"):

@@ -65,6 +65,9 @@ pub struct Manifest {
     /// runtime takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<String>,
+    /// The least version of TensorRT that takes the graphs, as `10.14`, where the target is TensorRT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensorrt: Option<String>,
     /// PI0: the prefill computes the state token, once a chunk, and its keys and values are the first row of the cache.
     /// Absent or `false`: every denoise step computes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

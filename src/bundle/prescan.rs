@@ -45,6 +45,9 @@ const OPS: &[&str] = &[
     "Where",
 ];
 
+/// Further operators of graphs made for TensorRT, which repeats one key head for every query head.
+const TENSORRT_OPS: &[&str] = &["Expand", "Shape"];
+
 /// ONNX Runtime's own operator set, for graphs that only it will ever run.
 const CONTRIB_DOMAIN: &str = "com.microsoft";
 /// Of it: the product with block-quantised weights, and what the CUDA provider runs as one kernel.
@@ -117,7 +120,13 @@ fn scan_model(bytes: &[u8], rules: &Rules<'_>) -> Result<(), String> {
         return Err(format!("its ir_version is {}, at least 4 is needed", ir_version.unwrap_or(0)));
     }
     check_opsets(&opsets, rules)?;
-    scan_graph(graph.ok_or("it has no graph")?, rules, opsets.contains_key(CONTRIB_DOMAIN))
+    let contrib = opsets.contains_key(CONTRIB_DOMAIN);
+    let allowed = |domain: &str, op: &str| match domain {
+        "" => OPS.contains(&op) || (rules.target == Target::Tensorrt && TENSORRT_OPS.contains(&op)),
+        CONTRIB_DOMAIN => contrib && CONTRIB_OPS.contains(&op),
+        _ => false,
+    };
+    scan_graph(graph.ok_or("it has no graph")?, rules, allowed)
 }
 
 fn opset_import(bytes: &[u8]) -> Result<(&str, u64), String> {
@@ -153,7 +162,8 @@ fn check_opsets(opsets: &HashMap<&str, u64>, rules: &Rules<'_>) -> Result<(), St
     if opsets.contains_key("") { Ok(()) } else { Err("it does not import the default operator set".into()) }
 }
 
-fn scan_graph(bytes: &[u8], rules: &Rules<'_>, contrib: bool) -> Result<(), String> {
+/// `allowed` says of a domain and an operator whether a node may have it.
+fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: impl Fn(&str, &str) -> bool) -> Result<(), String> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     let (mut nodes, mut initializers) = (0, 0);
     let mut inline = Inline::default();
@@ -162,7 +172,7 @@ fn scan_graph(bytes: &[u8], rules: &Rules<'_>, contrib: bool) -> Result<(), Stri
         let field = field?;
         match field.number {
             1 => {
-                scan_node(field.bytes()?, nodes, contrib, &mut inline)?;
+                scan_node(field.bytes()?, nodes, &allowed, &mut inline)?;
                 nodes += 1;
                 if nodes > MAX_NODES {
                     return Err(format!("it has more than {MAX_NODES} nodes"));
@@ -189,7 +199,12 @@ fn scan_graph(bytes: &[u8], rules: &Rules<'_>, contrib: bool) -> Result<(), Stri
     compare_tensors("output", &outputs, &rules.spec.outputs)
 }
 
-fn scan_node(bytes: &[u8], index: usize, contrib: bool, inline: &mut Inline) -> Result<(), String> {
+fn scan_node(
+    bytes: &[u8],
+    index: usize,
+    allowed: impl Fn(&str, &str) -> bool,
+    inline: &mut Inline,
+) -> Result<(), String> {
     let (mut name, mut op, mut domain) = (None, None, None);
     let mut attributes = Vec::new();
     let mut edges = 0;
@@ -211,12 +226,7 @@ fn scan_node(bytes: &[u8], index: usize, contrib: bool, inline: &mut Inline) -> 
     }
     let op = op.unwrap_or("");
     let place = || format!("node {index} ({op} {:?})", name.unwrap_or(""));
-    let allowed = match default_domain(domain.unwrap_or("")) {
-        "" => OPS.contains(&op),
-        CONTRIB_DOMAIN => contrib && CONTRIB_OPS.contains(&op),
-        _ => false,
-    };
-    if !allowed {
+    if !allowed(default_domain(domain.unwrap_or("")), op) {
         return Err(match domain {
             None | Some("") => format!("{}: the operator is not one that the exporter emits", place()),
             Some(d) => {

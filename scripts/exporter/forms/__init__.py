@@ -2,10 +2,12 @@
 
 from .fused import Fused
 from .portable import Portable
-from .tensorrt import TensorRt
+from .tensorrt import AttentionTensorRt, TensorRt
 
-FORMS = {"cpu": Portable, "cuda": Fused, "tensorrt": TensorRt}
+TARGETS = ("cpu", "cuda", "tensorrt")
+TENSORRT = {forms.version: forms for forms in (TensorRt, AttentionTensorRt)}
 
 
-def choose_forms(target: str) -> Portable:
-    return FORMS[target]()
+def choose_forms(target: str, tensorrt_version: str) -> Portable:
+    """The forms of a target; ``tensorrt_version``, of those in ``TENSORRT``, is for that target."""
+    return {"cpu": Portable, "cuda": Fused, "tensorrt": TENSORRT[tensorrt_version]}[target]()

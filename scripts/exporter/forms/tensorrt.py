@@ -22,6 +22,11 @@ HEADS_FIRST = [0, 2, 1, 3]
 class TensorRt(Portable):
     """The forms of the target ``tensorrt``, of operators that TensorRT 10.3 has."""
 
+    version = "10.3"
+
+    def recorded(self, policy: str) -> dict:
+        return {"tensorrt": self.version}
+
     def rotary(self, g: Graph, rows: int | str, head_dim: int) -> Rotary:
         """Tables [1, 1, rows, head_dim]."""
         tables = [g.input(f"rope_{part}", "f32", [rows, head_dim // 2]) for part in ("cos", "sin")]
@@ -60,7 +65,7 @@ class TensorRt(Portable):
         return g.cast("rotated_cast", rotary.rotate(g, g.cast("f32", x, "f32")), "compute")
 
     def _attention(self, g: Graph, d: Dimensions, query: str, key: str, value: str, mask: list[str]) -> str:
-        """[rows, heads · head_dim] of what the heads see; ``mask`` is added to the scores."""
+        """What the heads see, [1, rows, heads, head_dim]; ``mask`` is added to the scores."""
         heads = g.ints(1, d.query_heads, 1, 1)
         keys = g.op("Expand", "keys", [g.op("Transpose", "key_columns", [key], perm=[0, 1, 3, 2]), heads])
         scores = g.op("MatMul", "scores", [query, keys])
@@ -70,6 +75,34 @@ class TensorRt(Portable):
         weights = g.cast("softmax_cast", weights, "compute")
         mixed = g.op("MatMul", "weighted_values", [weights, g.op("Expand", "values", [value, heads])])
         return g.op("Transpose", "rows_first", [mixed], perm=HEADS_FIRST)
+
+
+class AttentionTensorRt(TensorRt):
+    """The forms for TensorRT 10.14 and newer, which has an operator for attention: the prefix's keys and values are not repeated for
+    it. The denoise step's are, while they are joined, and its kernel writes its result as the next product reads it."""
+
+    version = "10.14"
+
+    def opset(self, padded: bool) -> int:
+        return 23
+
+    def attend(self, g: Graph, d: Dimensions, query: str, key: str, value: str, padding: list[str]) -> str:
+        # Of f32 it has no such kernel, and a bias would have to be repeated for every row.
+        if g.compute == "f32" or padding:
+            return super().attend(g, d, query, key, value, padding)
+        mixed = g.op("Attention", "attention", [query, key, value], scale=1.0)
+        return g.op("Transpose", "rows_first", [mixed], perm=HEADS_FIRST)
+
+    def attend_view(self, g: Graph, d: Dimensions, together: str) -> str:
+        if g.compute == "f32":
+            return super().attend_view(g, d, together)
+        head_dim = d.vision_width // d.vision_heads
+        heads = g.op("Reshape", "projected", [together, g.ints(-1, d.tokens_per_view, 3, d.vision_heads, head_dim)])
+        heads = g.op("Transpose", "heads_first", [heads], perm=[2, 0, 3, 1, 4])
+        parts = g.split_op("Split", ["query", "key", "value"], [heads], axis=0, num_outputs=3)
+        shape = g.ints(-1, d.vision_heads, d.tokens_per_view, head_dim)
+        parts = [g.op("Reshape", f"{name}_heads", [part, shape]) for name, part in zip(("query", "key", "value"), parts)]
+        return g.op("Reshape", "rows", [self.attend(g, d, *parts, []), g.ints(-1, d.vision_width)])
 
 
 class HeadRotary(Rotary):
