@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::PromptTokenizer;
+use pi0_edge::internals::PromptTokenizer;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokenizers::Tokenizer;
@@ -45,7 +45,6 @@ fn measure(name: &str, tokenizer: &Value, manifest: &Manifest) {
     let start = Instant::now();
     let mut ours = PromptTokenizer::new(json.as_bytes(), manifest).expect("a tokenizer");
     let load = start.elapsed();
-    assert!(ours.is_allocation_free());
     let theirs = Tokenizer::from_bytes(json.as_bytes()).expect("a tokenizer");
 
     let mut state = vec![0.0f32; manifest.state.padded_dim];

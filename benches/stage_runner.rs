@@ -83,7 +83,7 @@ fn main() -> Result<(), Failure> {
     infer_with_longest_prompt(&mut policy, views)?;
     policy.capture_graphs()?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ready prefix_len={}", policy.prefix_len())?;
+    writeln!(out, "ready prefix_len={}", policy.inspect().prefix_len())?;
     out.flush()?;
     for line in std::io::stdin().lock().lines() {
         let stages: &[Stage] = match line?.trim() {
@@ -95,7 +95,7 @@ fn main() -> Result<(), Failure> {
         };
         let mut ms = 0.0;
         for &stage in stages {
-            ms += policy.run_stage(stage)?.as_secs_f64() * 1e3;
+            ms += policy.inspect_mut().run_stage(stage)?.as_secs_f64() * 1e3;
         }
         writeln!(out, "{{\"ms\": {ms}}}")?;
         out.flush()?;

@@ -12,10 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::reading::Status;
-use pi0_edge::runtime::{EngineOptions, PolicyEngine, Runtime, RuntimeConfig};
-use pi0_edge::{Policy, PolicyOptions};
+use pi0_edge::runtime::{PolicyInference, PolicyInferenceOptions, Status, Timestamp};
+use pi0_edge::{Policy, PolicyOptions, Runtime, RuntimeConfig};
 
 const PERIOD: Duration = Duration::from_millis(2);
 
@@ -28,12 +26,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Policy::load(bundle, &PolicyOptions { threads: 1, no_spin: true, ..PolicyOptions::default() })?;
     let joints = policy.manifest().action.dim;
     let prompt = Some("pick up the cube".to_owned());
-    let engine = PolicyEngine::new(policy, EngineOptions { prompt, ..EngineOptions::default() })?;
+    let inference =
+        PolicyInference::new(policy, PolicyInferenceOptions { prompt, ..PolicyInferenceOptions::default() })?;
 
     let mut config = RuntimeConfig::default();
     config.timeline.control_period = PERIOD;
     config.timeline.step_limits = Some(vec![0.05; joints]);
-    let (runtime, mut observations, mut controller) = Runtime::start(engine, &config)?;
+    let (runtime, mut observations, mut controller) = Runtime::start(inference, &config)?;
     println!("inference thread: {:?}", runtime.realtime());
     // As a service of Type=notify: READY=1 now, WATCHDOG=1 as chunks are completed. Elsewhere it does nothing.
     runtime.notify_systemd()?;

@@ -1,8 +1,29 @@
-//! The crate's one error type.
+//! The crate's one error type, and the macros that make one.
 
 use std::fmt;
 
-/// What went wrong, for code that decides; [`Error`]'s `Display` is for people.
+/// Makes an [`Error`]: its kind, then what `format!` takes.
+macro_rules! err {
+    ($kind:ident, $($text:tt)+) => {
+        $crate::error::Error::new($crate::error::ErrorKind::$kind, format!($($text)+))
+    };
+}
+
+/// Returns an [`Error`] from the function around it.
+macro_rules! bail {
+    ($kind:ident, $($text:tt)+) => { return Err(err!($kind, $($text)+)) };
+}
+
+/// Returns an [`Error`] from the function around it unless the condition holds.
+macro_rules! ensure {
+    ($holds:expr, $kind:ident, $($text:tt)+) => {
+        if !$holds {
+            bail!($kind, $($text)+);
+        }
+    };
+}
+
+/// Names the kind of failure, for code that decides; [`Error`]'s `Display` is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// A file or directory could not be read or written.
@@ -35,27 +56,22 @@ pub enum ErrorKind {
     Runtime,
 }
 
-impl ErrorKind {
-    /// The kind as a short, stable, machine-readable word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ErrorKind::Io => "io",
-            ErrorKind::Manifest => "manifest",
-            ErrorKind::Integrity => "integrity",
-            ErrorKind::Library => "library",
-            ErrorKind::Provider => "provider",
-            ErrorKind::Engine => "engine",
-            ErrorKind::Graph => "graph",
-            ErrorKind::Observation => "observation",
-            ErrorKind::InvalidArgument => "invalid_argument",
-            ErrorKind::NonFinite => "non_finite",
-            ErrorKind::OutOfLimits => "out_of_limits",
-            ErrorKind::Parity => "parity",
-            ErrorKind::RealtimeDenied => "realtime_denied",
-            ErrorKind::Runtime => "runtime",
-        }
-    }
-}
+words!(ErrorKind {
+    Io => "io",
+    Manifest => "manifest",
+    Integrity => "integrity",
+    Library => "library",
+    Provider => "provider",
+    Engine => "engine",
+    Graph => "graph",
+    Observation => "observation",
+    InvalidArgument => "invalid_argument",
+    NonFinite => "non_finite",
+    OutOfLimits => "out_of_limits",
+    Parity => "parity",
+    RealtimeDenied => "realtime_denied",
+    Runtime => "runtime",
+});
 
 /// An error: its kind, what was being done to what, and the cause underneath if there was one.
 ///
@@ -84,7 +100,7 @@ impl Error {
         Error { kind, context: context.into(), source: Some(source.into()) }
     }
 
-    /// What went wrong, for code that decides.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -1,8 +1,29 @@
-//! What this workspace's other crates need and users do not.
+//! What this workspace's other crates and the tests need and users do not: nothing here is promised to stay.
 
-/// For the doctor: whose directories are trusted.
-pub use crate::engines::{fault_above, parse_uid};
-/// For the doctor: where ONNX Runtime is looked for.
-pub use crate::lookup::{OLDEST_RUNTIME, SYSTEM, places};
+/// Reading a bundle's parts, and comparing with what it records.
+pub use crate::bundle::{
+    deviation::{Deviation, compare},
+    golden::{Case, Expected, Golden, Reference, Sampled, Tolerance},
+    integrity::{hash_file, hex},
+    manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES},
+    npy::{read_npy, write_npy},
+    prescan::{Rules, prescan},
+    token_table::TokenTable,
+};
+/// Where ONNX Runtime is looked for.
+pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
+/// The parts of an inference before the graphs.
+pub use crate::observation::{Normalizer, Preprocessor, PromptTokenizer};
+/// The way from the model's last x_t to actions.
+pub use crate::policy::Postprocessor;
 /// For the C interface, whose times are numbers.
 pub use crate::realtime::clock::nanos;
+/// Hand-over between threads, and waiting.
+pub use crate::realtime::{cell, wake};
+/// The directory of engines: whose it is, what is in it, and how a set comes into it.
+pub use crate::tensorrt::{
+    build::{Building, CacheLock},
+    directory::{Fault, default_path, fault_above, faults_of_directory, parse_uid, user_cache},
+    record::RECORD_FILE,
+    store::{CacheEntry, EngineCache, Removal},
+};

@@ -36,47 +36,50 @@
 //! For a control loop, [`runtime`] does this on a thread of its own and answers "what is the action now?" without a
 //! lock, a system call or an allocation; `examples/control_loop.rs` shows it.
 //!
-//! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes it.
+//! A bundle is a directory made by `scripts/export.py` from a checkpoint of lerobot's or openpi's; [`bundle`] describes
+//! it.
 //!
 //! C and C++ programs link `libpi0_edge.so` or `libpi0_edge.a` and include `pi0_edge.h`, which `crates/pi0-edge-c` makes.
 
 #![deny(unsafe_code)]
 #![cfg_attr(pi0_rtsan, feature(sanitize))]
 
+#[macro_use]
+mod words;
+#[macro_use]
 mod error;
-mod lookup;
-mod provider;
-
-pub mod bundle;
-pub mod observation;
-
 mod action;
-
-pub mod engines;
-
+mod limits;
+mod lookup;
+mod observation;
+mod policy;
+mod provider;
 #[allow(unsafe_code)]
 mod session;
 
-pub mod policy;
+pub mod bundle;
+pub mod tensorrt;
 
 pub mod stats;
 
 #[allow(unsafe_code)]
-pub mod realtime;
+mod realtime;
 
 pub mod runtime;
 
 #[doc(hidden)]
 pub mod internals;
 
-pub use action::{ActionChunk, Postprocessor};
+pub use action::{ActionChunk, ActionLimits, Reject};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
-pub use lookup::RUNTIME_LIBRARY;
-pub use observation::{Frame, Observation};
+pub use limits::{MAX_CAMERAS, MAX_NUM_STEPS};
+pub use observation::{Frame, MAX_FRAME_SIDE, Observation};
 pub use policy::{
-    BuildProgress, EngineOptions, EngineSet, InferOptions, MAX_NUM_STEPS, Noise, Observer, Policy,
-    PolicyOptions, Stage, StageOutput, Timing, Weights,
+    InferOptions, Inspector, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights, rtc,
 };
 pub use provider::Provider;
+pub use runtime::{
+    Controller, Event, ObservationWriter, PublishError, Published, Reading, Runtime, RuntimeConfig, Status,
+};
 pub use session::{DeviceMemory, DeviceMemoryUse, Environment, Transfers};

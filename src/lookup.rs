@@ -1,5 +1,5 @@
-//! Where ONNX Runtime's library is looked for: one list for the session layer, which loads it, and for the doctor,
-//! which only reads files.
+//! The places where ONNX Runtime's library is looked for: one list for the session layer, which loads it, and for the
+//! doctor, which only reads files.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub fn places(
     places
 }
 
-/// Why the dynamic loader's find is looked at.
+/// The reason to look at the dynamic loader's find.
 pub const SYSTEM: &str = "the system's library path";
 
 #[cfg(test)]

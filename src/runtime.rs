@@ -1,11 +1,35 @@
 //! The real-time runtime: inference on a thread of its own, and handles for the threads on either side of it.
 //!
-//! [`Runtime::start`] takes a policy (anything that is an [`Engine`]) and returns
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use pi0_edge::runtime::{PolicyInference, PolicyInferenceOptions, Timestamp};
+//! use pi0_edge::{Policy, PolicyOptions, Runtime, RuntimeConfig};
+//!
+//! # fn main() -> pi0_edge::Result<()> {
+//! let policy = Policy::load("models/pi0-tiny", &PolicyOptions { no_spin: true, ..PolicyOptions::default() })?;
+//! let inference = PolicyInference::new(policy, PolicyInferenceOptions::default())?;
+//! let (runtime, mut sensors, mut controller) = Runtime::start(inference, &RuntimeConfig::default())?;
+//! // On the sensors' thread, for every set of frames:
+//! let captured = Timestamp::now();
+//! let slot = sensors.slot();
+//! slot.frame_mut(0, 640, 480).expect("a camera with room for the frame").fill(128);
+//! slot.state_mut().fill(0.0);
+//! sensors.publish(captured).expect("a capture time that is not ahead of now");
+//! // On the control loop's thread, in every period:
+//! let reading = controller.read();
+//! println!("{:?}: {:?}", reading.status, controller.action());
+//! runtime.set_prompt("pick up the cube")?;
+//! runtime.stop()
+//! # }
+//! ```
+//!
+//! [`Runtime::start`] takes a policy ([`PolicyInference`], or anything else that is an [`Inference`]) and returns
 //! three things: the [`Runtime`], for its owner; an [`ObservationWriter`], for the thread that has the sensors; and a
 //! [`Controller`], for the control loop. Observations and chunks are handed over through wait-free cells that keep
 //! the latest only; commands and events, which are not real-time, go through channels.
 //!
-//! What the control loop can rely on: a read never blocks; an action and what is said about it belong to one
+//! The control loop can rely on this: a read never blocks; an action and what is said about it belong to one
 //! inference; no action is older than it says; none is NaN, infinite or out of limits; no joint moves further in a
 //! tick than its limit; and when inference fails, hangs or falls behind, the status says HOLD within the configured
 //! time and motion does what was configured. Not promised: that inference is done in time (the GPU cannot be
@@ -15,9 +39,10 @@ mod command;
 mod config;
 mod controller;
 mod event;
+mod inference;
 mod lockstep;
 mod observation;
-mod policy_engine;
+mod policy_inference;
 mod shared;
 mod systemd;
 #[cfg(test)]
@@ -30,24 +55,32 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-pub use config::{Limits, Replan, RuntimeConfig};
+pub use config::{Replan, RuntimeConfig};
 pub use controller::Controller;
 pub use event::Event;
+pub use inference::Inference;
 pub use lockstep::Lockstep;
 pub use observation::{ObservationWriter, PublishError, Published};
-pub use policy_engine::{EngineOptions, ObservationSlot, PolicyEngine};
+pub use policy_inference::{ObservationSlot, PolicyInference, PolicyInferenceOptions};
 pub use shared::{ControlStats, InferenceStats, ObservationStats, Phase, RuntimeStats};
 pub use worker::Turn;
 
+pub use crate::realtime::chunk::{ChunkInfo, Interpolation};
+pub use crate::realtime::clock::{SimulatedClock, Timestamp};
+pub use crate::realtime::delay::{DelayConfig, DelayRule};
+pub use crate::realtime::reading::{Flags, Reading, Status};
+pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, TickRecord};
+pub use crate::realtime::thread::{MemoryLock, Missing, Obtained, Realtime, ThreadConfig, WorkerThread};
+pub use crate::realtime::timeline::{TimelineConfig, Underrun};
+
+use crate::action::ActionLimits;
 use crate::policy::rtc::RtcConfig;
 use crate::realtime::cell::cell;
-use crate::realtime::chunk::Chunk;
-use crate::realtime::clock::{Clock, Monotonic, Timestamp, nanos};
-use crate::realtime::engine::Engine;
-use crate::realtime::recorder::{FlightRecord, RecorderView, recorder};
-use crate::realtime::thread::Obtained;
+use crate::realtime::chunk::StampedChunk;
+use crate::realtime::clock::{Clock, Monotonic, nanos};
+use crate::realtime::recorder::{RecorderView, recorder};
 use crate::realtime::timeline::{Progress, Timeline};
 use crate::realtime::wake::{Waiter, Waker, wake};
 use crate::{Error, ErrorKind, Result};
@@ -55,15 +88,19 @@ use command::{Command, CommandSender, commands};
 use observation::Observed;
 use shared::Shared;
 use systemd::Systemd;
-use watch::Watch;
+use watch::{Alarms, Watch};
 use worker::{Ends, Worker};
 
 /// The owner's handle: commands, events, statistics, and the end of it all.
 ///
-/// Dropping it stops the runtime like [`stop`](Self::stop).
+/// Dropping it stops the runtime like [`stop`](Self::stop). Thread: any; none of it is RT-safe.
 #[derive(Debug)]
 pub struct Runtime {
-    office: Office,
+    commands: CommandSender,
+    waker: Waker,
+    events: Receiver<Event>,
+    shared: Arc<Shared>,
+    recorder: RecorderView,
     obtained: Obtained,
     stop_timeout: Duration,
     inference: Option<Thread>,
@@ -72,7 +109,7 @@ pub struct Runtime {
     systemd: Sender<Systemd>,
 }
 
-/// A thread, how to get its attention, and how to learn that it has ended.
+/// A thread, the way to its attention, and the way to learn that it has ended.
 #[derive(Debug)]
 struct Thread {
     handle: JoinHandle<()>,
@@ -81,38 +118,30 @@ struct Thread {
     ended: Receiver<()>,
 }
 
-/// What is not real-time: the same with and without threads.
-#[derive(Debug)]
-struct Office {
-    commands: CommandSender,
-    waker: Waker,
-    events: Receiver<Event>,
-    shared: Arc<Shared>,
-    recorder: RecorderView,
-}
-
-/// Everything of a runtime but its threads.
-struct Parts<E: Engine, C> {
-    worker: Worker<E, C>,
+/// A runtime whose threads do not run yet.
+struct Parts<I: Inference, C> {
+    worker: Worker<I, C>,
     waiter: Waiter,
     watch: Watch,
-    office: Office,
-    observations: ObservationWriter<E::Observation>,
+    runtime: Runtime,
+    observations: ObservationWriter<I::Observation>,
     controller: Controller,
 }
 
-fn assemble<E: Engine, C: Clock>(engine: E, clock: C, config: &RuntimeConfig) -> Result<Parts<E, C>> {
-    let (rows, dim) = (engine.action_horizon(), engine.action_dim());
+/// Makes everything of a runtime but its threads.
+fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConfig) -> Result<Parts<I, C>> {
+    let (rows, dim) = (inference.action_horizon(), inference.action_dim());
     // Before anything is made for a shape that makes no sense.
     config.validate(rows, dim)?;
     let shared = Arc::new(Shared::new());
     let (observation_writer, observation_reader) =
-        cell(|| Observed { data: engine.new_observation(), captured: Timestamp::default() });
-    let (chunk_writer, chunk_reader) = cell(|| Chunk::new(rows, dim));
+        cell(|| Observed { data: inference.new_observation(), captured: Timestamp::default() });
+    let (chunk_writer, chunk_reader) = cell(|| StampedChunk::new(rows, dim));
     let (progress_writer, progress_reader) = cell(Progress::default);
-    let (command_sender, command_receiver) = commands();
+    let (commands, command_receiver) = commands();
     let (events, event_receiver) = event::events(config.event_capacity, Arc::clone(&shared));
     let (tick_recorder, chunk_recorder, recorder) = recorder(rows, dim);
+    let (systemd, systemd_receiver) = bounded(1);
     let (waker, waiter) = wake();
     let watchdog = nanos(config.watchdog);
     let ends = Ends {
@@ -126,7 +155,7 @@ fn assemble<E: Engine, C: Clock>(engine: E, clock: C, config: &RuntimeConfig) ->
     };
     let timeline = Timeline::new(&config.timeline, dim)?;
     Ok(Parts {
-        worker: Worker::new(engine, clock, config, ends)?,
+        worker: Worker::new(inference, clock, config.clone(), ends)?,
         waiter,
         watch: Watch {
             shared: Arc::clone(&shared),
@@ -134,10 +163,9 @@ fn assemble<E: Engine, C: Clock>(engine: E, clock: C, config: &RuntimeConfig) ->
             recorder: recorder.clone(),
             flight_record: config.flight_record.clone(),
             watchdog,
+            requests: systemd_receiver,
             systemd: None,
-            hung: false,
-            tripped: false,
-            failed: false,
+            before: Alarms::default(),
         },
         observations: ObservationWriter::new(observation_writer, waker.clone(), Arc::clone(&shared)),
         controller: Controller::new(
@@ -148,105 +176,125 @@ fn assemble<E: Engine, C: Clock>(engine: E, clock: C, config: &RuntimeConfig) ->
             Arc::clone(&shared),
             watchdog,
         ),
-        office: Office { commands: command_sender, waker, events: event_receiver, shared, recorder },
+        runtime: Runtime {
+            commands,
+            waker,
+            events: event_receiver,
+            shared,
+            recorder,
+            obtained: Obtained::default(),
+            stop_timeout: config.stop_timeout,
+            inference: None,
+            watch: None,
+            systemd,
+        },
     })
 }
 
 impl Runtime {
     /// Starts inference on a thread of its own, and returns once the policy is warmed up there.
     ///
-    /// Fails if the settings contradict each other or the policy, if a real-time right is missing that is insisted
-    /// on, or if warming up fails.
-    pub fn start<E>(
-        engine: E,
+    /// # Errors
+    /// Settings that contradict each other or the policy, a real-time right that is missing and insisted on, or a
+    /// policy that fails to warm up.
+    pub fn start<I>(
+        inference: I,
         config: &RuntimeConfig,
-    ) -> Result<(Runtime, ObservationWriter<E::Observation>, Controller)>
+    ) -> Result<(Runtime, ObservationWriter<I::Observation>, Controller)>
     where
-        E: Engine + 'static,
-        E::Observation: 'static,
+        I: Inference + 'static,
+        I::Observation: 'static,
     {
-        let Parts { worker, waiter, watch, office, observations, controller } =
-            assemble(engine, Monotonic, config)?;
+        let Parts { worker, waiter, watch, mut runtime, observations, controller } =
+            assemble(inference, Monotonic, config)?;
         let thread_config = config.thread.clone();
         let (ready_sender, ready) = bounded(1);
-        let waker = office.waker.clone();
-        let inference = spawn("pi0-inference", waker, move || {
+        let inference = spawn("pi0-inference", runtime.waker.clone(), move || {
             infer(worker, waiter, |workers| thread_config.apply_with_workers(workers), &ready_sender);
         })?;
         let started = ready.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Runtime, "the inference thread ended while starting"))
         });
-        let obtained = match started {
-            Ok(obtained) => obtained,
-            Err(e) => {
-                // It is on its way out. Its own error says more than what could go wrong with that.
-                _ = inference.end(config.stop_timeout);
-                return Err(e);
-            }
-        };
+        runtime.inference = Some(inference);
+        // On an error the thread is on its way out, and dropping the runtime waits for it.
+        runtime.obtained = started?;
         let (watch_waker, watch_waiter) = wake();
-        let (systemd, for_watch) = bounded(1);
-        let watch = spawn("pi0-watch", watch_waker, move || watch.run(watch_waiter, &for_watch))?;
-        let runtime = Runtime {
-            office,
-            obtained,
-            stop_timeout: config.stop_timeout,
-            inference: Some(inference),
-            watch: Some(watch),
-            systemd,
-        };
+        runtime.watch = Some(spawn("pi0-watch", watch_waker, move || watch.run(watch_waiter))?);
         Ok((runtime, observations, controller))
     }
 
     /// Sets the prompt. A chunk being computed is dropped and begun anew; the one being executed goes on until the
     /// new one takes over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Runtime`] when inference has given up, or 16 commands are waiting for it. A prompt that cannot be
+    /// used is told later, by [`Event::CommandFailed`].
     pub fn set_prompt(&self, prompt: impl Into<String>) -> Result<()> {
-        self.office.command(Command::Prompt(prompt.into()))
+        self.command(Command::Prompt(prompt.into()))
     }
 
     /// Sets the number of denoise steps. A chunk being computed is dropped and begun anew.
+    ///
+    /// # Errors
+    /// As [`set_prompt`](Self::set_prompt).
     pub fn set_num_steps(&self, num_steps: usize) -> Result<()> {
-        self.office.command(Command::NumSteps(num_steps))
+        self.command(Command::NumSteps(num_steps))
     }
 
-    /// Sets the limits chunks must keep to, from the next one finished on. None: the policy's own
-    /// limits, if it has any.
-    pub fn set_limits(&self, limits: Option<Limits>) -> Result<()> {
-        self.office.command(Command::Limits(limits))
+    /// Sets the limits chunks must keep to beside the policy's own, from the next one finished on. None: the policy's
+    /// own limits alone, if it has any.
+    ///
+    /// # Errors
+    /// As [`set_prompt`](Self::set_prompt).
+    pub fn set_limits(&self, limits: Option<ActionLimits>) -> Result<()> {
+        self.command(Command::Limits(limits))
     }
 
     /// Turns real-time chunking on, off, or to other settings, from the next chunk begun on.
+    ///
+    /// # Errors
+    /// As [`set_prompt`](Self::set_prompt).
     pub fn set_rtc(&self, rtc: Option<RtcConfig>) -> Result<()> {
-        self.office.command(Command::Rtc(rtc))
+        self.command(Command::Rtc(rtc))
     }
 
-    /// What there is to know, in order. Take it out now and then: what finds no room is counted and lost.
+    fn command(&self, command: Command) -> Result<()> {
+        if matches!(self.shared.phase(), Phase::Failed | Phase::Stopped) {
+            let what = "the inference thread has given up; start a new runtime";
+            return Err(Error::new(ErrorKind::Runtime, what));
+        }
+        self.commands.send(command)?;
+        self.waker.notify();
+        Ok(())
+    }
+
+    /// Returns the events, in order. Take them out now and then: one that finds no room is counted and lost.
     pub fn events(&self) -> &Receiver<Event> {
-        &self.office.events
+        &self.events
     }
 
-    /// What was counted so far.
+    /// Returns everything that was counted so far.
     pub fn stats(&self) -> RuntimeStats {
-        self.office.shared.stats(Timestamp::now())
+        self.shared.stats(Timestamp::now())
     }
 
-    /// The last control ticks and chunks.
+    /// Returns the last control ticks and chunks.
     pub fn flight_record(&self) -> FlightRecord {
-        self.office.recorder.take()
+        self.recorder.take()
     }
 
-    /// What the inference thread was given of what it was to have.
+    /// Returns what the inference thread was given of what it was to have; nothing for a runtime without threads.
     pub fn realtime(&self) -> &Obtained {
         &self.obtained
     }
 
-    /// From now on tells systemd how inference goes, where the program is a service of `Type=notify`: READY=1 at
-    /// once, WATCHDOG=1 as chunks are completed, what `systemctl status` shows, and STOPPING=1 when the runtime is
-    /// stopped or dropped. True if there is a systemd that wants to know (`$NOTIFY_SOCKET`), false if there is none,
-    /// which is no error.
+    /// Tells systemd from now on how inference goes, where the program is a service of `Type=notify`: READY=1 at
+    /// once, WATCHDOG=1 as chunks are completed, the status that `systemctl status` shows, and STOPPING=1 when the
+    /// runtime is stopped or dropped. True if there is a systemd that wants to know (`$NOTIFY_SOCKET`), false if there
+    /// is none, which is no error.
     ///
     /// Call it once everything else the program needs is ready too. The watchdog (`WatchdogSec=`) is fed by completed
-    /// chunks alone, published or rejected: an engine that hangs or fails, and sensors that publish nothing, end in
+    /// chunks alone, published or rejected: inference that hangs or fails, and sensors that publish nothing, end in
     /// systemd starting the program again. The messages are sent from a thread of their own, which waits for nobody.
     ///
     /// RT-safe: no. Thread: any.
@@ -256,11 +304,7 @@ impl Runtime {
     /// what systemd would set.
     pub fn notify_systemd(&self) -> Result<bool> {
         let systemd = Systemd::from_environment()?;
-        let found = systemd.is_some();
-        if let Some(systemd) = systemd {
-            self.notify(systemd);
-        }
-        Ok(found)
+        Ok(systemd.map(|systemd| self.notify(systemd)).is_some())
     }
 
     fn notify(&self, systemd: Systemd) {
@@ -268,20 +312,27 @@ impl Runtime {
         _ = self.systemd.try_send(systemd);
     }
 
-    /// Stops inference and waits for its thread to end, for as long as the configuration says. From then on reads
-    /// are HOLD. If inference does not come back in time its thread is left behind, and this is an error.
-    pub fn stop(mut self) -> Result<()> {
-        self.end()
-    }
-
     /// Writes the last control ticks and chunks to a file, as JSON: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], naming the file.
     pub fn write_flight_record(&self, path: &Path) -> Result<()> {
         watch::write(path, &self.flight_record().to_json()).map_err(|e| Error::new(ErrorKind::Io, e))
     }
 
-    /// As [`stop`](Self::stop), for owners that go on to ask what happened. Ending again does nothing.
+    /// Stops inference and waits for its thread to end, for as long as the configuration says. From then on reads
+    /// are HOLD.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Runtime`] if inference does not come back in time, and its thread is left behind.
+    pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    /// Stops as [`stop`](Self::stop) does, for owners that go on to ask what happened. Ending again does nothing.
+    #[doc(hidden)]
     pub fn end(&mut self) -> Result<()> {
-        self.office.shared.ask_to_stop();
+        self.shared.ask_to_stop();
         // The watch first, so that it can still say what it sees; it never hangs.
         let watched = self.watch.take().map_or(Ok(()), |thread| thread.end(self.stop_timeout));
         let stopped = self.inference.take().map_or(Ok(()), |thread| thread.end(self.stop_timeout));
@@ -297,35 +348,19 @@ impl Drop for Runtime {
     }
 }
 
-impl Office {
-    fn command(&self, command: Command) -> Result<()> {
-        if matches!(self.shared.phase(), Phase::Failed | Phase::Stopped) {
-            return Err(Error::new(
-                ErrorKind::Runtime,
-                "the inference thread has given up; start a new runtime",
-            ));
-        }
-        self.commands.send(command)?;
-        self.waker.notify();
-        Ok(())
-    }
-}
-
 impl Thread {
     fn end(self, timeout: Duration) -> Result<()> {
         self.waker.notify();
         let name = self.handle.thread().name().unwrap_or_default().to_owned();
+        let failed = |what: String| Error::new(ErrorKind::Runtime, format!("thread {name} {what}"));
         match self.ended.recv_timeout(timeout) {
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
-                let what = format!("thread {name} did not end within {timeout:?} and is left behind");
-                Err(Error::new(ErrorKind::Runtime, what))
+            Err(RecvTimeoutError::Timeout) => {
+                Err(failed(format!("did not end within {timeout:?} and is left behind")))
             }
-            _ => self.handle.join().map_err(|panic| {
-                Error::new(
-                    ErrorKind::Runtime,
-                    format!("thread {name} panicked: {}", worker::in_words(&*panic)),
-                )
-            }),
+            _ => self
+                .handle
+                .join()
+                .map_err(|panic| failed(format!("panicked: {}", worker::panic_message(&*panic)))),
         }
     }
 }
@@ -343,14 +378,14 @@ fn spawn(name: &str, waker: Waker, body: impl FnOnce() + Send + 'static) -> Resu
     Ok(Thread { handle, waker, ended })
 }
 
-/// The inference thread.
-fn infer<E: Engine>(
-    mut worker: Worker<E, Monotonic>,
+/// Runs the inference thread.
+fn infer<I: Inference>(
+    mut worker: Worker<I, Monotonic>,
     mut waiter: Waiter,
     set_up: impl FnOnce(&[i32]) -> Result<Obtained>,
     ready: &Sender<Result<Obtained>>,
 ) {
-    let started = set_up(&worker.engine_threads()).and_then(|obtained| worker.warm_up().map(|()| obtained));
+    let started = set_up(&worker.worker_threads()).and_then(|obtained| worker.warm_up().map(|()| obtained));
     let go = started.is_ok();
     // Cannot fail: there is room for one, and the starting thread waits for it.
     _ = ready.send(started);

@@ -4,8 +4,8 @@
 //! histogram has one writing thread: an increment is then a load and a store, which needs no bus lock and no retry
 //! loop on any processor. Two writers would lose counts, never more.
 //!
-//! Why not the `hdrhistogram` crate: its recorder needs `&mut`, and its synchronised form takes locks and allocates
-//! on the reading side's schedule. The bucket layout here is the same idea (a power of two divided evenly), fixed.
+//! Crates that were weighed: `hdrhistogram` records through `&mut`, and its synchronised form takes locks and allocates
+//! on the reading side's schedule; `histogram` has atomic buckets, but no exact minimum, maximum and mean beside them. The bucket layout here is the same idea (a power of two divided evenly), fixed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +26,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// How many events there were.
+    /// Returns the number of events.
     #[inline]
     pub fn count(&self) -> u64 {
         // Relaxed, as in `add`.
@@ -69,7 +69,7 @@ fn bucket_of(value: u64) -> usize {
     ((octave - 5 + 1) * PER_OCTAVE + within) as usize
 }
 
-/// The largest value that falls into bucket `index`.
+/// Returns the largest value that falls into bucket `index`.
 fn upper_bound(index: usize) -> u64 {
     let index = index as u64;
     if index < PER_OCTAVE {
@@ -80,7 +80,7 @@ fn upper_bound(index: usize) -> u64 {
 }
 
 impl Histogram {
-    /// An empty histogram.
+    /// Creates an empty histogram.
     pub fn new() -> Self {
         Histogram {
             buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
@@ -111,7 +111,7 @@ impl Histogram {
         }
     }
 
-    /// A copy to take percentiles from.
+    /// Returns a copy to take percentiles from.
     ///
     /// RT-safe: no, it allocates. Thread: any.
     pub fn snapshot(&self) -> HistogramSnapshot {
@@ -138,27 +138,27 @@ pub struct HistogramSnapshot {
 }
 
 impl HistogramSnapshot {
-    /// How many values were recorded.
+    /// Returns the number of values recorded.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The smallest value, exactly.
+    /// Returns the smallest value, exactly.
     pub fn min(&self) -> Option<u64> {
         (self.count > 0).then_some(self.min)
     }
 
-    /// The largest value, exactly.
+    /// Returns the largest value, exactly.
     pub fn max(&self) -> Option<u64> {
         (self.count > 0).then_some(self.max)
     }
 
-    /// The mean, exactly.
+    /// Returns the mean, exactly.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum as f64 / self.count as f64)
     }
 
-    /// The value that `percent` per cent of the recorded ones do not exceed, rounded up by at most 1/32.
+    /// Returns the value that `percent` per cent of the recorded ones do not exceed, rounded up by at most 1/32.
     ///
     /// None if there are too few values to say: fewer than ten beyond it would be above by chance. So the median
     /// needs 20 values, p99 needs 1 000 and p99.99 needs 100 000.
@@ -177,14 +177,14 @@ impl HistogramSnapshot {
         Some(upper_bound(index).clamp(self.min, self.max))
     }
 
-    /// The filled buckets: the largest value of each, and how many values fell into it.
+    /// Returns the filled buckets: the largest value of each, and the number of values in it.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let last = BUCKETS - 1;
         let bound = move |i| if i == last { u64::MAX } else { upper_bound(i) };
         self.buckets.iter().enumerate().filter(|(_, n)| **n > 0).map(move |(i, n)| (bound(i), *n))
     }
 
-    /// The usual figures, for output.
+    /// Returns the usual figures, for output.
     pub fn summary(&self) -> Summary {
         Summary {
             count: self.count,

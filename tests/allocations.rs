@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Scene, load, load_tiny, tiny_pi05};
-use pi0_edge::policy::rtc::Guidance;
+use pi0_edge::rtc::Guidance;
 use pi0_edge::{InferOptions, Noise};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -77,7 +77,10 @@ fn a_new_state_and_a_previous_chunk_allocate_nothing(name: &str) {
             }
             let observation = pi0_edge::Observation { state: &state, ..*o };
             policy.infer(&observation, &options).unwrap();
-            lengths = [lengths[0].min(policy.prefix_len()), lengths[1].max(policy.prefix_len())];
+            lengths = [
+                lengths[0].min(policy.inspect().prefix_len()),
+                lengths[1].max(policy.inspect().prefix_len()),
+            ];
         }
         let used = region.change();
         assert_eq!(

@@ -11,9 +11,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use common::{load_tiny, pixels};
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::runtime::{EngineOptions, PolicyEngine, Replan, Runtime, RuntimeConfig};
+use pi0_edge::runtime::{
+    PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig, ThreadConfig, Timestamp,
+};
 
 const CASE: &str = "PI0_TEST_HIDDEN_CASE";
 
@@ -39,18 +39,18 @@ fn a_running_runtime_opens_connects_and_starts_nothing() {
 
 fn run(case: &str) {
     let prompt = Some("pick up the cube".to_owned());
-    let options = EngineOptions { prompt, max_frame: (64, 64), ..EngineOptions::default() };
+    let options = PolicyInferenceOptions { prompt, max_frame: (64, 64), ..PolicyInferenceOptions::default() };
     let config = RuntimeConfig {
         thread: ThreadConfig::off(),
         replan: Replan::Period(Duration::ZERO),
         ..RuntimeConfig::default()
     };
-    let engine = PolicyEngine::new(load_tiny(), options).unwrap();
+    let inference = PolicyInference::new(load_tiny(), options).unwrap();
     // When a thread ends, glibc may give its heap back, and reads the kernel's overcommit setting from a file before.
     // That would be the end of the runtime and none of its doing.
     // SAFETY: no preconditions.
     assert_eq!(unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, -1) }, 1);
-    let (runtime, mut observations, mut controller) = Runtime::start(engine, &config).unwrap();
+    let (runtime, mut observations, mut controller) = Runtime::start(inference, &config).unwrap();
     forbid_files_network_and_programs();
     match case {
         "opens" => _ = std::fs::File::open("/dev/null"),

@@ -9,22 +9,22 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{load_tiny, pixels};
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::runtime::{EngineOptions, PolicyEngine, Replan, Runtime, RuntimeConfig};
+use pi0_edge::runtime::{
+    PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig, ThreadConfig, Timestamp,
+};
 
 const CASE: &str = "PI0_TEST_SYSTEMD_CASE";
 
 fn program(case: &str) {
     let prompt = Some("pick up the cube".to_owned());
-    let options = EngineOptions { prompt, max_frame: (64, 64), ..EngineOptions::default() };
-    let engine = PolicyEngine::new(load_tiny(), options).unwrap();
+    let options = PolicyInferenceOptions { prompt, max_frame: (64, 64), ..PolicyInferenceOptions::default() };
+    let inference = PolicyInference::new(load_tiny(), options).unwrap();
     let config = RuntimeConfig {
         thread: ThreadConfig::off(),
         replan: Replan::Period(Duration::ZERO),
         ..RuntimeConfig::default()
     };
-    let (runtime, mut observations, _controller) = Runtime::start(engine, &config).unwrap();
+    let (runtime, mut observations, _controller) = Runtime::start(inference, &config).unwrap();
     assert_eq!(runtime.notify_systemd().unwrap(), case == "notified");
     let give_up = Instant::now() + Duration::from_secs(60);
     while runtime.stats().inference.published < 20 {

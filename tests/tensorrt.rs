@@ -8,8 +8,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use engine_sets::{build, cache, pins, stand_in};
-use pi0_edge::engines::{BuildOptions, Building, EngineCache, Lock, Pins, RECORD_FILE};
+use engine_sets::{build, cache, context_model, pins};
+use pi0_edge::internals::{Building, CacheLock, EngineCache, RECORD_FILE};
+use pi0_edge::tensorrt::{BuilderConfig, Pins};
 use pi0_edge::{ErrorKind, Verify};
 
 /// Finds and verifies a set as a run does.
@@ -88,7 +89,7 @@ fn a_damaged_or_edited_record_is_refused() {
     let text = fs::read_to_string(&path).unwrap();
     let cases = [
         (text.replace("10.3.0", "10.4.0"), "other pins than its name says"),
-        (text.replace("\"format_version\": 1", "\"format_version\": 2"), "format_version 2"),
+        (text.replace("\"format_version\": 1", "\"format_version\": 2"), "format_version is 2"),
         (text.replace("\"builder\"", "\"bilder\""), "cannot be read"),
         (
             text.replace("denoise_step_1_sm87.engine", "../denoise_step_1_sm87.engine"),
@@ -205,12 +206,12 @@ fn a_missing_engine_is_an_error_at_once_and_nothing_is_built() {
 fn a_build_that_stops_leaves_nothing_and_one_that_is_killed_nothing_that_counts() {
     let dir = cache();
     let cache = EngineCache::open(dir.path()).unwrap();
-    let lock = Lock::take(&cache).unwrap();
+    let lock = CacheLock::take(&cache).unwrap();
     let start =
-        || Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap();
+        || Building::start(&cache, &lock, pins(), BuilderConfig::default(), Path::new("/bundles/b")).unwrap();
     let mut building = start();
-    let stand_in_file = building.stand_in("denoise_step");
-    fs::write(&stand_in_file, stand_in("half.engine")).unwrap();
+    let model_file = building.context_model("denoise_step");
+    fs::write(&model_file, context_model("half.engine")).unwrap();
     let place = building.directory().to_path_buf();
     // Killed: nothing of Rust runs, so nothing is cleaned up.
     std::mem::forget(building);
@@ -228,24 +229,25 @@ fn a_build_that_stops_leaves_nothing_and_one_that_is_killed_nothing_that_counts(
 fn what_the_builder_left_incomplete_is_no_set() {
     let dir = cache();
     let cache = EngineCache::open(dir.path()).unwrap();
-    let lock = Lock::take(&cache).unwrap();
+    let lock = CacheLock::take(&cache).unwrap();
     let attempt = |write: &dyn Fn(&Path, &Path)| {
         let mut building =
-            Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap();
-        let file = building.stand_in("denoise_step");
+            Building::start(&cache, &lock, pins(), BuilderConfig::default(), Path::new("/bundles/b"))
+                .unwrap();
+        let file = building.context_model("denoise_step");
         write(&file, building.directory());
         building.finish(&mut |_, _| {}).expect_err("not a set").to_string()
     };
     assert!(attempt(&|_, _| {}).contains("wrote no denoise_step_ctx.onnx"));
-    let no_engine = attempt(&|file, _| fs::write(file, stand_in("a.engine")).unwrap());
+    let no_engine = attempt(&|file, _| fs::write(file, context_model("a.engine")).unwrap());
     assert!(no_engine.contains("\"a.engine\" is not a file of this set"), "{no_engine}");
     let empty = attempt(&|file, place| {
-        fs::write(file, stand_in("a.engine")).unwrap();
+        fs::write(file, context_model("a.engine")).unwrap();
         fs::write(place.join("a.engine"), b"").unwrap();
     });
     assert!(empty.contains("a.engine is empty"), "{empty}");
     let elsewhere = attempt(&|file, place| {
-        fs::write(file, stand_in("/etc/passwd")).unwrap();
+        fs::write(file, context_model("/etc/passwd")).unwrap();
         fs::write(place.join("a.engine"), b"x").unwrap();
     });
     assert!(elsewhere.contains("not a file of this set"), "{elsewhere}");
@@ -268,21 +270,21 @@ fn building_again_replaces_the_set_as_a_whole() {
 fn two_builders_do_not_meet() {
     let dir = cache();
     let cache = EngineCache::open(dir.path()).unwrap();
-    let lock = Lock::take(&cache).unwrap();
-    let error = Lock::take(&cache).unwrap_err();
+    let lock = CacheLock::take(&cache).unwrap();
+    let error = CacheLock::take(&cache).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Engine);
     assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
     drop(lock);
-    Lock::take(&cache).unwrap();
+    CacheLock::take(&cache).unwrap();
 }
 
 #[test]
 fn what_others_could_have_told_the_builder_is_thrown_away() {
     let dir = cache();
     let cache = EngineCache::open(dir.path()).unwrap();
-    let lock = Lock::take(&cache).unwrap();
+    let lock = CacheLock::take(&cache).unwrap();
     let building =
-        Building::start(&cache, &lock, pins(), BuildOptions::default(), Path::new("/bundles/b")).unwrap();
+        Building::start(&cache, &lock, pins(), BuilderConfig::default(), Path::new("/bundles/b")).unwrap();
     let timing = building.timing_directory().unwrap();
     let file = timing.join("cache_sm87.timing");
     fs::write(&file, b"timings").unwrap();
@@ -313,8 +315,8 @@ fn cleaning_removes_what_no_run_can_use_and_only_that() {
     fs::create_dir(dir.path().join(".building-x")).unwrap();
     fs::write(dir.path().join("notes.txt"), b"the user's").unwrap();
     let cache = EngineCache::open(dir.path()).unwrap();
-    let lock = Lock::take(&cache).unwrap();
-    let unwanted = |record: &pi0_edge::engines::Record| {
+    let lock = CacheLock::take(&cache).unwrap();
+    let unwanted = |record: &pi0_edge::tensorrt::Record| {
         (record.pins.tensorrt != "10.3.0").then(|| format!("for TensorRT {}", record.pins.tensorrt))
     };
     let pretended = cache.clean(&lock, true, &unwanted).unwrap();

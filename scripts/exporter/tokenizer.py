@@ -13,6 +13,8 @@ from .sentencepiece import read_sentencepiece
 
 FILE = "tokenizer.json"
 SENTENCEPIECE = ".model"
+# Does nothing, because none are left when it is its turn.
+CUTS_AT_SPACES = {"type": "Split", "pattern": {"String": " "}, "invert": False}
 PALIGEMMA = "google/paligemma-3b-pt-224"
 GATED = (
     f"PaliGemma's is gated: accept its licence on Hugging Face, at {PALIGEMMA}, then type hf auth login and hf download {PALIGEMMA} "
@@ -83,3 +85,37 @@ def _check(path: Path) -> None:
         vocabulary = None
     if not vocabulary:
         raise ExportError(f"{path}: not a tokenizer.json of Hugging Face's tokenizers: model.vocab is missing")
+    fault = _fault(content)
+    if fault is not None:
+        raise ExportError(
+            f"{path}: not a tokenizer of PaliGemma's kind, which is what policies have and the runtime reads: {fault}; "
+            "give the one that the policy was trained with by --tokenizer"
+        )
+
+
+def _fault(content: dict) -> str | None:
+    """What the runtime would refuse in a tokenizer.json, if anything: src/observation/tokenizer_file.rs has the same rules."""
+    model = content["model"]
+    if content.get("version") != "1.0" or model.get("type") != "BPE":
+        return f"version {content.get('version')} and model {model.get('type')}, not 1.0 and BPE"
+    if content.get("normalizer") != {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}:
+        return "its normalizer does more or less than to replace spaces"
+    cuts = content.get("pre_tokenizer")
+    if cuts is not None and {k: cuts.get(k) for k in ("type", "pattern", "invert")} != CUTS_AT_SPACES:
+        return "it cuts texts into words of its own kind"
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        return "it marks the insides or ends of words"
+    if model.get("dropout") or model.get("ignore_merges"):
+        return "it merges at random, or not at all"
+    if not model.get("byte_fallback") or any(f"<0x{byte:02X}>" not in model["vocab"] for byte in range(256)):
+        return "it does not spell unknown characters in bytes"
+    around = content.get("post_processor")
+    if around is not None and (
+        around.get("type") != "TemplateProcessing"
+        or [part["Sequence"]["id"] for part in around["single"] if "Sequence" in part] != ["A"]
+    ):
+        return "it puts something other than fixed tokens around texts"
+    for token in content.get("added_tokens", []):
+        if token.get("single_word") or token.get("lstrip") or token.get("rstrip"):
+            return f"its token {token.get('content')!r} depends on what is around it"
+    return None

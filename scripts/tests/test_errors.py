@@ -224,6 +224,29 @@ def test_tokenizer_is_something_else(broken):
     assert_names(refusal(broken, tokenizer=broken / "config.json"), "config.json", "model.vocab")
 
 
+@pytest.mark.parametrize("place, value, words", [
+    (("version",), "2.0", "version 2.0"),
+    (("model", "type"), "Unigram", "model Unigram"),
+    (("normalizer",), {"type": "Lowercase"}, "its normalizer"),
+    (("normalizer",), None, "its normalizer"),
+    (("pre_tokenizer",), {"type": "WhitespaceSplit"}, "words of its own kind"),
+    (("post_processor",), {"type": "ByteLevel"}, "other than fixed tokens"),
+    (("model", "ignore_merges"), True, "merges at random, or not at all"),
+    (("model", "byte_fallback"), False, "unknown characters in bytes"),
+    (("model", "end_of_word_suffix"), "</w>", "insides or ends of words"),
+    (("added_tokens", 2, "lstrip"), True, "depends on what is around it"),
+])
+def test_tokenizer_of_another_kind(broken, place, value, words):
+    path = broken / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert_names(refusal(broken), "tokenizer.json", "not a tokenizer of PaliGemma's kind", words, "--tokenizer")
+
+
 # -- model.safetensors ----------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
-//! How far an output is from the reference's.
+//! The distance between an output and the reference's.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
-/// How far outputs are from what is expected.
+/// The distance between outputs and what is expected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deviation {
     /// The largest `|got - want|`; infinite if a value of either is not finite.
@@ -17,13 +17,13 @@ pub struct Deviation {
 }
 
 impl Deviation {
-    /// Whether the deviation is at most `tolerance` of the largest expected magnitude.
+    /// Returns true if the deviation is at most `tolerance` of the largest expected magnitude.
     pub fn is_within(&self, tolerance: f64) -> bool {
         self.max_abs <= tolerance * self.max_expected
     }
 
-    /// What is worse of two parts of one stage, such as layers: the larger relative error with its magnitudes, and the
-    /// smaller cosine.
+    /// Combines two parts of one stage, such as layers, into the worse: the larger relative error with its magnitudes,
+    /// and the smaller cosine.
     pub fn worst(self, other: Deviation) -> Self {
         let larger = if other.relative > self.relative { other } else { self };
         Deviation { cosine: self.cosine.min(other.cosine), ..larger }
@@ -35,21 +35,18 @@ impl Deviation {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Parity`] if the number of sampled elements is not that of `want`.
+/// [`ErrorKind::Parity`](crate::ErrorKind::Parity) if the number of sampled elements is not that of `want`.
 pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
     let sampled = got.iter().step_by(stride.max(1));
-    if sampled.len() != want.len() {
-        return Err(Error::new(
-            ErrorKind::Parity,
-            format!(
-                "{} values sampled at every {stride} are {}, the reference has {}; the golden outputs belong to \
-                 another model",
-                got.len(),
-                sampled.len(),
-                want.len()
-            ),
-        ));
-    }
+    ensure!(
+        sampled.len() == want.len(),
+        Parity,
+        "{} values sampled at every {stride} are {}, the reference has {}; the golden outputs belong to \
+         another model",
+        got.len(),
+        sampled.len(),
+        want.len()
+    );
     let (mut max_abs, mut max_expected) = (0f64, 0f64);
     // Squares of f32 values fit f64 with room for any number of them.
     let (mut dot, mut got_squared, mut want_squared) = (0f64, 0f64, 0f64);
@@ -75,6 +72,7 @@ pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn deviation_is_relative_to_the_largest_expected() {

@@ -3,19 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::manifest::present;
+use crate::action::ActionLimits;
 
-/// How a frame becomes one view of `pixel_values`.
+/// The rule by which a frame becomes one view of `pixel_values`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRule {
     /// Interpolation.
     pub resize: Resize,
-    /// Whether shrinking averages over the covered area: `false` as torch interpolates f32 values (lerobot), `true` as
+    /// True if shrinking averages over the covered area: `false` as torch interpolates f32 values (lerobot), `true` as
     /// Pillow resizes bytes (openpi), to the last bit.
     pub antialias: bool,
     /// Value of the bars in the model's input range [-1, 1]: -1, or -3 for policies trained before lerobot 0.5.
     pub pad_value: f32,
-    /// Where the image sits between the bars.
+    /// The image's place between the bars.
     pub pad_side: PadSide,
 }
 
@@ -28,7 +29,7 @@ pub enum Resize {
     Bilinear,
 }
 
-/// Where an image sits between its bars.
+/// An image's place between its bars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -74,17 +75,7 @@ pub struct ActionFeature {
     pub relative_mask: Option<Vec<bool>>,
     /// The range outside which a chunk is refused, in robot units.
     #[serde(deserialize_with = "present")]
-    pub limits: Option<Limits>,
-}
-
-/// Per-entry bounds of an action, inclusive, in robot units.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Smallest allowed values.
-    pub min: Vec<f32>,
-    /// Largest allowed values.
-    pub max: Vec<f32>,
+    pub limits: Option<ActionLimits>,
 }
 
 /// A per-entry map between robot units and model units, with its statistics in robot units.

@@ -67,17 +67,14 @@ pub(crate) fn open_regular(path: &Path, kind: ErrorKind) -> Result<File> {
 /// Opens the regular file at a checked relative path under `root`; no directory between them may be a link.
 pub(super) fn open_inside(root: &Path, relative: &str) -> Result<File> {
     if let Err(what) = check_relative(relative) {
-        return Err(Error::new(ErrorKind::Integrity, format!("the path {relative:?} {what}")));
+        bail!(Integrity, "the path {relative:?} {what}");
     }
     let mut path = PathBuf::from(root);
     let mut parts = relative.split('/').peekable();
     while let Some(part) = parts.next() {
         path.push(part);
         if parts.peek().is_some() && !inspect(&path, ErrorKind::Integrity)?.is_dir() {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{} is not a directory (links are not followed)", path.display()),
-            ));
+            bail!(Integrity, "{} is not a directory (links are not followed)", path.display());
         }
     }
     open_regular(&path, ErrorKind::Integrity)

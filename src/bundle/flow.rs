@@ -14,16 +14,16 @@ pub struct Flow {
     pub min_period: f64,
     /// Longest period of the time embedding.
     pub max_period: f64,
-    /// How the time of a step is rounded.
+    /// Rounding of a step's time.
     #[serde(default, skip_serializing_if = "FlowTimes::is_default")]
     pub times: FlowTimes,
-    /// For a policy trained for real-time chunking: the longest clean prefix it has seen, in rows. Such a policy takes
+    /// For a policy trained for real-time chunking: the longest action prefix it has seen, in rows. Such a policy takes
     /// what will be executed meanwhile as it is, and is not guided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtc_training_max_delay: Option<usize>,
 }
 
-/// How the time of an Euler step is rounded. The time embedding turns by hundreds of radians over the flow, so that the
+/// Rounding of an Euler step's time. The time embedding turns by hundreds of radians over the flow, so that the
 /// last bits of a time show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
+use super::deviation::Deviation;
 use super::files::check_relative;
-use super::{Bundle, Deviation, npy};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use super::{Bundle, npy, versioned};
+use crate::error::{ErrorKind, Result};
+use crate::limits::MAX_NUM_STEPS;
 
 /// The golden format version this runtime reads.
-pub const GOLDEN_VERSION: u64 = 1;
+const GOLDEN_VERSION: u64 = 1;
 
 /// Most bytes of one golden file.
 const MAX_GOLDEN_BYTES: u64 = 1 << 30;
@@ -20,11 +22,11 @@ const MAX_GOLDEN_BYTES: u64 = 1 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
-    /// Version of this layout; [`GOLDEN_VERSION`].
+    /// Version of this layout, 1.
     pub format_version: u64,
-    /// What computed the outputs.
+    /// The software that computed the outputs.
     pub reference: Reference,
-    /// How far a device may be off.
+    /// The deviations that a device may have.
     pub tolerance: Tolerance,
     /// The cases.
     pub cases: Vec<Case>,
@@ -44,20 +46,20 @@ pub struct Reference {
     pub dtype: String,
 }
 
-/// How far each stage may be off, in the bundle's precision.
+/// The deviations that each stage may have, in the bundle's precision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tolerance {
-    /// Largest [`Deviation::relative`](super::Deviation::relative) of a stage that `by_stage` does not name.
+    /// Largest [`Deviation::relative`](super::deviation::Deviation::relative) of a stage that `by_stage` does not name.
     pub stages: f64,
     /// As `stages`, for the final actions.
     pub actions: f64,
-    /// Smallest [`Deviation::cosine`](super::Deviation::cosine) of any stage. Bundles made before it was declared are
+    /// Smallest [`Deviation::cosine`](super::deviation::Deviation::cosine) of any stage. Bundles made before it was declared are
     /// held to 0.9999.
     #[serde(default = "default_cosine")]
     pub cosine: f64,
-    /// What `stages` is for single stages, by the names of [`Expected::stages`]; such as `pixel_values`, which are
-    /// f32 in every precision.
+    /// Takes the place of `stages` for single stages, by the names of [`Expected::stages`]; such as `pixel_values`,
+    /// which are f32 in every precision.
     #[serde(default)]
     pub by_stage: BTreeMap<String, f64>,
 }
@@ -73,22 +75,24 @@ impl Tolerance {
         self.by_stage.get(stage).copied().unwrap_or(general)
     }
 
-    /// Whether `deviation`, of `stage`, is within both bounds.
+    /// Returns true if `deviation`, of `stage`, is within both bounds.
     pub fn allows(&self, stage: &str, deviation: &Deviation) -> bool {
         deviation.is_within(self.relative(stage)) && deviation.cosine >= self.cosine
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<()> {
         for limit in [self.stages, self.actions].iter().chain(self.by_stage.values()) {
-            if !(limit.is_finite() && *limit > 0.0) {
-                return Err(format!("a tolerance is {limit}, it must be positive and finite"));
-            }
+            let sound = limit.is_finite() && *limit > 0.0;
+            ensure!(sound, Integrity, "a tolerance is {limit}, it must be positive and finite");
         }
-        if !(0.0..=1.0).contains(&self.cosine) {
-            return Err(format!("tolerance.cosine is {}, it must be from 0 to 1", self.cosine));
-        }
+        let cosine = self.cosine;
+        ensure!(
+            (0.0..=1.0).contains(&cosine),
+            Integrity,
+            "tolerance.cosine is {cosine}, it must be from 0 to 1"
+        );
         match self.by_stage.keys().find(|name| !STAGES.contains(&name.as_str())) {
-            Some(name) => Err(format!("tolerance.by_stage names {name:?}, which is no stage")),
+            Some(name) => bail!(Integrity, "tolerance.by_stage names {name:?}, which is no stage"),
             None => Ok(()),
         }
     }
@@ -157,41 +161,24 @@ impl Golden {
         let Some(path) = &bundle.manifest().golden else {
             return Ok(None);
         };
-        let broken = |what: String| Error::new(ErrorKind::Integrity, format!("{path}: {what}"));
         let bytes = bundle.read_file(path, MAX_GOLDEN_BYTES)?;
-        let version: serde_json::Value =
-            serde_json::from_slice(&bytes).or_kind(ErrorKind::Integrity, || format!("{path} is not JSON"))?;
-        if version["format_version"].as_u64() != Some(GOLDEN_VERSION) {
-            return Err(broken(format!(
-                "format_version is {}, this runtime reads {GOLDEN_VERSION}; make the golden outputs again",
-                version["format_version"]
-            )));
-        }
-        let golden: Golden = serde_json::from_slice(&bytes).or_kind(ErrorKind::Integrity, || {
-            format!("{path} does not have the layout of format_version {GOLDEN_VERSION}")
-        })?;
-        golden.tolerance.check().map_err(broken)?;
-        if golden.cases.is_empty() {
-            return Err(broken("it has no cases".into()));
-        }
-        for case in &golden.cases {
-            if case.num_steps == 0 {
-                return Err(broken(format!("case {}: num_steps is 0", case.name)));
-            }
-            for file in case.files() {
-                golden_path(bundle, file)
-                    .map_err(|e| e.context(format_args!("{path}: case {}", case.name)))?;
-            }
-            if let Some((stage, _)) = case.expected.stages().into_iter().find(|(_, s)| s.stride == 0) {
-                return Err(broken(format!("case {}: {stage}.stride is 0", case.name)));
-            }
-        }
+        let remedy = "make the golden outputs again";
+        let golden: Golden = versioned::parse(&bytes, path, ErrorKind::Integrity, GOLDEN_VERSION, remedy)?;
+        golden.check(bundle).map_err(|e| e.context(path))?;
         Ok(Some(golden))
+    }
+
+    fn check(&self, bundle: &Bundle) -> Result<()> {
+        self.tolerance.check()?;
+        ensure!(!self.cases.is_empty(), Integrity, "it has no cases");
+        self.cases
+            .iter()
+            .try_for_each(|c| c.check(bundle).map_err(|e| e.context(format_args!("case {}", c.name))))
     }
 }
 
 impl Case {
-    /// Where `observation.json` is.
+    /// Returns the path of `observation.json`.
     ///
     /// # Errors
     ///
@@ -208,24 +195,32 @@ impl Case {
     pub fn noise(&self, bundle: &Bundle) -> Result<Vec<f32>> {
         let array = read_array(bundle, &self.noise)?;
         let m = bundle.manifest();
-        if array.shape() != [m.dimensions.action_horizon, m.action.padded_dim] {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!(
-                    "{}: its shape is {:?}, expected [{}, {}]",
-                    self.noise,
-                    array.shape(),
-                    m.dimensions.action_horizon,
-                    m.action.padded_dim
-                ),
-            ));
-        }
+        ensure!(
+            array.shape() == [m.dimensions.action_horizon, m.action.padded_dim],
+            Integrity,
+            "{}: its shape is {:?}, expected [{}, {}]",
+            self.noise,
+            array.shape(),
+            m.dimensions.action_horizon,
+            m.action.padded_dim
+        );
         Ok(flat(array))
     }
 
-    fn files(&self) -> impl Iterator<Item = &str> {
-        let stages = self.expected.stages().map(|(_, sampled)| sampled.file.as_str());
-        [self.observation.as_str(), self.noise.as_str()].into_iter().chain(stages)
+    fn check(&self, bundle: &Bundle) -> Result<()> {
+        let steps = self.num_steps;
+        ensure!(
+            (1..=MAX_NUM_STEPS).contains(&steps),
+            Integrity,
+            "num_steps is {steps}, it must be from 1 to {MAX_NUM_STEPS}"
+        );
+        golden_path(bundle, &self.observation)?;
+        golden_path(bundle, &self.noise)?;
+        for (stage, sampled) in self.expected.stages() {
+            golden_path(bundle, &sampled.file)?;
+            ensure!(sampled.stride > 0, Integrity, "{stage}.stride is 0");
+        }
+        Ok(())
     }
 }
 
@@ -264,10 +259,7 @@ impl Sampled {
     pub fn read_rows(&self, bundle: &Bundle, rows: usize) -> Result<Vec<Vec<f32>>> {
         let array = read_array(bundle, &self.file)?;
         if array.shape().first() != Some(&rows) || array.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{}: its shape is {:?}, expected {rows} rows", self.file, array.shape()),
-            ));
+            bail!(Integrity, "{}: its shape is {:?}, expected {rows} rows", self.file, array.shape());
         }
         let values = flat(array);
         Ok(values.chunks_exact(values.len() / rows).map(<[f32]>::to_vec).collect())
@@ -282,11 +274,13 @@ fn golden_path(bundle: &Bundle, file: &str) -> Result<String> {
         None => file.to_owned(),
     };
     if let Err(what) = check_relative(file) {
-        return Err(Error::new(ErrorKind::Integrity, format!("the path {file:?} {what}")));
+        bail!(Integrity, "the path {file:?} {what}");
     }
-    if !bundle.manifest().files.contains_key(&path) {
-        return Err(Error::new(ErrorKind::Integrity, format!("{path:?} is not in the manifest's files")));
-    }
+    ensure!(
+        bundle.manifest().files.contains_key(&path),
+        Integrity,
+        "{path:?} is not in the manifest's files"
+    );
     Ok(path)
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{Dtype, Manifest, PolicyKind, Precision};
 
-/// One of the bundle's graphs.
+/// One of the bundle's graphs, in the order they run; its word is the key in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GraphName {
     /// Frames to image embeddings.
@@ -22,31 +22,12 @@ pub enum GraphName {
     DenoiseStep,
 }
 
-impl GraphName {
-    /// All graphs, in the order they run.
-    pub const ALL: [GraphName; 4] = [
-        GraphName::VisionEncoder,
-        GraphName::PrefixPrefill,
-        GraphName::TimeConditioning,
-        GraphName::DenoiseStep,
-    ];
-
-    /// The key in the manifest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            GraphName::VisionEncoder => "vision_encoder",
-            GraphName::PrefixPrefill => "prefix_prefill",
-            GraphName::TimeConditioning => "time_conditioning",
-            GraphName::DenoiseStep => "denoise_step",
-        }
-    }
-}
-
-impl fmt::Display for GraphName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+words!(GraphName {
+    VisionEncoder => "vision_encoder",
+    PrefixPrefill => "prefix_prefill",
+    TimeConditioning => "time_conditioning",
+    DenoiseStep => "denoise_step",
+});
 
 /// File and signature of each graph.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +155,11 @@ impl Manifest {
         self.dimensions.action_horizon + usize::from(state)
     }
 
+    /// Whether the rows of a padded prefix that count are told by their number, not by a bias.
+    pub(crate) fn counts_valid_rows(&self) -> bool {
+        self.graph(GraphName::PrefixPrefill).inputs.iter().any(|t| t.name == VALID_ROWS)
+    }
+
     /// Values of one row of the time table: what a step adds to each action token, or scale, shift and gate for every
     /// norm of the expert.
     pub fn time_row_len(&self) -> usize {
@@ -207,8 +193,7 @@ impl Manifest {
                 .collect()
         };
         let state = || f32_tensor("state", shape![1, self.state.padded_dim]);
-        let counted = self.graph(GraphName::PrefixPrefill).inputs.iter().any(|t| t.name == VALID_ROWS);
-        let padding = self.prefix_bucket.map(|_| match counted {
+        let padding = self.prefix_bucket.map(|_| match self.counts_valid_rows() {
             true => tensor(VALID_ROWS, Dtype::I64, shape![1]),
             false => tensor(PREFIX_BIAS, embedding, shape![1, PREFIX]),
         });

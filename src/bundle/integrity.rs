@@ -13,7 +13,7 @@ use super::files::open_inside;
 use super::manifest::{FileEntry, Manifest};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
-/// How closely a bundle's files are looked at when it is opened.
+/// The care with which a bundle's files are looked at when it is opened.
 #[derive(Default, Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verify {
     /// Every byte is hashed and compared. Reads the whole bundle: some seconds for a full-size one.
@@ -29,7 +29,7 @@ const BLOCK: usize = 1 << 20;
 /// Hashing is bound by one core and by storage; more readers than this take memory bandwidth from the robot's work.
 const HASHERS: usize = 2;
 
-/// Whether a file of this name is one that ONNX Runtime could be led to: a graph or its weights.
+/// Tells from a file's name that ONNX Runtime could be led to it: a graph or its weights.
 pub(super) fn is_graph_file(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     lower.ends_with(".onnx") || lower.ends_with(".data")
@@ -52,16 +52,13 @@ pub fn verify(
     for (path, entry) in &manifest.files {
         let file = open_inside(root, path)?;
         let size = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {path}"))?.len();
-        if size != entry.size {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!(
-                    "{path} has {size} bytes, the manifest says {}; it is {}, copy the bundle again",
-                    entry.size,
-                    if size < entry.size { "truncated" } else { "not the file that was exported" }
-                ),
-            ));
-        }
+        ensure!(
+            size == entry.size,
+            Integrity,
+            "{path} has {size} bytes, the manifest says {}; it is {}, copy the bundle again",
+            entry.size,
+            if size < entry.size { "truncated" } else { "not the file that was exported" }
+        );
     }
     match level {
         Verify::Size => Ok(()),
@@ -79,10 +76,7 @@ fn reject_strays(root: &Path, manifest: &Manifest) -> Result<()> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if is_graph_file(&name) && !manifest.files.contains_key(&*name) {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{name} is in the bundle's directory but not in its manifest; remove it"),
-            ));
+            bail!(Integrity, "{name} is in the bundle's directory but not in its manifest; remove it");
         }
     }
     Ok(())
@@ -91,12 +85,10 @@ fn reject_strays(root: &Path, manifest: &Manifest) -> Result<()> {
 fn hash_manifest(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let open = |path: &str| open_inside(root, path);
     hash_all(&manifest.files, &open, progress, &|path, found, entry| {
-        Error::new(
-            ErrorKind::Integrity,
-            format!(
-                "{path} has SHA-256 {found}, the manifest says {}; it is damaged or was edited, copy the bundle again",
-                entry.sha256
-            ),
+        err!(
+            Integrity,
+            "{path} has SHA-256 {found}, the manifest says {}; it is damaged or was edited, copy the bundle again",
+            entry.sha256
         )
     })
 }
@@ -167,7 +159,7 @@ pub(crate) fn hash_all(
 /// whether the result is still wanted; `None` if it was not.
 ///
 /// # Errors
-/// What reading the file returns.
+/// Those of reading the file.
 pub fn hash_file(mut file: File, mut go_on: impl FnMut(u64) -> bool) -> std::io::Result<Option<String>> {
     let mut hasher = Sha256::new();
     let mut block = vec![0; BLOCK];

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::features::{ActionFeature, ImageRule, StateFeature};
 use super::flow::{Flow, Rope};
 use super::graphs::{GraphName, GraphSpec, Graphs};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use super::versioned;
+use crate::error::{ErrorKind, Result, ResultExt};
 
 /// The manifest version this runtime reads.
 pub const FORMAT_VERSION: u64 = 1;
@@ -34,7 +35,7 @@ pub struct Manifest {
     pub exporter: String,
     /// Element type of weights, embeddings and KV cache.
     pub precision: Precision,
-    /// What the graphs were made for.
+    /// The execution provider that the graphs were made for.
     pub target: Target,
     /// The default-domain opset of every graph.
     pub opset: u32,
@@ -47,13 +48,13 @@ pub struct Manifest {
     /// From the key a robot uses to the policy's key, as lerobot's rename step holds it.
     #[serde(deserialize_with = "unique_keys")]
     pub rename: BTreeMap<String, String>,
-    /// How frames become `pixel_values`.
+    /// The rule by which frames become `pixel_values`.
     pub image: ImageRule,
     /// The robot's state vector.
     pub state: StateFeature,
     /// The action vector.
     pub action: ActionFeature,
-    /// How the task text becomes tokens.
+    /// The rule by which the task text becomes tokens.
     pub prompt: PromptRule,
     /// The flow-matching sampler.
     pub flow: Flow,
@@ -65,15 +66,15 @@ pub struct Manifest {
     /// runtime takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<String>,
-    /// The least version of TensorRT that takes the graphs, as `10.14`, where the target is TensorRT.
+    /// The least version of TensorRT that takes the graphs, as `10.14`, where they are made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensorrt: Option<String>,
     /// PI0: the prefill computes the state token, once a chunk, and its keys and values are the first row of the cache.
     /// Absent or `false`: every denoise step computes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub state_in_prefill: bool,
-    /// What the prefix's length is padded to a multiple of, for providers whose shapes are fixed. The rows that fill it
-    /// up are kept from being seen by a bias, or by the number of those that count. Absent: the prefix is as long as it
+    /// The prefix's length is padded to a multiple of this, for providers whose shapes are fixed. The rows that fill it
+    /// up are kept from being seen, by a bias or by the number of those that count. Absent: the prefix is as long as it
     /// is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_bucket: Option<usize>,
@@ -111,7 +112,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// What the graphs were made for.
+/// The execution provider that graphs were made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -148,23 +149,9 @@ impl Dtype {
             Dtype::I64 => 8,
         }
     }
-
-    /// The name used in the manifest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
-            Dtype::F16 => "f16",
-            Dtype::Bf16 => "bf16",
-            Dtype::I64 => "i64",
-        }
-    }
 }
 
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+words!(Dtype { F32 => "f32", F16 => "f16", Bf16 => "bf16", I64 => "i64" });
 
 /// The checkpoint a bundle was made from. For people and for provenance; nothing is computed from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -244,11 +231,11 @@ pub struct Dimensions {
 pub struct Camera {
     /// The policy's key, such as `observation.images.base`.
     pub name: String,
-    /// Whether an observation without this camera is refused.
+    /// True if an observation without this camera is refused.
     pub required: bool,
 }
 
-/// How the task text becomes tokens.
+/// The rule by which the task text becomes tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptRule {
@@ -302,12 +289,6 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// Only the version, so that a newer manifest is refused for its version and not for its first new field.
-#[derive(Deserialize)]
-struct VersionPeek {
-    format_version: Option<serde_json::Value>,
-}
-
 impl Manifest {
     /// Parses and validates the bytes of a `manifest.json`.
     ///
@@ -316,33 +297,15 @@ impl Manifest {
     /// [`ErrorKind::Manifest`] for more than [`MAX_MANIFEST_BYTES`], an unknown `format_version`, anything that is
     /// not the documented layout, and any contradiction between fields. The text names the key.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
-            return Err(too_large(bytes.len() as u64));
-        }
-        let peek: VersionPeek = serde_json::from_slice(bytes).or_kind(ErrorKind::Manifest, || {
-            "manifest.json is not a JSON object with a format_version".into()
-        })?;
-        match peek.format_version {
-            Some(v) if v.as_u64() == Some(FORMAT_VERSION) => {}
-            Some(v) => {
-                return Err(Error::new(
-                    ErrorKind::Manifest,
-                    format!(
-                        "manifest.json: format_version is {v}, this runtime reads {FORMAT_VERSION}; \
-                         export the bundle again with this release's exporter, or use the release that made it"
-                    ),
-                ));
-            }
-            None => {
-                return Err(Error::new(
-                    ErrorKind::Manifest,
-                    "manifest.json: format_version is missing; is this a pi0-edge bundle?",
-                ));
-            }
-        }
-        let manifest: Manifest = serde_json::from_slice(bytes).or_kind(ErrorKind::Manifest, || {
-            "manifest.json does not have the layout of format_version 1; export the bundle again".into()
-        })?;
+        let size = bytes.len();
+        ensure!(
+            size as u64 <= MAX_MANIFEST_BYTES,
+            Manifest,
+            "manifest.json has {size} bytes, more than the {MAX_MANIFEST_BYTES} a manifest may have"
+        );
+        let remedy = "export the bundle again with this release's exporter, or use the release that made it";
+        let manifest: Manifest =
+            versioned::parse(bytes, "manifest.json", ErrorKind::Manifest, FORMAT_VERSION, remedy)?;
         manifest.validate()?;
         Ok(manifest)
     }
@@ -366,13 +329,6 @@ impl Manifest {
     pub fn graph(&self, name: GraphName) -> &GraphSpec {
         self.graphs.get(name)
     }
-}
-
-fn too_large(size: u64) -> Error {
-    Error::new(
-        ErrorKind::Manifest,
-        format!("manifest.json has {size} bytes, more than the {MAX_MANIFEST_BYTES} a manifest may have"),
-    )
 }
 
 /// An optional value whose key must be there: `null` is a decision, a forgotten key is not.

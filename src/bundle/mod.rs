@@ -4,44 +4,41 @@
 //! anything a bundle may not hold. What passes is the bundle that was named and well-formed. That does not make a
 //! hostile bundle's *behaviour* safe: a bundle is trusted like code.
 
-mod deviation;
+pub(crate) mod deviation;
 mod features;
 mod files;
 mod flow;
-mod golden;
-mod graphs;
-mod integrity;
-mod manifest;
-mod npy;
-mod prescan;
+pub(crate) mod golden;
+pub(crate) mod graphs;
+pub(crate) mod integrity;
+pub(crate) mod manifest;
+pub(crate) mod npy;
+pub(crate) mod prescan;
 mod tensor_rules;
-mod token_table;
+pub(crate) mod token_table;
 mod validate;
+pub(crate) mod versioned;
 pub(crate) mod wire;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use deviation::{Deviation, compare};
-pub use features::{ActionFeature, ImageRule, Limits, Normalization, PadSide, Resize, StateFeature};
+pub use features::{ActionFeature, ImageRule, Normalization, PadSide, Resize, StateFeature};
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
-pub use golden::{Case, Expected, GOLDEN_VERSION, Golden, Reference, Sampled, Tolerance};
-pub use graphs::{CACHE, Dim, GraphName, GraphSpec, Graphs, PREFIX, STEPS, TensorSpec, VIEWS};
+pub use graphs::{Dim, GraphName, GraphSpec, Graphs, TensorSpec};
 pub(crate) use graphs::{PREFIX_BIAS, VALID_ROWS};
-pub(crate) use integrity::hash_all;
-pub use integrity::{Verify, hash_file, hex, verify};
+pub use integrity::Verify;
 pub use manifest::{
-    Camera, Conventions, Dimensions, Dtype, FORMAT_VERSION, FileEntry, MAX_MANIFEST_BYTES, Manifest,
-    PolicyKind, Precision, PromptFormat, PromptRule, Source, Target, TokenEmbedding,
+    Camera, Conventions, Dimensions, Dtype, FileEntry, Manifest, PolicyKind, Precision, PromptFormat,
+    PromptRule, Source, Target, TokenEmbedding,
 };
-pub use npy::read_npy;
-pub use prescan::{Rules, prescan};
-pub use token_table::TokenTable;
-pub(crate) use validate::MAX_PROMPT_BYTES;
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use integrity::verify;
+use prescan::{Rules, prescan};
+
+use crate::error::{ErrorKind, Result, ResultExt};
 
 /// A directory whose manifest, files and graphs were found to be in order.
 #[derive(Debug, Clone)]
@@ -71,7 +68,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// What the bundle says about itself.
+    /// Returns the bundle's contract.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -93,12 +90,11 @@ impl Bundle {
     /// [`ErrorKind::Integrity`] if the manifest does not list it, or it is missing or not a regular file;
     /// [`ErrorKind::Io`] if it cannot be opened.
     pub fn open_file(&self, relative: &str) -> Result<File> {
-        if !self.manifest.files.contains_key(relative) {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{relative:?} is not in the manifest's files"),
-            ));
-        }
+        ensure!(
+            self.manifest.files.contains_key(relative),
+            Integrity,
+            "{relative:?} is not in the manifest's files"
+        );
         files::open_inside(&self.root, relative)
     }
 
@@ -110,22 +106,16 @@ impl Bundle {
     pub fn read_file(&self, relative: &str, max: u64) -> Result<Vec<u8>> {
         let file = self.open_file(relative)?;
         let size = self.manifest.files[relative].size;
-        if size > max {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{relative} has {size} bytes, at most {max} are allowed"),
-            ));
-        }
+        ensure!(size <= max, Integrity, "{relative} has {size} bytes, at most {max} are allowed");
         let mut bytes = Vec::with_capacity(size as usize);
         file.take(size + 1)
             .read_to_end(&mut bytes)
             .or_kind(ErrorKind::Io, || format!("cannot read {relative}"))?;
-        if bytes.len() as u64 != size {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{relative} no longer has the {size} bytes that the manifest says"),
-            ));
-        }
+        ensure!(
+            bytes.len() as u64 == size,
+            Integrity,
+            "{relative} no longer has the {size} bytes that the manifest says"
+        );
         Ok(bytes)
     }
 

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use super::graphs::{Dim, GraphSpec, TensorSpec, compare_tensors};
 use super::manifest::{Dtype, Target};
 use super::tensor_rules::{Inline, check_attribute, check_initializer};
-use super::wire::{Field, Fields, once};
-use crate::error::{Error, ErrorKind, Result};
+use super::wire::{Field, Fields, once, walk};
+use crate::error::{Error, Result};
 
 /// The operators that the exporter emits, over all policies, precisions and targets. An operator is added here together
 /// with the exporter code that needs it; those that can make a large tensor of a few bytes (Expand, Tile, Range,
@@ -45,7 +45,7 @@ const OPS: &[&str] = &[
     "Where",
 ];
 
-/// Further operators of graphs made for TensorRT, which repeats one key head for every query head.
+/// Further operators of graphs made for TensorRT, which repeat one key head for every query head.
 const TENSORRT_OPS: &[&str] = &["Expand", "Shape"];
 
 /// ONNX Runtime's own operator set, for graphs that only it will ever run.
@@ -62,14 +62,14 @@ const MAX_NODE_EDGES: usize = 1_024;
 const MAX_NODE_ATTRIBUTES: usize = 64;
 const MAX_RANK: usize = 8;
 
-/// What a graph file is held against.
+/// The rules that a graph file is held against.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// The graph's entry in the manifest.
     pub spec: &'a GraphSpec,
     /// The only opset of the default domain that the file may import.
     pub opset: u32,
-    /// What the bundle was made for.
+    /// The target of the bundle.
     pub target: Target,
     /// Size of the graph's external weights file, if the bundle has one.
     pub data_size: Option<u64>,
@@ -79,7 +79,7 @@ pub struct Rules<'a> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Integrity`], naming the file, the place in it and the rule it breaks.
+/// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity), naming the file, the place in it and the rule it breaks.
 pub fn prescan(bytes: &[u8], rules: &Rules<'_>) -> Result<()> {
     if bytes.len() as u64 > MAX_GRAPH_BYTES {
         return Err(refused(
@@ -91,54 +91,48 @@ pub fn prescan(bytes: &[u8], rules: &Rules<'_>) -> Result<()> {
 }
 
 fn refused(rules: &Rules<'_>, what: String) -> Error {
-    Error::new(ErrorKind::Integrity, format!("{} is refused: {what}", rules.spec.file))
+    err!(Integrity, "{} is refused: {what}", rules.spec.file)
 }
 
 fn scan_model(bytes: &[u8], rules: &Rules<'_>) -> Result<(), String> {
     let (mut graph, mut ir_version) = (None, None);
     let mut opsets: HashMap<&str, u64> = HashMap::new();
-    for field in Fields::new(bytes) {
-        let field = field?;
-        match field.number {
-            1 => once(&mut ir_version, field.varint()?, "ir_version")?,
-            7 => once(&mut graph, field.bytes()?, "graph")?,
-            8 => {
-                let (domain, version) = opset_import(field.bytes()?)?;
-                if opsets.insert(domain, version).is_some() {
-                    return Err(format!("the operator set {domain:?} is imported twice"));
-                }
+    walk(bytes, |field| match field.number {
+        1 => once(&mut ir_version, field.varint()?, "ir_version"),
+        7 => once(&mut graph, field.bytes()?, "graph"),
+        8 => {
+            let (domain, version) = opset_import(field.bytes()?)?;
+            match opsets.insert(domain, version) {
+                Some(_) => Err(format!("the operator set {domain:?} is imported twice")),
+                None => Ok(()),
             }
-            // Producer name and version, domain, model version, doc string, metadata: read by nobody.
-            2..=6 | 14 => {}
-            20 => return Err("it has training information".into()),
-            25 => return Err("it has functions, which are not allowed".into()),
-            n => return Err(format!("the model has the unknown field {n}")),
         }
-    }
+        // Producer name and version, domain, model version, doc string, metadata: read by nobody.
+        2..=6 | 14 => Ok(()),
+        20 => Err("it has training information".into()),
+        25 => Err("it has functions, which are not allowed".into()),
+        n => Err(format!("the model has the unknown field {n}")),
+    })?;
     // Before 4, every initializer was also an input, and the signature could not be compared.
     if ir_version.is_none_or(|v| v < 4) {
         return Err(format!("its ir_version is {}, at least 4 is needed", ir_version.unwrap_or(0)));
     }
     check_opsets(&opsets, rules)?;
     let contrib = opsets.contains_key(CONTRIB_DOMAIN);
-    let allowed = |domain: &str, op: &str| match domain {
+    scan_graph(graph.ok_or("it has no graph")?, rules, &|domain, op| match domain {
         "" => OPS.contains(&op) || (rules.target == Target::Tensorrt && TENSORRT_OPS.contains(&op)),
         CONTRIB_DOMAIN => contrib && CONTRIB_OPS.contains(&op),
         _ => false,
-    };
-    scan_graph(graph.ok_or("it has no graph")?, rules, allowed)
+    })
 }
 
 fn opset_import(bytes: &[u8]) -> Result<(&str, u64), String> {
     let (mut domain, mut version) = (None, None);
-    for field in Fields::new(bytes) {
-        let field = field?;
-        match field.number {
-            1 => once(&mut domain, field.text()?, "an operator set's domain")?,
-            2 => once(&mut version, field.varint()?, "an operator set's version")?,
-            n => return Err(format!("an operator set has the unknown field {n}")),
-        }
-    }
+    walk(bytes, |field| match field.number {
+        1 => once(&mut domain, field.text()?, "an operator set's domain"),
+        2 => once(&mut version, field.varint()?, "an operator set's version"),
+        n => Err(format!("an operator set has the unknown field {n}")),
+    })?;
     Ok((default_domain(domain.unwrap_or("")), version.unwrap_or(0)))
 }
 
@@ -162,49 +156,42 @@ fn check_opsets(opsets: &HashMap<&str, u64>, rules: &Rules<'_>) -> Result<(), St
     if opsets.contains_key("") { Ok(()) } else { Err("it does not import the default operator set".into()) }
 }
 
-/// `allowed` says of a domain and an operator whether a node may have it.
-fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: impl Fn(&str, &str) -> bool) -> Result<(), String> {
+/// Says of a domain and an operator whether a node may have it.
+type Allowed<'a> = &'a dyn Fn(&str, &str) -> bool;
+
+fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: Allowed<'_>) -> Result<(), String> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     let (mut nodes, mut initializers) = (0, 0);
     let mut inline = Inline::default();
     let data_file = rules.spec.data_file();
-    for field in Fields::new(bytes) {
-        let field = field?;
-        match field.number {
-            1 => {
-                scan_node(field.bytes()?, nodes, &allowed, &mut inline)?;
-                nodes += 1;
-                if nodes > MAX_NODES {
-                    return Err(format!("it has more than {MAX_NODES} nodes"));
-                }
-            }
-            5 => {
-                check_initializer(field.bytes()?, &data_file, rules.data_size, &mut inline)
-                    .map_err(|what| format!("initializer {initializers}: {what}"))?;
-                initializers += 1;
-                if initializers > MAX_INITIALIZERS {
-                    return Err(format!("it has more than {MAX_INITIALIZERS} initializers"));
-                }
-            }
-            11 => push_tensor(&mut inputs, field, "input")?,
-            12 => push_tensor(&mut outputs, field, "output")?,
-            // Name, doc string, shapes of inner values, metadata: nothing is computed from them.
-            2 | 10 | 13 | 16 => {}
-            14 => return Err("it has quantization annotations".into()),
-            15 => return Err("it has sparse initializers, which are not allowed".into()),
-            n => return Err(format!("the graph has the unknown field {n}")),
+    walk(bytes, |field| match field.number {
+        1 => {
+            scan_node(field.bytes()?, nodes, allowed, &mut inline)?;
+            count(&mut nodes, MAX_NODES, "nodes")
         }
-    }
+        5 => {
+            check_initializer(field.bytes()?, &data_file, rules.data_size, &mut inline)
+                .map_err(|what| format!("initializer {initializers}: {what}"))?;
+            count(&mut initializers, MAX_INITIALIZERS, "initializers")
+        }
+        11 => push_tensor(&mut inputs, field, "input"),
+        12 => push_tensor(&mut outputs, field, "output"),
+        // Name, doc string, shapes of inner values, metadata: nothing is computed from them.
+        2 | 10 | 13 | 16 => Ok(()),
+        14 => Err("it has quantization annotations".into()),
+        15 => Err("it has sparse initializers, which are not allowed".into()),
+        n => Err(format!("the graph has the unknown field {n}")),
+    })?;
     compare_tensors("input", &inputs, &rules.spec.inputs)?;
     compare_tensors("output", &outputs, &rules.spec.outputs)
 }
 
-fn scan_node(
-    bytes: &[u8],
-    index: usize,
-    allowed: impl Fn(&str, &str) -> bool,
-    inline: &mut Inline,
-) -> Result<(), String> {
+fn count(so_far: &mut usize, most: usize, what: &str) -> Result<(), String> {
+    *so_far += 1;
+    if *so_far > most { Err(format!("it has more than {most} {what}")) } else { Ok(()) }
+}
+
+fn scan_node(bytes: &[u8], index: usize, allowed: Allowed<'_>, inline: &mut Inline) -> Result<(), String> {
     let (mut name, mut op, mut domain) = (None, None, None);
     let mut attributes = Vec::new();
     let mut edges = 0;
@@ -249,32 +236,23 @@ fn push_tensor(list: &mut Vec<TensorSpec>, field: Field<'_>, what: &str) -> Resu
 /// Reads a `ValueInfoProto` of a tensor.
 fn tensor_spec(bytes: &[u8]) -> Result<TensorSpec, String> {
     let (mut name, mut kind, mut tensor, mut elem, mut shape) = (None, None, None, None, None);
-    for field in Fields::new(bytes) {
-        let field = field?;
-        match field.number {
-            1 => once(&mut name, field.text()?, "the name")?,
-            2 => once(&mut kind, field.bytes()?, "the type")?,
-            3 | 4 => {}
-            n => return Err(format!("the unknown field {n}")),
-        }
-    }
+    walk(bytes, |field| match field.number {
+        1 => once(&mut name, field.text()?, "the name"),
+        2 => once(&mut kind, field.bytes()?, "the type"),
+        3 | 4 => Ok(()),
+        n => Err(format!("the unknown field {n}")),
+    })?;
     let name = name.unwrap_or("");
-    for field in Fields::new(kind.ok_or_else(|| format!("{name} has no type"))?) {
-        let field = field?;
-        match field.number {
-            1 => once(&mut tensor, field.bytes()?, "the tensor type")?,
-            6 => {}
-            _ => return Err(format!("{name} is not a tensor")),
-        }
-    }
-    for field in Fields::new(tensor.ok_or_else(|| format!("{name} is not a tensor"))?) {
-        let field = field?;
-        match field.number {
-            1 => once(&mut elem, field.varint()?, "the element type")?,
-            2 => once(&mut shape, field.bytes()?, "the shape")?,
-            n => return Err(format!("{name}: its type has the unknown field {n}")),
-        }
-    }
+    walk(kind.ok_or_else(|| format!("{name} has no type"))?, |field| match field.number {
+        1 => once(&mut tensor, field.bytes()?, "the tensor type"),
+        6 => Ok(()),
+        _ => Err(format!("{name} is not a tensor")),
+    })?;
+    walk(tensor.ok_or_else(|| format!("{name} is not a tensor"))?, |field| match field.number {
+        1 => once(&mut elem, field.varint()?, "the element type"),
+        2 => once(&mut shape, field.bytes()?, "the shape"),
+        n => Err(format!("{name}: its type has the unknown field {n}")),
+    })?;
     let dtype = match elem {
         Some(1) => Dtype::F32,
         Some(7) => Dtype::I64,
@@ -295,18 +273,15 @@ fn tensor_spec(bytes: &[u8]) -> Result<TensorSpec, String> {
 
 fn dimension(bytes: &[u8]) -> Result<Dim, String> {
     let mut dim = None;
-    for field in Fields::new(bytes) {
-        let field = field?;
-        match field.number {
-            1 => {
-                let size = usize::try_from(field.varint()?).ok().filter(|n| (1..=1 << 40).contains(n));
-                let size = size.ok_or("a dimension is not a positive size")?;
-                once(&mut dim, Dim::Fixed(size), "a dimension's size")?;
-            }
-            2 => once(&mut dim, Dim::Named(field.text()?.to_owned()), "a dimension's size")?,
-            3 => {}
-            n => return Err(format!("a dimension has the unknown field {n}")),
+    walk(bytes, |field| match field.number {
+        1 => {
+            let size = usize::try_from(field.varint()?).ok().filter(|n| (1..=1 << 40).contains(n));
+            let size = size.ok_or("a dimension is not a positive size")?;
+            once(&mut dim, Dim::Fixed(size), "a dimension's size")
         }
-    }
+        2 => once(&mut dim, Dim::Named(field.text()?.to_owned()), "a dimension's size"),
+        3 => Ok(()),
+        n => Err(format!("a dimension has the unknown field {n}")),
+    })?;
     dim.ok_or_else(|| "a dimension has neither size nor name".into())
 }

@@ -1,6 +1,6 @@
 //! The pre-scan's rules for constant data: initializers and attributes.
 
-use super::wire::{Field, Fields, once};
+use super::wire::{Field, Fields, once, walk};
 
 /// Most bytes of one tensor that is stored inside the `.onnx` file.
 const MAX_INLINE: u64 = 1 << 20;
@@ -70,31 +70,32 @@ pub(super) fn check_initializer(
 /// Checks a node's attribute: a plain value, or a tensor inside the file.
 pub(super) fn check_attribute(bytes: &[u8], inline: &mut Inline) -> Result<(), String> {
     let mut payload = 0u64;
-    for field in Fields::new(bytes) {
-        let field = field?;
-        match field.number {
-            // Name, type, doc string.
-            1 | 13 | 20 => {}
-            // f, i, s and the lists of them.
-            2..=4 | 7..=9 => payload += field.payload(),
-            5 | 10 => {
-                let tensor = Tensor::read(field.bytes()?)?;
-                if tensor.external()?.is_some() {
-                    return Err(
-                        "an attribute's tensor has its data in another file, which is not allowed".into()
-                    );
-                }
-                payload += tensor.inline_bytes;
-            }
-            6 | 11 => return Err("it has a subgraph, which is not allowed".into()),
-            22 | 23 => return Err("it has a sparse tensor, which is not allowed".into()),
-            n => return Err(format!("an attribute has the field {n}, which is not allowed")),
+    walk(bytes, |field| match field.number {
+        // Name, type, doc string.
+        1 | 13 | 20 => Ok(()),
+        // f, i, s and the lists of them.
+        2..=4 | 7..=9 => {
+            payload += field.payload();
+            Ok(())
         }
-    }
+        5 | 10 => {
+            let tensor = Tensor::read(field.bytes()?)?;
+            payload += tensor.inline_bytes;
+            match tensor.external()? {
+                Some(_) => {
+                    Err("an attribute's tensor has its data in another file, which is not allowed".into())
+                }
+                None => Ok(()),
+            }
+        }
+        6 | 11 => Err("it has a subgraph, which is not allowed".into()),
+        22 | 23 => Err("it has a sparse tensor, which is not allowed".into()),
+        n => Err(format!("an attribute has the field {n}, which is not allowed")),
+    })?;
     inline.add(payload, "an attribute")
 }
 
-/// What the rules need to know of a `TensorProto`.
+/// The part of a `TensorProto` that the rules look at.
 #[derive(Debug, Default)]
 struct Tensor<'a> {
     name: &'a str,
@@ -107,7 +108,7 @@ struct Tensor<'a> {
     entries: Vec<(&'a str, &'a str)>,
 }
 
-/// Where an external tensor's data is.
+/// The place of an external tensor's data.
 struct Place<'a> {
     location: &'a str,
     offset: u64,
@@ -145,7 +146,7 @@ impl<'a> Tensor<'a> {
         Ok(tensor)
     }
 
-    /// Where the data is if it is not in the graph file; checks the amount of it if it is.
+    /// Returns the place of data that is not in the graph file; checks the amount of data that is.
     fn external(&self) -> Result<Option<Place<'a>>, String> {
         match self.location {
             None | Some(0) if self.entries.is_empty() => {
@@ -200,14 +201,11 @@ impl<'a> Tensor<'a> {
 
 fn entry(field: Field<'_>) -> Result<(&str, &str), String> {
     let (mut key, mut value) = (None, None);
-    for field in Fields::new(field.bytes()?) {
-        let field = field?;
-        match field.number {
-            1 => once(&mut key, field.text()?, "a key")?,
-            2 => once(&mut value, field.text()?, "a value")?,
-            n => return Err(format!("an entry has the unknown field {n}")),
-        }
-    }
+    walk(field.bytes()?, |field| match field.number {
+        1 => once(&mut key, field.text()?, "a key"),
+        2 => once(&mut value, field.text()?, "a value"),
+        n => Err(format!("an entry has the unknown field {n}")),
+    })?;
     Ok((key.unwrap_or(""), value.unwrap_or("")))
 }
 

@@ -1,7 +1,7 @@
 //! The table of token rows.
 
 use super::manifest::{Dtype, TokenEmbedding};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Rows of the token embedding, `[rows, width]`, already scaled: what a token contributes to the prefix.
 ///
@@ -19,15 +19,16 @@ impl<B: AsRef<[u8]>> TokenTable<B> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Integrity`] if the length of `bytes` is not `rows * width` elements, or the dtype is not a
-    /// float.
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if the length of `bytes` is not `rows * width` elements,
+    /// or the dtype is not a float.
     pub fn new(bytes: B, spec: &TokenEmbedding) -> Result<Self> {
-        if spec.dtype == Dtype::I64 {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("{}: a token table of {} is not supported, only of floats", spec.file, spec.dtype),
-            ));
-        }
+        ensure!(
+            spec.dtype != Dtype::I64,
+            Integrity,
+            "{}: a token table of {} is not supported, only of floats",
+            spec.file,
+            spec.dtype
+        );
         let row_bytes = spec.width.checked_mul(spec.dtype.size()).filter(|&n| n > 0);
         let expected = row_bytes.and_then(|n| n.checked_mul(spec.rows));
         let found = bytes.as_ref().len();
@@ -35,12 +36,13 @@ impl<B: AsRef<[u8]>> TokenTable<B> {
             (Some(row_bytes), Some(expected)) if expected == found => {
                 Ok(TokenTable { bytes, rows: spec.rows, row_bytes })
             }
-            _ => Err(Error::new(
-                ErrorKind::Integrity,
-                format!(
-                    "{} has {found} bytes, which is not [{}, {}] of {}",
-                    spec.file, spec.rows, spec.width, spec.dtype
-                ),
+            _ => Err(err!(
+                Integrity,
+                "{} has {found} bytes, which is not [{}, {}] of {}",
+                spec.file,
+                spec.rows,
+                spec.width,
+                spec.dtype
             )),
         }
     }
@@ -59,32 +61,26 @@ impl<B: AsRef<[u8]>> TokenTable<B> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`] if `dst` has another length or an id is not in the table; `dst` is then
-    /// unspecified.
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if `dst` has another length or an id is not in
+    /// the table; `dst` is then unspecified.
     pub fn gather(&self, ids: &[u32], dst: &mut [u8]) -> Result<()> {
-        if ids.len().checked_mul(self.row_bytes) != Some(dst.len()) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "the rows of {} tokens of {} bytes each do not fit {} bytes exactly",
-                    ids.len(),
-                    self.row_bytes,
-                    dst.len()
-                ),
-            ));
-        }
+        ensure!(
+            ids.len().checked_mul(self.row_bytes) == Some(dst.len()),
+            InvalidArgument,
+            "the rows of {} tokens of {} bytes each do not fit {} bytes exactly",
+            ids.len(),
+            self.row_bytes,
+            dst.len()
+        );
         let table = self.bytes.as_ref();
         for (&id, row) in ids.iter().zip(dst.chunks_exact_mut(self.row_bytes)) {
             let index = id as usize;
-            if index >= self.rows {
-                return Err(Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!(
-                        "token {id} is outside of the vocabulary of {} rows; does tokenizer.json belong to this bundle?",
-                        self.rows
-                    ),
-                ));
-            }
+            ensure!(
+                index < self.rows,
+                InvalidArgument,
+                "token {id} is outside of the vocabulary of {} rows; does tokenizer.json belong to this bundle?",
+                self.rows
+            );
             row.copy_from_slice(&table[index * self.row_bytes..][..self.row_bytes]);
         }
         Ok(())
@@ -94,6 +90,7 @@ impl<B: AsRef<[u8]>> TokenTable<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn spec(dtype: Dtype, rows: usize, width: usize) -> TokenEmbedding {
         TokenEmbedding { file: "token_embedding.bin".into(), dtype, rows, width }

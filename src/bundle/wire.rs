@@ -96,6 +96,14 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Hands every field of a message on, in file order, until one is broken or refused.
+pub(crate) fn walk<'a>(
+    message: &'a [u8],
+    mut each: impl FnMut(Field<'a>) -> Result<(), String>,
+) -> Result<(), String> {
+    Fields::new(message).try_for_each(|field| each(field?))
+}
+
 fn take_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, String> {
     let key = take_varint(rest)?;
     let number = u32::try_from(key >> 3).ok().filter(|n| (1..1 << 29).contains(n));

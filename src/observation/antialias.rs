@@ -1,8 +1,9 @@
 //! Bilinear resampling with antialiasing, as Pillow does it on 8-bit images: what openpi's policies were trained on.
 //!
 //! Each output sample averages the source samples under a triangle that is as wide as the shrinking asks for. Weights
-//! are whole numbers of 2^-22; rows are resampled first and rounded to bytes, columns of those bytes after, and the other
-//! way round for frames a hundred times higher than wide. Equal to Pillow to the last bit, because the rounding is.
+//! are whole numbers of 2^-22; rows are resampled first and rounded to bytes, columns of those bytes after, and the
+//! other way round for frames a hundred times higher than wide. Equal to Pillow to the last bit, because the rounding
+//! is.
 //!
 //! Source: `Resample.c` and `Image.resize` of Pillow, for their rules.
 
@@ -11,7 +12,7 @@ use super::{Frame, MAX_FRAME_SIDE};
 /// Bits behind the binary point of a weight: a byte times a weight, summed, stays below 2^31.
 const PRECISION: u32 = 22;
 const HALF: i32 = 1 << (PRECISION - 1);
-/// How many times higher than wide a frame must be for its columns to come first.
+/// A frame this many times higher than wide has its columns resampled first.
 const TALL: usize = 100;
 
 /// The source samples that make one output sample, and where their weights begin.

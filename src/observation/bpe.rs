@@ -6,7 +6,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// What a space becomes before anything else.
+/// Takes the place of a space before anything else.
 pub(super) const SPACE: char = '\u{2581}';
 
 /// A tokenizer: its tables, and room to work in.
@@ -16,7 +16,7 @@ pub(super) struct Bpe {
     room: Room,
 }
 
-/// What a `tokenizer.json` comes down to.
+/// The tables that a `tokenizer.json` comes down to.
 #[derive(Debug)]
 pub(super) struct Tables {
     /// Ids around every text.
@@ -178,7 +178,7 @@ impl Tables {
 pub(super) struct AddedTokens {
     /// By their first byte, and of one first byte the longest first.
     tokens: Vec<(String, u32)>,
-    /// Where the tokens of a first byte begin, and where those of the last one end.
+    /// The index at which the tokens of a first byte begin, and that at which those of the last one end.
     starts: [u32; 257],
 }
 

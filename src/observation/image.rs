@@ -7,7 +7,7 @@
 
 use super::Frame;
 use super::antialias::Antialiased;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// The size an image is scaled to, so that it fits into `target` and keeps its shape: (height, width).
 ///
@@ -125,13 +125,14 @@ impl Resizer {
         }
         let resized = fitted(source, (self.height, self.width));
         if resized.0 == 0 || resized.1 == 0 {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!(
-                    "a frame of {}x{} pixels is too narrow: scaled to fit {}x{}, nothing is left of its short side",
-                    frame.width, frame.height, self.width, self.height
-                ),
-            ));
+            bail!(
+                Observation,
+                "a frame of {}x{} pixels is too narrow: scaled to fit {}x{}, nothing is left of its short side",
+                frame.width,
+                frame.height,
+                self.width,
+                self.height
+            );
         }
         let sides = (frame.height as usize, frame.width as usize);
         match &mut self.resampler {
@@ -261,6 +262,7 @@ fn copy(source: &[u8], dst: &mut [f32], plane: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn fitted_sizes_are_those_of_the_policy() {

@@ -1,4 +1,4 @@
-//! What the robot sees, and what turns it into the model's inputs, in place.
+//! Observations, and their way into the model's inputs, in place.
 //!
 //! An [`Observation`] borrows the robot's own buffers. A [`Preprocessor`] writes pixels and state, a
 //! [`PromptTokenizer`] gives the prompt's tokens; after start-up neither allocates.
@@ -16,7 +16,7 @@ pub use normalization::Normalizer;
 pub use preprocess::Preprocessor;
 pub use prompt::PromptTokenizer;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// The longest side a frame may have, in pixels.
 pub const MAX_FRAME_SIDE: u32 = 1 << 14;
@@ -37,25 +37,23 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Observation`] if the length is another, or a side is 0 or above [`MAX_FRAME_SIDE`].
+    /// [`ErrorKind::Observation`](crate::ErrorKind::Observation) if the length is another, or a side is 0 or above
+    /// [`MAX_FRAME_SIDE`].
     pub fn new(data: &'a [u8], width: u32, height: u32) -> Result<Self> {
         if !(1..=MAX_FRAME_SIDE).contains(&width) || !(1..=MAX_FRAME_SIDE).contains(&height) {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!("a frame of {width}x{height} pixels; each side must be from 1 to {MAX_FRAME_SIDE}"),
-            ));
+            bail!(
+                Observation,
+                "a frame of {width}x{height} pixels; each side must be from 1 to {MAX_FRAME_SIDE}"
+            );
         }
         let expected = width as usize * height as usize * 3;
-        if data.len() != expected {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!(
-                    "a frame of {width}x{height} RGB pixels has {expected} bytes, {} were given; rows must be \
-                     tightly packed and without alpha",
-                    data.len()
-                ),
-            ));
-        }
+        ensure!(
+            data.len() == expected,
+            Observation,
+            "a frame of {width}x{height} RGB pixels has {expected} bytes, {} were given; rows must be \
+             tightly packed and without alpha",
+            data.len()
+        );
         Ok(Frame { data, width, height })
     }
 
@@ -75,7 +73,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What the robot knows at one moment. Borrows everything.
+/// The robot's knowledge at one moment. Borrows everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Observation<'a> {
     /// Frames by camera key, in any order: the policy's keys, or the robot's where the bundle renames them.
@@ -89,6 +87,7 @@ pub struct Observation<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn a_frame_has_exactly_its_pixels() {

@@ -47,7 +47,7 @@ enum Back {
 }
 
 impl Normalizer {
-    /// The map of a validated rule.
+    /// Makes the map of a validated rule.
     pub fn new(rule: &Normalization) -> Self {
         let span = |low: &[f32], high: &[f32], eps: f64, back| Map::Span {
             low: low.to_vec(),
@@ -80,66 +80,55 @@ impl Normalizer {
         Normalizer { map }
     }
 
-    /// From robot units to model units: `dst[i]` from `src[i]`. The slices have the feature's length.
+    /// Maps robot units to model units: `dst[i]` from `src[i]`. The slices have the feature's length.
     pub fn forward(&self, src: &[f32], dst: &mut [f32]) {
         match &self.map {
             Map::Identity => dst.copy_from_slice(src),
             Map::MeanStd { mean, divisor, .. } => {
-                for (((y, x), mean), divisor) in dst.iter_mut().zip(src).zip(mean).zip(divisor) {
-                    *y = (x - mean) / divisor;
-                }
+                each(src, dst, mean, divisor, |x, mean, divisor| (x - mean) / divisor)
             }
             Map::Span { low, span, .. } => {
-                for (((y, x), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
-                    *y = 2.0 * (x - low) / span - 1.0;
-                }
+                each(src, dst, low, span, |x, low, span| 2.0 * (x - low) / span - 1.0)
             }
             Map::ZScore { mean, divisor } => {
-                for (((y, x), mean), divisor) in dst.iter_mut().zip(src).zip(mean).zip(divisor) {
-                    *y = ((f64::from(*x) - mean) / divisor) as f32;
-                }
+                each(src, dst, mean, divisor, |x, mean, divisor| ((f64::from(x) - mean) / divisor) as f32)
             }
-            Map::QuantileRange { low, span } => {
-                for (((y, x), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
-                    *y = rounded_down((f64::from(*x) - low) / span * 2.0 - 1.0);
-                }
-            }
+            Map::QuantileRange { low, span } => each(src, dst, low, span, |x, low, span| {
+                rounded_down((f64::from(x) - low) / span * 2.0 - 1.0)
+            }),
         }
     }
 
-    /// From model units to robot units: `dst[i]` from `src[i]`. The slices have the feature's length.
+    /// Maps model units to robot units: `dst[i]` from `src[i]`. The slices have the feature's length.
     pub fn inverse(&self, src: &[f32], dst: &mut [f32]) {
         match &self.map {
             Map::Identity => dst.copy_from_slice(src),
-            Map::MeanStd { mean, std, .. } => {
-                for (((x, y), mean), std) in dst.iter_mut().zip(src).zip(mean).zip(std) {
-                    *x = y * std + mean;
-                }
+            Map::MeanStd { mean, std, .. } => each(src, dst, mean, std, |y, mean, std| y * std + mean),
+            Map::Span { low, span, back: Back::HalveFirst } => {
+                each(src, dst, low, span, |y, low, span| (y + 1.0) / 2.0 * span + low)
             }
-            Map::Span { low, span, back } => {
-                for (((x, y), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
-                    *x = match back {
-                        Back::HalveFirst => (y + 1.0) / 2.0 * span + low,
-                        Back::ScaleFirst => (y + 1.0) * span / 2.0 + low,
-                    };
-                }
+            Map::Span { low, span, back: Back::ScaleFirst } => {
+                each(src, dst, low, span, |y, low, span| (y + 1.0) * span / 2.0 + low)
             }
             Map::ZScore { mean, divisor } => {
-                for (((x, y), mean), divisor) in dst.iter_mut().zip(src).zip(mean).zip(divisor) {
-                    *x = (f64::from(*y) * divisor + mean) as f32;
-                }
+                each(src, dst, mean, divisor, |y, mean, divisor| (f64::from(y) * divisor + mean) as f32)
             }
+            // The first two operations are between an f32 and a number of no precision of its own.
             Map::QuantileRange { low, span } => {
-                for (((x, y), low), span) in dst.iter_mut().zip(src).zip(low).zip(span) {
-                    // The first two operations are between an f32 and a number of no precision of its own.
-                    *x = (f64::from((y + 1.0) / 2.0) * span + low) as f32;
-                }
+                each(src, dst, low, span, |y, low, span| (f64::from((y + 1.0) / 2.0) * span + low) as f32)
             }
         }
     }
 }
 
-/// The largest f32 that is not above `value`. PI0.5's state goes into bins that begin at f32 values: rounded down, a
+/// Maps each entry by its two statistics.
+fn each<T: Copy>(src: &[f32], dst: &mut [f32], a: &[T], b: &[T], map: impl Fn(f32, T, T) -> f32) {
+    for (((to, &from), &a), &b) in dst.iter_mut().zip(src).zip(a).zip(b) {
+        *to = map(from, a, b);
+    }
+}
+
+/// Returns the largest f32 that is not above `value`. PI0.5's state goes into bins that begin at f32 values: rounded down, a
 /// value is in the bin that it is in as an f64.
 fn rounded_down(value: f64) -> f32 {
     let nearest = value as f32;

@@ -3,7 +3,7 @@
 use super::image::Resizer;
 use super::{Frame, Normalizer, Observation};
 use crate::bundle::Manifest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Writes an observation into the model's input buffers. Made once for a bundle; allocates nothing afterwards, except
 /// for the text of an error.
@@ -75,8 +75,8 @@ impl Preprocessor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Observation`] for an image of no known camera, two images of one camera, a required camera that is
-    /// missing, or no image at all.
+    /// [`ErrorKind::Observation`](crate::ErrorKind::Observation) for an image of no known camera, two images of one
+    /// camera, a required camera that is missing, or no image at all.
     pub fn select_views(&mut self, observation: &Observation<'_>) -> Result<usize> {
         for camera in &mut self.cameras {
             camera.found = None;
@@ -114,17 +114,19 @@ impl Preprocessor {
     ///
     /// # Errors
     ///
-    /// As [`select_views`](Self::select_views); [`ErrorKind::InvalidArgument`] if `dst` has another length;
-    /// [`ErrorKind::Observation`] for a frame too narrow to be scaled. `dst` is then unspecified.
+    /// As [`select_views`](Self::select_views); [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if
+    /// `dst` has another length; [`ErrorKind::Observation`](crate::ErrorKind::Observation) for a frame too narrow to be
+    /// scaled. `dst` is then unspecified.
     pub fn write_pixels(&mut self, observation: &Observation<'_>, dst: &mut [f32]) -> Result<()> {
         // Looked up again: it costs a few comparisons, and a selection for another observation would be a wrong view.
         let views = self.select_views(observation)?;
-        if dst.len() != views * self.view_len {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("{views} views are {} elements, the buffer has {}", views * self.view_len, dst.len()),
-            ));
-        }
+        ensure!(
+            dst.len() == views * self.view_len,
+            InvalidArgument,
+            "{views} views are {} elements, the buffer has {}",
+            views * self.view_len,
+            dst.len()
+        );
         let mut views = dst.chunks_exact_mut(self.view_len);
         for camera in &mut self.cameras {
             if let Some(image) = camera.found
@@ -144,25 +146,26 @@ impl Preprocessor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Observation`] if `state` has another length than the bundle's state; [`ErrorKind::NonFinite`] if an
-    /// entry is NaN or infinite, or becomes so when it is normalised; [`ErrorKind::InvalidArgument`] if `dst` has
-    /// another length than [`state_len`](Self::state_len). `dst` is then unspecified.
+    /// [`ErrorKind::Observation`](crate::ErrorKind::Observation) if `state` has another length than the bundle's state;
+    /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if an entry is NaN or infinite, or becomes so when it is
+    /// normalised; [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if `dst` has another length than
+    /// [`state_len`](Self::state_len). `dst` is then unspecified.
     pub fn write_state(&self, state: &[f32], dst: &mut [f32]) -> Result<()> {
         self.check_state(state)?;
-        if dst.len() != self.state_padded {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("the model's state has {} entries, the buffer has {}", self.state_padded, dst.len()),
-            ));
-        }
+        ensure!(
+            dst.len() == self.state_padded,
+            InvalidArgument,
+            "the model's state has {} entries, the buffer has {}",
+            self.state_padded,
+            dst.len()
+        );
         let (values, padding) = dst.split_at_mut(self.state_dim);
         self.state.forward(state, values);
         padding.fill(0.0);
         match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(Error::new(
-                ErrorKind::NonFinite,
-                format!("state[{i}] = {} becomes {} when it is normalised", state[i], values[i]),
-            )),
+            Some(i) => {
+                Err(err!(NonFinite, "state[{i}] = {} becomes {} when it is normalised", state[i], values[i]))
+            }
             None => Ok(()),
         }
     }
@@ -181,10 +184,7 @@ impl Preprocessor {
             )));
         }
         match state.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(Error::new(
-                ErrorKind::NonFinite,
-                format!("state[{i}] is {}; the policy is not run on it", state[i]),
-            )),
+            Some(i) => Err(err!(NonFinite, "state[{i}] is {}; the policy is not run on it", state[i])),
             None => Ok(()),
         }
     }
@@ -203,7 +203,7 @@ impl Preprocessor {
 }
 
 fn refuse(what: String) -> Error {
-    Error::new(ErrorKind::Observation, format!("observation: {what}"))
+    err!(Observation, "observation: {what}")
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -1,23 +1,24 @@
 //! The task text to tokens.
 
-use tokenizers::Tokenizer;
-
 use super::bpe::Bpe;
 use super::{state_text, tokenizer_file};
-use crate::bundle::{Bundle, MAX_PROMPT_BYTES, Manifest, PromptFormat, PromptRule};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::bundle::{Bundle, Manifest, PromptFormat, PromptRule};
+use crate::error::{ErrorKind, Result, ResultExt};
+use crate::limits::MAX_PROMPT_BYTES;
 
 /// Most bytes of a `tokenizer.json`; PaliGemma's has some 17 million.
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
+/// Most characters said about a file that is refused: it can quote what is in the file.
+const MAX_REASON: usize = 160;
 
 /// Makes the tokens of a prompt and remembers those of the last one: a task rarely changes between two chunks.
 ///
-/// With a tokenizer of PaliGemma's family, which every released policy has, nothing is allocated for a new prompt.
+/// Nothing is allocated for a new prompt.
 #[derive(Debug)]
 pub struct PromptTokenizer {
-    encoder: Encoder,
+    encoder: Box<Bpe>,
     rule: PromptRule,
-    /// How many of the model's state entries are in the prompt, and how many there are.
+    /// The number of the model's state entries in the prompt, and of all.
     shown: usize,
     state_len: usize,
     /// The task that `ids` are for; empty if they are for none.
@@ -28,32 +29,25 @@ pub struct PromptTokenizer {
     ids: Vec<u32>,
 }
 
-#[derive(Debug)]
-enum Encoder {
-    /// In buffers of its own.
-    Own(Box<Bpe>),
-    /// For every other kind of tokenizer.
-    Library(Box<Tokenizer>),
-}
-
 impl PromptTokenizer {
     /// Loads the tokenizer of a bundle.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Integrity`] if the file is not a tokenizer, or the default prompt does not fit; [`ErrorKind::Io`]
-    /// if it cannot be read.
+    /// [`ErrorKind::Integrity`] if the file is not a tokenizer of PaliGemma's kind, or the default prompt does not fit;
+    /// [`ErrorKind::Io`] if it cannot be read.
     pub fn load(bundle: &Bundle) -> Result<Self> {
         let manifest = bundle.manifest();
         Self::new(&bundle.read_file(&manifest.prompt.tokenizer, MAX_TOKENIZER_BYTES)?, manifest)
     }
 
-    /// A tokenizer from the bytes of a `tokenizer.json`. Its own padding and truncation are turned off: a prompt that
-    /// is too long is an error here and not a shorter prompt.
+    /// Makes a tokenizer from the bytes of a `tokenizer.json`. Its padding and truncation are left out: a prompt that is
+    /// too long is an error here and not a shorter prompt.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Integrity`] if the bytes are not a tokenizer, or the default prompt does not fit.
+    /// [`ErrorKind::Integrity`] if the bytes are not a tokenizer of PaliGemma's kind, which is byte-pair encoding with
+    /// spaces as U+2581 and bytes for what is no token, or the default prompt does not fit.
     pub fn new(json: &[u8], manifest: &Manifest) -> Result<Self> {
         let rule = &manifest.prompt;
         let (shown, state_len) = match rule.format {
@@ -62,8 +56,16 @@ impl PromptTokenizer {
             PromptFormat::Pi05PaddedState => (manifest.state.padded_dim, manifest.state.padded_dim),
         };
         let max_bytes = MAX_PROMPT_BYTES + state_text::overhead(shown);
+        let tables = tokenizer_file::read(json).map_err(|why| {
+            let why: String = why.chars().take(MAX_REASON).collect();
+            let what = format!(
+                "{} is not a tokenizer of PaliGemma's kind, which is what policies have",
+                rule.tokenizer
+            );
+            err!(Integrity, "{what}: {why}")
+        })?;
         let mut prompt = PromptTokenizer {
-            encoder: Encoder::new(json, rule, max_bytes)?,
+            encoder: Box::new(Bpe::new(tables, max_bytes)),
             rule: rule.clone(),
             shown,
             state_len,
@@ -93,17 +95,19 @@ impl PromptTokenizer {
     /// The tokens of the prompt before are then forgotten.
     pub fn encode(&mut self, prompt: Option<&str>, state: &[f32]) -> Result<&[u32]> {
         let Some(task) = prompt.filter(|p| !p.is_empty()).or(self.rule.default.as_deref()) else {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                "the observation has no prompt and the bundle has no default; give the task as prompt",
-            ));
+            bail!(
+                Observation,
+                "the observation has no prompt and the bundle has no default; give the task as prompt"
+            );
         };
         let known = self.task == task;
         if self.shown > 0 && state.len() != self.state_len {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("the model's state has {} entries, {} were given", self.state_len, state.len()),
-            ));
+            bail!(
+                InvalidArgument,
+                "the model's state has {} entries, {} were given",
+                self.state_len,
+                state.len()
+            );
         }
         let bins = state.iter().take(self.shown).map(|&value| state_text::bin(value));
         if known && self.bins.iter().copied().eq(bins.clone()) {
@@ -115,12 +119,12 @@ impl PromptTokenizer {
         self.ids.clear();
         self.text.clear();
         // A tokenizer's worst case is far from linear, so its input is bounded before it is looked at.
-        if task.len() > MAX_PROMPT_BYTES {
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!("the prompt has {} bytes, at most {MAX_PROMPT_BYTES} are allowed", task.len()),
-            ));
-        }
+        ensure!(
+            task.len() <= MAX_PROMPT_BYTES,
+            Observation,
+            "the prompt has {} bytes, at most {MAX_PROMPT_BYTES} are allowed",
+            task.len()
+        );
         match self.rule.format {
             PromptFormat::AppendNewline => {
                 self.text.push_str(task);
@@ -134,17 +138,15 @@ impl PromptTokenizer {
                 state_text::write_prompt(task, &self.bins, &mut self.text);
             }
         }
-        self.encoder.encode(&self.text, &mut self.ids)?;
+        self.encoder.encode(&self.text, &mut self.ids);
         if self.ids.is_empty() || self.ids.len() > self.rule.max_tokens {
             let with_state = if self.shown > 0 { ", those of the state among them" } else { "" };
-            return Err(Error::new(
-                ErrorKind::Observation,
-                format!(
-                    "the prompt has {} tokens{with_state}, the policy takes from 1 to {}; shorten the task",
-                    self.ids.len(),
-                    self.rule.max_tokens
-                ),
-            ));
+            bail!(
+                Observation,
+                "the prompt has {} tokens{with_state}, the policy takes from 1 to {}; shorten the task",
+                self.ids.len(),
+                self.rule.max_tokens
+            );
         }
         self.task.push_str(task);
         Ok(&self.ids)
@@ -154,47 +156,4 @@ impl PromptTokenizer {
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
-
-    /// Whether new prompts are tokenised without allocating.
-    pub fn is_allocation_free(&self) -> bool {
-        matches!(self.encoder, Encoder::Own(_))
-    }
-}
-
-impl Encoder {
-    fn new(json: &[u8], rule: &PromptRule, max_bytes: usize) -> Result<Self> {
-        let why = match tokenizer_file::read(json) {
-            Ok(tables) => return Ok(Encoder::Own(Box::new(Bpe::new(tables, max_bytes)))),
-            Err(why) => why,
-        };
-        let tokenizer = library(json, rule)?;
-        log::warn!(
-            "{}: {why}; prompts are left to the tokenizers library, which allocates for every new one",
-            rule.tokenizer
-        );
-        Ok(Encoder::Library(Box::new(tokenizer)))
-    }
-
-    fn encode(&mut self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        match self {
-            Encoder::Own(bpe) => bpe.encode(text, ids),
-            Encoder::Library(tokenizer) => {
-                let encoding = tokenizer
-                    .encode_fast(text, true)
-                    .or_kind(ErrorKind::Observation, || "the prompt cannot be tokenized".into())?;
-                ids.extend_from_slice(encoding.get_ids());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn library(json: &[u8], rule: &PromptRule) -> Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::from_bytes(json)
-        .or_kind(ErrorKind::Integrity, || format!("{} is not a tokenizer", rule.tokenizer))?;
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).or_kind(ErrorKind::Integrity, || {
-        format!("{} does not let truncation be turned off", rule.tokenizer)
-    })?;
-    Ok(tokenizer)
 }

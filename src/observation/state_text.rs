@@ -45,7 +45,7 @@ pub(super) fn overhead(values: usize) -> usize {
     "Task: , State:;\nAction: ".len() + values * MAX_VALUE_BYTES
 }
 
-/// What Python's `str.strip` takes away: white space as Rust has it, and four separators.
+/// Tells the characters that Python's `str.strip` takes away: white space as Rust has it, and four separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

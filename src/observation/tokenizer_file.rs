@@ -1,5 +1,5 @@
 //! Reads a `tokenizer.json` of PaliGemma's family: byte-pair encoding with bytes as the last resort, spaces written as
-//! U+2581. Anything else is left to the `tokenizers` library.
+//! U+2581. Anything else is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

@@ -30,7 +30,7 @@ pub fn write_schedule(
     }
 }
 
-/// Whether the schedule's rows hold these guidance weights already.
+/// Returns true if the schedule's rows hold these guidance weights already.
 pub fn has_weights(
     times: FlowTimes,
     num_steps: usize,

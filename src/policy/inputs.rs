@@ -1,26 +1,26 @@
 //! Noise and guidance: what a chunk starts from and what it is pulled towards, besides the observation.
 
 use super::pipeline::Filled;
+use super::postprocess::Postprocessor;
 use super::rtc::{self, Guidance};
 use super::{Noise, Policy, noise};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 impl Policy {
     pub(super) fn write_noise(&mut self, noise: Noise<'_>) -> Result<()> {
+        let (horizon, width) = (self.manifest().dimensions.action_horizon, self.manifest().action.padded_dim);
         let x_t = self.pipeline.x_t_mut()?;
         match noise {
             Noise::Seed(seed) => noise::fill(seed, x_t),
             Noise::Given(values) => {
-                if values.len() != x_t.len() {
-                    let (horizon, width) =
-                        (self.manifest().dimensions.action_horizon, self.manifest().action.padded_dim);
-                    let text =
-                        format!("noise holds {} values; it must be [{horizon}, {width}]", values.len());
-                    return Err(Error::new(ErrorKind::InvalidArgument, text));
-                }
+                let n = values.len();
+                ensure!(
+                    n == x_t.len(),
+                    InvalidArgument,
+                    "noise holds {n} values; it must be [{horizon}, {width}]"
+                );
                 if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                    let text = format!("noise value {i} is {}; every value must be finite", values[i]);
-                    return Err(Error::new(ErrorKind::NonFinite, text));
+                    bail!(NonFinite, "noise value {i} is {}; every value must be finite", values[i]);
                 }
                 x_t.copy_from_slice(values);
             }
@@ -30,43 +30,107 @@ impl Policy {
 
     pub(super) fn write_guidance(&mut self, guidance: Option<Guidance<'_>>) -> Result<()> {
         let Some(guidance) = guidance else {
-            self.pipeline.set_clean_rows(0)?;
+            self.pipeline.set_action_prefix(0)?;
             return self.pipeline.set_guidance(|_| 0.0);
         };
-        let (dim, padded) = (self.manifest().action.dim, self.manifest().action.padded_dim);
-        let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
-        let rows = guidance.previous.len() / dim;
-        if rows == 0 || guidance.previous.len() % dim != 0 {
-            let n = guidance.previous.len();
-            return bad(format!(
-                "previous actions hold {n} values; they must be rows of {dim}, at least one"
-            ));
-        }
+        let (n, dim, max) =
+            (guidance.previous.len(), self.manifest().action.dim, guidance.max_guidance_weight);
+        ensure!(
+            n > 0 && n.is_multiple_of(dim),
+            InvalidArgument,
+            "previous actions hold {n} values; they must be rows of {dim}, at least one"
+        );
         let weights = self.pipeline.prefix_weights_mut()?;
-        if guidance.prefix_weights.len() != weights.len() {
-            let (n, horizon) = (guidance.prefix_weights.len(), weights.len());
-            return bad(format!("{n} prefix weights; a chunk has {horizon} rows"));
-        }
-        let max = guidance.max_guidance_weight;
-        let values = guidance.previous.iter().chain(guidance.prefix_weights).chain([&max]);
-        if !values.into_iter().all(|v| v.is_finite()) {
-            let text = "previous actions, prefix weights and the guidance weight must be finite";
-            return Err(Error::new(ErrorKind::NonFinite, text));
-        }
+        let (given, horizon) = (guidance.prefix_weights.len(), weights.len());
+        ensure!(given == horizon, InvalidArgument, "{given} prefix weights; a chunk has {horizon} rows");
+        let mut values = guidance.previous.iter().chain(guidance.prefix_weights).chain([&max]);
+        ensure!(
+            values.all(|v| v.is_finite()),
+            NonFinite,
+            "previous actions, prefix weights and the guidance weight must be finite"
+        );
         weights.copy_from_slice(guidance.prefix_weights);
-        for (i, target) in self.pipeline.prev_actions_mut()?.chunks_exact_mut(padded).enumerate() {
-            // Held, never zeros: in model units a zero is the data set's mean.
-            let row = &guidance.previous[i.min(rows - 1) * dim..][..dim];
-            self.post.normalize(row, &self.raw_state, &mut self.row, target);
-        }
+        let target = self.pipeline.prev_actions_mut()?;
+        write_target(guidance.previous, &self.post, &self.raw_state, &mut self.row, target);
         self.pipeline.send(Filled::Guidance)?;
         match self.manifest().flow.rtc_training_max_delay {
             Some(trained) => {
-                let clean = rtc::clean_rows(guidance.inference_delay, rows, trained)?;
-                self.pipeline.set_clean_rows(clean)?;
+                let rows = rtc::action_prefix_len(guidance.inference_delay, n / dim, trained)?;
+                self.pipeline.set_action_prefix(rows)?;
                 self.pipeline.set_guidance(|_| 0.0)
             }
             None => self.pipeline.set_guidance(|time| rtc::guidance_weight(time, max)),
+        }
+    }
+}
+
+/// Writes the rows of `previous`, robot units, to the rows of `target` in model units, and holds the last to the end.
+///
+/// Held, never zeros: in model units a zero is the data set's mean, and guidance would pull towards it. `row` has room
+/// for one action.
+fn write_target(
+    previous: &[f32],
+    post: &Postprocessor,
+    raw_state: &[f32],
+    row: &mut [f32],
+    target: &mut [f32],
+) {
+    let mut rows = previous.chunks_exact(row.len());
+    let mut held = rows.next().unwrap_or_default();
+    for target in target.chunks_exact_mut(post.padded_dim()) {
+        post.normalize(held, raw_state, row, target);
+        held = rows.next().unwrap_or(held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::bundle::{Manifest, Normalization};
+    use crate::policy::rtc::{PrefixSchedule, prefix_weights};
+
+    /// A post-processor of actions with these means and deviations, four values wide in the model.
+    fn post(mean: &[f32], std: &[f32]) -> Postprocessor {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi0-tiny/manifest.json");
+        let mut manifest = Manifest::read(&tiny).unwrap();
+        manifest.action.dim = mean.len();
+        manifest.action.padded_dim = 4;
+        manifest.action.relative_mask = None;
+        manifest.action.normalization =
+            Normalization::MeanStd { eps: 0.0, mean: mean.to_vec(), std: std.to_vec() };
+        Postprocessor::new(&manifest)
+    }
+
+    #[test]
+    fn a_short_leftover_is_held_and_a_long_one_is_cut() {
+        let post = post(&[0.0; 2], &[1.0; 2]);
+        let leftover = [1.0, -1.0, 2.0, -2.0];
+        let mut target = [f32::NAN; 16];
+        write_target(&leftover, &post, &[], &mut [0.0; 2], &mut target);
+        let held = [2.0, -2.0, 0.0, 0.0];
+        assert_eq!(target.chunks_exact(4).collect::<Vec<_>>(), [&[1.0, -1.0, 0.0, 0.0], &held, &held, &held]);
+        let mut target = [f32::NAN; 4];
+        write_target(&leftover, &post, &[], &mut [0.0; 2], &mut target);
+        assert_eq!(target, [1.0, -1.0, 0.0, 0.0]);
+    }
+
+    /// lerobot#4454: zeros behind a short leftover lay inside the guided rows and decoded to the data set's mean, so
+    /// an arm at 95 was sent to 103 and back. Held rows keep it at 95, and rows never planned carry no weight at all.
+    #[test]
+    fn lerobot_4454_a_short_leftover_does_not_pull_towards_the_mean() {
+        let (mean, std) = (103.0f32, 4.0f32);
+        let mut target = [f32::NAN; 40];
+        write_target(&[95.0; 2], &post(&[mean], &[std]), &[], &mut [0.0], &mut target);
+        let mut weights = [f32::NAN; 10];
+        prefix_weights(PrefixSchedule::Linear, 4, 10.min(2), &mut weights);
+        // One guided correction of a chunk that already lies at 95, in model units.
+        for (row, (target, weight)) in target.chunks_exact(4).zip(&weights).enumerate() {
+            let x0 = (95.0 - mean) / std;
+            assert_eq!(weight * (target[0] - x0), 0.0, "row {row}");
+            assert_eq!(target[0], x0, "row {row}");
+            assert_eq!(*weight > 0.0, row < 2);
         }
     }
 }

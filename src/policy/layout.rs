@@ -1,10 +1,10 @@
-//! What the pipeline's tensors and ports are: roles, sizes, and where each graph takes them.
+//! The pipeline's tensors and ports: their roles, their sizes, and the graphs that take them.
 
-use crate::bundle::{Bundle, Dim, Dtype, GraphName, Manifest, PREFIX_BIAS, TensorSpec, VALID_ROWS};
-use crate::error::{Error, ErrorKind, Result};
-use crate::policy::MAX_NUM_STEPS;
+use crate::bundle::{Dtype, Manifest, PREFIX_BIAS, VALID_ROWS};
+use crate::error::Result;
+use crate::limits::MAX_NUM_STEPS;
 use crate::policy::flow::SCHEDULE_COLUMNS;
-use crate::session::{Access, Graph, TensorId, Tensors};
+use crate::session::{Access, Graph, Port, TensorId, Tensors};
 
 /// The tensors, by role. Capacities are for every camera present and the longest prompt.
 pub(super) struct Ids {
@@ -23,226 +23,215 @@ pub(super) struct Ids {
     pub(super) prev_actions: TensorId,
     pub(super) prefix_weights: TensorId,
     pub(super) x_t: TensorId,
-    /// Where the denoise step writes what becomes `x_t`, on a device that may not write what it reads.
+    /// Takes what the denoise step computes and becomes `x_t`, on a device that may not write what it reads.
     pub(super) x_next: Option<TensorId>,
     pub(super) v_t: TensorId,
-    /// Of a policy trained for real-time chunking: how many rows are a clean prefix, and the time table's row for them.
-    pub(super) clean: Option<Clean>,
-    /// What a padded prefix needs beside it.
+    pub(super) action_prefix: Option<ActionPrefix>,
     pub(super) padding: Option<Padding>,
 }
 
-/// What tells the rows of a padded prefix from those that only fill it up.
+/// Tells the rows of a padded prefix from those that only fill it up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Padding {
-    pub(super) marks: Marks,
+    pub(super) mark: Mark,
     /// Rotary tables of the state token, if that is cached, and the suffix, whose positions follow the rows that count: at one address for every prefix.
     pub(super) rope_cos: TensorId,
     pub(super) rope_sin: TensorId,
 }
 
-/// How a graph is told which rows of a padded prefix count.
+/// Tells a graph which rows of a padded prefix count.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Marks {
+pub(super) enum Mark {
     /// Added to the scores of every prefix row: nothing, or what makes the row weigh nothing.
     Bias(TensorId),
     /// The number of those that count.
     Count(TensorId),
 }
 
+/// Of a policy trained for real-time chunking: the length of the action prefix, and the time table's row for it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clean {
-    pub(super) rows: TensorId,
+pub(super) struct ActionPrefix {
+    pub(super) len: TensorId,
     pub(super) time: TensorId,
 }
 
-/// Ports that are bound anew when the prefix changes, resolved once so that this costs no look-up by name.
+/// The ports that are bound anew when the prefix changes, and those of the time tables.
 pub(super) struct Ports {
-    pub(super) pixel_values: usize,
-    pub(super) image_embeds: usize,
-    pub(super) prefix_embeds: usize,
+    pub(super) pixel_values: Port,
+    pub(super) image_embeds: Port,
+    pub(super) prefix_embeds: Port,
+    pub(super) time_embedding: Port,
+    pub(super) time_table: Port,
     /// Of the prefill, then of the denoise step.
-    pub(super) rope_cos: [usize; 2],
-    pub(super) rope_sin: [usize; 2],
+    pub(super) rope_cos: [Port; 2],
+    pub(super) rope_sin: [Port; 2],
     /// Key and value of each layer: the prefill's outputs, and the denoise step's inputs.
-    pub(super) kv_outputs: Vec<[usize; 2]>,
-    pub(super) kv_inputs: Vec<[usize; 2]>,
-    /// The state token's rotary tables, where the prefill computes it.
-    pub(super) state_rope: Option<[usize; 2]>,
+    pub(super) kv_outputs: Vec<[Port; 2]>,
+    pub(super) kv_inputs: Vec<[Port; 2]>,
+    /// The prefill's rotary tables of the state token, where it computes that.
+    pub(super) state_rope: Option<[Port; 2]>,
     /// Of the prefill and the denoise step, in a bundle with a padded prefix.
-    pub(super) padding: Option<[usize; 2]>,
+    pub(super) mark: Option<[Port; 2]>,
 }
 
 impl Ports {
-    pub(super) fn new(vision: &Graph, prefill: &Graph, denoise: &Graph, layers: usize) -> Result<Self> {
-        let input = |g: &Graph, n: &str| g.input(n).ok_or_else(|| missing_port(g.name(), n));
-        let output = |g: &Graph, n: &str| g.output(n).ok_or_else(|| missing_port(g.name(), n));
-        let both = |f: &dyn Fn(&str) -> Result<usize>, cache: &str, layer: usize| {
-            Ok([f(&format!("{cache}.{layer}.key"))?, f(&format!("{cache}.{layer}.value"))?])
+    pub(super) fn new(
+        vision: &Graph,
+        prefill: &Graph,
+        time: &Graph,
+        denoise: &Graph,
+        layers: usize,
+    ) -> Result<Self> {
+        let both = |name: &str| Ok([prefill.input(name)?, denoise.input(name)?]);
+        let pairs = |find: &dyn Fn(&str) -> Result<Port>, cache: &str| {
+            let pair = |i| Ok([find(&format!("{cache}.{i}.key"))?, find(&format!("{cache}.{i}.value"))?]);
+            (0..layers).map(pair).collect::<Result<_>>()
         };
         Ok(Ports {
-            pixel_values: input(vision, "pixel_values")?,
-            image_embeds: output(vision, "image_embeds")?,
-            prefix_embeds: input(prefill, "prefix_embeds")?,
-            rope_cos: [input(prefill, "rope_cos")?, input(denoise, "rope_cos")?],
-            rope_sin: [input(prefill, "rope_sin")?, input(denoise, "rope_sin")?],
-            kv_outputs: (0..layers)
-                .map(|i| both(&|n| output(prefill, n), "present", i))
-                .collect::<Result<_>>()?,
-            kv_inputs: (0..layers)
-                .map(|i| both(&|n| input(denoise, n), "past_key_values", i))
-                .collect::<Result<_>>()?,
+            pixel_values: vision.input("pixel_values")?,
+            image_embeds: vision.output("image_embeds")?,
+            prefix_embeds: prefill.input("prefix_embeds")?,
+            time_embedding: time.input("time_embedding")?,
+            time_table: time.output("time_table")?,
+            rope_cos: both("rope_cos")?,
+            rope_sin: both("rope_sin")?,
+            kv_outputs: pairs(&|name| prefill.output(name), "present")?,
+            kv_inputs: pairs(&|name| denoise.input(name), "past_key_values")?,
             state_rope: prefill
-                .input("state_rope_cos")
-                .zip(prefill.input("state_rope_sin"))
-                .map(|(cos, sin)| [cos, sin]),
-            padding: [PREFIX_BIAS, VALID_ROWS]
+                .find_input("state_rope_cos")
+                .map(|cos| Ok([cos, prefill.input("state_rope_sin")?]))
+                .transpose()?,
+            mark: [PREFIX_BIAS, VALID_ROWS]
                 .into_iter()
-                .find_map(|name| prefill.input(name).zip(denoise.input(name)))
-                .map(|(of_prefill, of_denoise)| [of_prefill, of_denoise]),
+                .find(|name| prefill.find_input(name).is_some())
+                .map(both)
+                .transpose()?,
         })
     }
 }
 
-/// Sizes that binding needs, taken from the manifest once.
+/// The sizes that binding needs, in elements, taken from the manifest once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
-    pub(super) height: i64,
-    pub(super) width: i64,
-    pub(super) tokens_per_view: i64,
-    pub(super) prefix_width: i64,
-    pub(super) half_head: i64,
-    pub(super) head_dim: i64,
-    pub(super) expert_width: i64,
-    pub(super) suffix: i64,
-    /// Rows of the cache before those of the prefix: the state token's, if it is cached.
-    pub(super) cached_state: i64,
-    pub(super) horizon: i64,
-    pub(super) actions: i64,
-    pub(super) state: i64,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) tokens_per_view: usize,
+    pub(super) prefix_width: usize,
+    pub(super) half_head: usize,
+    pub(super) head_dim: usize,
+    pub(super) layers: usize,
+    pub(super) expert_width: usize,
+    /// One row of the time table.
+    pub(super) time_row: usize,
+    /// Rows of the cache before those of the prefix: the state token's, where the prefill computes it.
+    pub(super) cached_state: usize,
+    pub(super) suffix: usize,
+    pub(super) horizon: usize,
+    pub(super) actions: usize,
+    pub(super) state: usize,
     pub(super) max_views: usize,
     pub(super) max_prefix: usize,
-    /// What the prefix's length is padded to a multiple of, if it is.
+    /// The prefix's length is padded to a multiple of this, if it is.
     pub(super) bucket: Option<usize>,
 }
 
 impl Sizes {
-    /// The length that a prefix of `valid` rows is run at.
-    pub(super) fn padded(&self, valid: usize) -> usize {
-        self.bucket.map_or(valid, |bucket| valid.next_multiple_of(bucket))
-    }
-
     pub(super) fn new(manifest: &Manifest) -> Self {
         let d = &manifest.dimensions;
         let max_views = manifest.cameras.len();
         let longest = max_views * d.tokens_per_view + manifest.prompt.max_tokens;
-        let bucket = manifest.prefix_bucket;
-        Sizes {
-            height: d.image_height as i64,
-            width: d.image_width as i64,
-            tokens_per_view: d.tokens_per_view as i64,
-            prefix_width: d.prefix_width as i64,
-            half_head: (d.head_dim / 2) as i64,
-            head_dim: d.head_dim as i64,
-            expert_width: d.expert_width as i64,
-            suffix: manifest.suffix_len() as i64,
-            cached_state: i64::from(manifest.state_in_prefill),
-            horizon: d.action_horizon as i64,
-            actions: manifest.action.padded_dim as i64,
-            state: manifest.state.padded_dim as i64,
+        let sizes = Sizes {
+            height: d.image_height,
+            width: d.image_width,
+            tokens_per_view: d.tokens_per_view,
+            prefix_width: d.prefix_width,
+            half_head: d.head_dim / 2,
+            head_dim: d.head_dim,
+            layers: d.layers,
+            expert_width: d.expert_width,
+            time_row: manifest.time_row_len(),
+            cached_state: manifest.state_in_prefill.into(),
+            suffix: manifest.suffix_len(),
+            horizon: d.action_horizon,
+            actions: manifest.action.padded_dim,
+            state: manifest.state.padded_dim,
             max_views,
-            max_prefix: bucket.map_or(longest, |bucket| longest.next_multiple_of(bucket)),
-            bucket,
-        }
+            max_prefix: longest,
+            bucket: manifest.prefix_bucket,
+        };
+        Sizes { max_prefix: sizes.padded(longest), ..sizes }
+    }
+
+    /// Returns the length that a prefix of `valid` rows is run at.
+    pub(super) fn padded(&self, valid: usize) -> usize {
+        self.bucket.map_or(valid, |bucket| valid.next_multiple_of(bucket))
+    }
+
+    /// Returns the elements of one view's pixels.
+    pub(super) fn view(&self) -> usize {
+        3 * self.height * self.width
+    }
+
+    /// Returns the elements of a chunk in model units.
+    pub(super) fn chunk(&self) -> usize {
+        self.horizon * self.actions
+    }
+
+    /// Returns the elements of the rotary tables, which have a row for every position there can be.
+    pub(super) fn rope(&self) -> usize {
+        self.max_prefix * self.half_head + self.rope_after_prefix()
+    }
+
+    /// Returns the elements of the rotary tables of all that comes after the prefix.
+    pub(super) fn rope_after_prefix(&self) -> usize {
+        (self.cached_state + self.suffix) * self.half_head
     }
 }
 
-/// The row shape of the time table: whatever the manifest says follows the `steps` dimension.
-pub(super) fn row_shape(spec: &TensorSpec) -> Vec<i64> {
-    let fixed = |d: &Dim| if let Dim::Fixed(n) = d { *n as i64 } else { 1 };
-    spec.shape.iter().skip(1).map(fixed).collect()
-}
-
-fn dtype_of(bundle: &Bundle, graph: GraphName, output: &str) -> Dtype {
-    let spec = bundle.manifest().graph(graph);
-    let found = spec.inputs.iter().chain(&spec.outputs).find(|t| t.name == output);
-    found.map_or(Dtype::F32, |t| t.dtype)
-}
-
-pub(super) fn missing_port(graph: &str, port: &str) -> Error {
-    Error::new(ErrorKind::Graph, format!("{graph} has no port named {port}; export the bundle again"))
-}
-
-pub(super) fn allocate(
-    tensors: &mut Tensors,
-    bundle: &Bundle,
-    s: &Sizes,
-    time_row: &[i64],
-    in_place: bool,
-) -> Result<Ids> {
-    let embeds = dtype_of(bundle, GraphName::PrefixPrefill, "prefix_embeds");
-    let cache = dtype_of(bundle, GraphName::PrefixPrefill, "present.0.key");
-    let after_prefix = (s.cached_state + s.suffix) as usize;
-    let positions = s.max_prefix + after_prefix;
-    let rope = positions * s.half_head as usize;
-    let suffix_rope = after_prefix * s.half_head as usize;
-    let chunk = (s.horizon * s.actions) as usize;
-    let time_row: i64 = time_row.iter().product();
-    let f32 = Dtype::F32;
-    let layers = bundle.manifest().dimensions.layers;
-    let mut host = |name, dtype, elements| tensors.add(name, dtype, elements, Access::Host);
-    let (pixel_values, prefix) = (
-        host("pixel_values", f32, s.max_views * (3 * s.height * s.width) as usize)?,
-        host("prefix_embeds", embeds, s.max_prefix * s.prefix_width as usize)?,
-    );
-    let (time_embedding, schedule) = (
-        host("time_embedding", f32, MAX_NUM_STEPS * s.expert_width as usize)?,
-        host("schedule", f32, MAX_NUM_STEPS * SCHEDULE_COLUMNS)?,
-    );
-    let state = host("state", f32, s.state as usize)?;
-    let prev_actions = host("prev_actions", f32, chunk)?;
-    let prefix_weights = host("prefix_weights", f32, s.horizon as usize)?;
-    let x_t = host("x_t", f32, chunk)?;
-    let counted =
-        bundle.manifest().graph(GraphName::PrefixPrefill).inputs.iter().any(|t| t.name == VALID_ROWS);
-    let marks = match s.bucket {
-        None => None,
-        Some(_) if counted => Some(Marks::Count(host(VALID_ROWS, Dtype::I64, 1)?)),
-        Some(_) => Some(Marks::Bias(host(PREFIX_BIAS, embeds, s.max_prefix)?)),
-    };
-    let trained = bundle.manifest().flow.rtc_training_max_delay;
-    let clean_rows = trained.map(|_| host("clean_rows", Dtype::I64, 1)).transpose()?;
-    let mut device = |name, dtype, elements| tensors.add(name, dtype, elements, Access::Graphs);
-    let rows = (s.max_prefix + s.cached_state as usize) * s.head_dim as usize;
+/// Makes every tensor. `in_place`: whether the denoise step may write `x_t` while it reads it.
+pub(super) fn allocate(tensors: &mut Tensors, manifest: &Manifest, s: &Sizes, in_place: bool) -> Result<Ids> {
+    use Access::{Graphs, Host};
+    use Dtype::{F32, I64};
+    let embedding = manifest.embedding_dtype();
+    let mut add = |name, access, dtype, elements| tensors.add(name, dtype, elements, access);
     Ok(Ids {
-        pixel_values,
-        prefix,
-        time_embedding,
-        schedule,
-        state,
-        prev_actions,
-        prefix_weights,
-        x_t,
-        x_next: if in_place { None } else { Some(device("x_next", f32, chunk)?) },
-        rope_cos: device("rope_cos", f32, rope)?,
-        rope_sin: device("rope_sin", f32, rope)?,
-        kv_cache: (0..layers)
-            .map(|_| Ok([device("key", cache, rows)?, device("value", cache, rows)?]))
+        pixel_values: add("pixel_values", Host, F32, s.max_views * s.view())?,
+        prefix: add("prefix_embeds", Host, embedding, s.max_prefix * s.prefix_width)?,
+        time_embedding: add("time_embedding", Host, F32, MAX_NUM_STEPS * s.expert_width)?,
+        schedule: add("schedule", Host, F32, MAX_NUM_STEPS * SCHEDULE_COLUMNS)?,
+        state: add("state", Host, F32, s.state)?,
+        prev_actions: add("prev_actions", Host, F32, s.chunk())?,
+        prefix_weights: add("prefix_weights", Host, F32, s.horizon)?,
+        x_t: add("x_t", Host, F32, s.chunk())?,
+        x_next: if in_place { None } else { Some(add("x_next", Graphs, F32, s.chunk())?) },
+        rope_cos: add("rope_cos", Graphs, F32, s.rope())?,
+        rope_sin: add("rope_sin", Graphs, F32, s.rope())?,
+        kv_cache: (0..s.layers)
+            .map(|_| {
+                let elements = (s.cached_state + s.max_prefix) * s.head_dim;
+                Ok([add("key", Graphs, embedding, elements)?, add("value", Graphs, embedding, elements)?])
+            })
             .collect::<Result<_>>()?,
-        time_table: device("time_table", f32, MAX_NUM_STEPS * time_row as usize)?,
-        steps: device("steps", Dtype::I64, MAX_NUM_STEPS)?,
-        step: device("step", Dtype::I64, 1)?,
-        v_t: device("v_t", f32, chunk)?,
-        clean: match clean_rows {
+        time_table: add("time_table", Graphs, F32, MAX_NUM_STEPS * s.time_row)?,
+        steps: add("steps", Graphs, I64, MAX_NUM_STEPS)?,
+        step: add("step", Graphs, I64, 1)?,
+        v_t: add("v_t", Graphs, F32, s.chunk())?,
+        action_prefix: match manifest.flow.rtc_training_max_delay {
             None => None,
-            Some(rows) => Some(Clean { rows, time: device("clean_time", f32, time_row as usize)? }),
+            Some(_) => Some(ActionPrefix {
+                len: add("clean_rows", Host, I64, 1)?,
+                time: add("clean_time", Graphs, F32, s.time_row)?,
+            }),
         },
-        padding: match marks {
+        padding: match s.bucket {
             None => None,
-            Some(marks) => Some(Padding {
-                marks,
-                rope_cos: device("suffix_rope_cos", f32, suffix_rope)?,
-                rope_sin: device("suffix_rope_sin", f32, suffix_rope)?,
+            Some(_) => Some(Padding {
+                mark: match manifest.counts_valid_rows() {
+                    true => Mark::Count(add(VALID_ROWS, Host, I64, 1)?),
+                    false => Mark::Bias(add(PREFIX_BIAS, Host, embedding, s.max_prefix)?),
+                },
+                rope_cos: add("suffix_rope_cos", Graphs, F32, s.rope_after_prefix())?,
+                rope_sin: add("suffix_rope_sin", Graphs, F32, s.rope_after_prefix())?,
             }),
         },
     })

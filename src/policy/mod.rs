@@ -1,40 +1,42 @@
 //! The policy: one observation in, one action chunk out.
 
-mod engines;
 mod flow;
 mod inputs;
 mod layout;
 mod noise;
 mod options;
 mod pipeline;
+mod postprocess;
 mod requirements;
 mod rope;
 pub mod rtc;
 mod stages;
+mod tensorrt;
 mod timing;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use memmap2::Mmap;
 
-pub use engines::{BuildProgress, EngineOptions, EngineSet, build_engines, engine_directory};
 pub use noise::Noise;
 pub use options::{InferOptions, PolicyOptions, Weights};
-pub use pipeline::MAX_NUM_STEPS;
+pub use pipeline::Inspector;
+pub use postprocess::Postprocessor;
 pub use stages::{Observer, Stage, StageOutput};
+pub use tensorrt::{BuildOptions, BuildOutcome, BuildProgress, build_engines, engine_directory};
 pub use timing::Timing;
 
-use crate::action::{ActionChunk, Postprocessor};
-use crate::bundle::{Bundle, GraphName, Manifest, TokenTable};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::action::ActionChunk;
+use crate::bundle::token_table::TokenTable;
+use crate::bundle::{Bundle, GraphName, Manifest};
+use crate::error::{ErrorKind, Result, ResultExt};
+use crate::limits::MAX_NUM_STEPS;
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
-use crate::session::{
-    Device, DeviceMemoryUse, DeviceOptions, Environment, GraphOptions, Transfers, map_file,
-};
-use engines::Engines;
-use pipeline::{Filled, Intermediate, Pipeline};
+use crate::session::{Device, DeviceOptions, Environment, GraphOptions, map_file};
+use pipeline::{Filled, Pipeline};
+use tensorrt::EngineFiles;
 
 /// A loaded policy. Owns every buffer it uses; after the first chunk, an inference over frames of known sizes
 /// allocates nothing of ours, whatever its prompt and state. One inference at a time, from any thread.
@@ -87,7 +89,7 @@ impl Policy {
             Provider::Cpu | Provider::Cuda => None,
             Provider::TensorRt => {
                 let directory = options.engine_cache.as_deref();
-                let engines = Engines::find(library, options.gpu, path.as_ref(), directory)?;
+                let engines = EngineFiles::find(library, options.gpu, path.as_ref(), directory)?;
                 engines.verify(options.verify, progress)?;
                 Some(engines)
             }
@@ -132,7 +134,7 @@ impl Policy {
         let preprocessor = Preprocessor::new(manifest);
         let tokenizer = PromptTokenizer::load(&bundle)?;
         let post = Postprocessor::new(manifest);
-        let chunk = ActionChunk::new(manifest);
+        let chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
         let raw_state = Vec::with_capacity(manifest.state.dim);
         let row = vec![0.0; manifest.action.dim];
         let num_steps = manifest.flow.num_steps;
@@ -154,22 +156,9 @@ impl Policy {
         };
         // On a CPU, a provider that has loaded computes; elsewhere only a run shows it.
         if options.provider != Provider::Cpu {
-            policy.smoke()?;
+            policy.inspect_mut().smoke()?;
         }
         Ok(policy)
-    }
-
-    /// Runs every graph once, over all cameras and the longest prompt, on whatever the tensors hold. Shows that the
-    /// provider can run what it took; done by [`load`](Self::load) for every provider but the CPU's.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Graph`] or [`ErrorKind::Provider`], saying which graph failed and how.
-    pub fn smoke(&mut self) -> Result<()> {
-        self.pipeline.smoke(self.num_steps).map_err(|e| {
-            let provider = self.provider;
-            let text = format!("smoke run on {provider} failed; pi0-edge doctor --provider {provider} says what may be missing");
-            Error::with_source(e.kind(), text, e)
-        })
     }
 
     /// Captures CUDA graphs of what the last inference ran, so that further ones of its shape (the same number of
@@ -185,71 +174,42 @@ impl Policy {
         self.pipeline.capture()
     }
 
-    /// The graphs that an inference of the last one's shape replays on this thread.
-    pub fn replayed_graphs(&self) -> impl Iterator<Item = &'static str> {
-        self.pipeline.replaying()
+    /// Looks inside: placement, addresses, memory, transfers.
+    pub fn inspect(&self) -> Inspector<&Policy> {
+        Inspector::new(self)
     }
 
-    /// Where each graph's nodes run, as (graph, provider in ONNX Runtime's words, number of nodes).
-    pub fn placement(&self) -> impl Iterator<Item = (&'static str, &str, usize)> {
-        self.pipeline.placement()
+    /// Looks inside, as [`inspect`](Self::inspect) does, and runs parts: single stages, with intermediate results.
+    pub fn inspect_mut(&mut self) -> Inspector<&mut Policy> {
+        Inspector::new(self)
     }
 
-    /// Bytes that the last inference sent between host and device; none where both have one memory.
-    pub fn transfers(&self) -> Transfers {
-        self.pipeline.transfers()
-    }
-
-    /// The device's memory, if it has one of its own.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Provider`] when the device does not answer.
-    pub fn device_memory_use(&self) -> Result<Option<DeviceMemoryUse>> {
-        self.pipeline.memory_use()
-    }
-
-    /// The bundle's contract.
+    /// Returns the bundle's contract.
     pub fn manifest(&self) -> &Manifest {
         self.bundle.manifest()
     }
 
-    /// The bundle this policy was loaded from.
+    /// Returns the bundle this policy was loaded from.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
     }
 
-    /// The ONNX Runtime in use.
-    pub fn environment(&self) -> &'static Environment {
-        self.library
-    }
-
-    /// What computes the graphs.
+    /// Returns the provider that computes the graphs.
     pub fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// Where the time of the last chunk went.
+    /// Returns the times that the last chunk took.
     pub fn timing(&self) -> &Timing {
         &self.timing
     }
 
-    /// Rows of the last chunk's prefix: views × tokens per view, and the prompt's tokens.
-    pub fn prefix_len(&self) -> usize {
-        self.prefix_len
-    }
-
-    /// ONNX Runtime's own threads that share this policy's work, by Linux thread id: one fewer a graph than
-    /// [`PolicyOptions::threads`]. The thread that calls does the rest.
-    pub fn worker_threads(&self) -> Vec<i32> {
+    /// Lists ONNX Runtime's own threads, see [`Inspector::worker_threads`].
+    pub(crate) fn worker_threads(&self) -> Vec<i32> {
         self.pipeline.worker_threads()
     }
 
-    /// Bytes of the preallocated tensors.
-    pub fn tensor_bytes(&self) -> usize {
-        self.pipeline.tensor_bytes()
-    }
-
-    /// The chunk of the last [`infer`](Self::infer).
+    /// Returns the chunk of the last [`infer`](Self::infer).
     pub fn chunk(&self) -> &ActionChunk {
         &self.chunk
     }
@@ -267,47 +227,12 @@ impl Policy {
         observation: &Observation<'_>,
         options: &InferOptions<'_>,
     ) -> Result<&ActionChunk> {
-        self.run(observation, options, None)?;
-        Ok(&self.chunk)
-    }
-
-    /// As [`infer`](Self::infer), handing every intermediate result to `observer`. For checks: it allocates.
-    ///
-    /// # Errors
-    /// As [`infer`](Self::infer), and whatever `observer` returns.
-    pub fn infer_observed(
-        &mut self,
-        observation: &Observation<'_>,
-        options: &InferOptions<'_>,
-        observer: &mut Observer<'_>,
-    ) -> Result<&ActionChunk> {
-        self.run(observation, options, Some(observer))?;
-        Ok(&self.chunk)
-    }
-
-    fn run(
-        &mut self,
-        observation: &Observation<'_>,
-        options: &InferOptions<'_>,
-        mut observer: Option<&mut Observer<'_>>,
-    ) -> Result<()> {
         let start = Instant::now();
         let num_steps = self.begin(observation, options)?;
-        if let Some(observe) = observer.as_deref_mut() {
-            self.report_prefix(observe)?;
-        }
-        for step in 0..num_steps {
-            self.denoise_step(step)?;
-            if let Some(observe) = observer.as_deref_mut() {
-                observe(StageOutput::Velocity(step, self.pipeline.read(Intermediate::Velocity)?))?;
-            }
-        }
-        if let Some(observe) = observer {
-            observe(StageOutput::ActionsNormalized(self.pipeline.read(Intermediate::Actions)?))?;
-        }
+        (0..num_steps).try_for_each(|step| self.denoise_step(step))?;
         self.finish()?;
         self.timing.total = start.elapsed();
-        Ok(())
+        Ok(&self.chunk)
     }
 
     /// Everything before the denoise loop: preprocessing, vision, prefix, noise. Returns the step count.
@@ -349,7 +274,7 @@ impl Policy {
         self.pipeline.set_num_steps(num_steps)
     }
 
-    /// Whether `prompt` can be used: tokenises it, which the next chunk then need not.
+    /// Checks that `prompt` can be used: tokenises it, which the next chunk then need not.
     pub(crate) fn check_prompt(&mut self, prompt: &str) -> Result<()> {
         self.tokenizer.encode(Some(prompt), self.pipeline.state_mut()?).map(|_| ())
     }
@@ -359,19 +284,19 @@ impl Policy {
     }
 
     /// Waits for what was queued, without making a chunk of it.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        self.pipeline.settle()
+    pub(crate) fn synchronize(&mut self) -> Result<()> {
+        self.pipeline.synchronize()
     }
 
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.bring_in()?;
-        self.chunk.fill_from_normalized(self.pipeline.x_t(), &self.post, &self.raw_state)
+        self.post.fill(self.pipeline.x_t(), &self.raw_state, &mut self.chunk)
     }
 
     /// Waits for the actions, and for the times of the runs that made them.
     fn bring_in(&mut self) -> Result<()> {
         self.pipeline.fetch_actions()?;
-        self.timing.set_runs(self.pipeline.laps()?);
+        self.timing.set_runs(self.pipeline.run_times()?);
         Ok(())
     }
 
@@ -380,64 +305,9 @@ impl Policy {
         self.bring_in()?;
         let length = self.chunk.as_slice().len();
         let Some(room) = actions.get_mut(..length) else {
-            let text = format!("a chunk has {length} values, there is room for {}", actions.len());
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
+            bail!(InvalidArgument, "a chunk has {length} values, there is room for {}", actions.len());
         };
         self.post.actions(self.pipeline.x_t(), &self.raw_state, room)?;
         Ok(length)
-    }
-
-    /// Runs one stage again on what its tensors hold since the last inference, and returns the time it took, on the
-    /// device if there is one.
-    /// For measuring: the chunk is not touched, and the next [`infer`](Self::infer) starts afresh.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Graph`] when nothing was inferred before, or ONNX Runtime fails.
-    pub fn run_stage(&mut self, stage: Stage) -> Result<Duration> {
-        self.pipeline.restart();
-        match stage {
-            Stage::Vision => self.pipeline.encode_views(),
-            Stage::Prefix => self.pipeline.prefill(),
-            Stage::DenoiseStep => self.pipeline.denoise_step(0),
-            Stage::DenoiseLoop => {
-                self.pipeline.set_num_steps(self.num_steps)?;
-                (0..self.num_steps).try_for_each(|step| self.pipeline.denoise_step(step))
-            }
-        }?;
-        Ok(self.pipeline.laps()?.iter().sum())
-    }
-
-    /// A copy of the velocity that the last Euler step computed, `[action_horizon, padded action width]`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Provider`] when the device fails.
-    pub fn last_velocity(&self) -> Result<Vec<f32>> {
-        self.pipeline.read(Intermediate::Velocity)
-    }
-
-    fn report_prefix(&self, observe: &mut Observer<'_>) -> Result<()> {
-        observe(StageOutput::Tokens(self.tokenizer.ids().to_vec()))?;
-        observe(StageOutput::PixelValues(self.pipeline.read(Intermediate::PixelValues)?))?;
-        observe(StageOutput::ImageEmbeds(self.pipeline.read(Intermediate::ImageEmbeds)?))?;
-        for layer in 0..self.pipeline.layers() {
-            observe(StageOutput::Keys(layer, self.pipeline.read(Intermediate::Key(layer))?))?;
-            observe(StageOutput::Values(layer, self.pipeline.read(Intermediate::Value(layer))?))?;
-        }
-        Ok(())
-    }
-
-    /// Where each graph port is bound, as (graph, port, address, bytes). Shows that no tensor between two graphs
-    /// is ever copied: the producer's output and the consumer's input have one address.
-    pub fn bound_ports(&self) -> impl Iterator<Item = (&'static str, &str, usize, usize)> {
-        self.pipeline.bound_ports()
-    }
-
-    /// Fills every tensor that an inference must write before reading it with NaN. An inference that still gives
-    /// the same chunk read nothing stale.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Provider`] when the device fails.
-    pub fn poison(&mut self) -> Result<()> {
-        self.pipeline.poison()
     }
 }

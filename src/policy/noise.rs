@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Where the noise of a chunk comes from.
+/// The source of a chunk's noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Noise<'a> {
     /// Standard normal values from this seed. The same seed gives the same values on every machine.

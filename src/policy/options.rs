@@ -1,4 +1,4 @@
-//! How a policy is loaded, and what one inference may change.
+//! Options of loading a policy, and of one inference.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::bundle::Verify;
 use crate::provider::Provider;
 use crate::session::DeviceMemory;
 
-/// Where weights live while the policy is loaded. The numbers that decide are in the README's bench table.
+/// The memory that weights live in while the policy is loaded. The numbers that decide are in the README's bench table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Weights {
     /// Each graph the way that suits it: the denoise step, which runs many times over few rows and gains a third
@@ -21,16 +21,16 @@ pub enum Weights {
     Packed,
 }
 
-/// How to load a policy.
+/// Options of loading a policy.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyOptions {
-    /// What computes the graphs. If it cannot, loading fails and says why.
+    /// The provider that computes the graphs. If it cannot, loading fails and says why.
     pub provider: Provider,
     /// The GPU, as CUDA counts them from 0. The CPU provider has no use for it.
     pub gpu: u32,
     /// The directory of TensorRT engines, for that provider; [`engine_directory`](super::engine_directory) when absent.
     pub engine_cache: Option<PathBuf>,
-    /// Where tensors are that the host and the graphs both touch.
+    /// The memory of tensors that the host and the graphs both touch.
     pub device_memory: DeviceMemory,
     /// Never capture CUDA graphs, see [`Policy::capture_graphs`](super::Policy::capture_graphs).
     pub no_cuda_graphs: bool,
@@ -38,9 +38,9 @@ pub struct PolicyOptions {
     pub ort_library: Option<PathBuf>,
     /// Threads of one operator, the calling thread included; 0 means one per available core.
     pub threads: usize,
-    /// How much of the bundle is verified before it is used.
+    /// The part of the bundle that is verified before it is used.
     pub verify: Verify,
-    /// Where weights live.
+    /// The memory that weights live in.
     pub weights: Weights,
     /// A directory to write ONNX Runtime's profile of every graph to, when the policy is dropped: where the time of
     /// its runs went, node by node, for any trace viewer. Costs time and memory in every run.
@@ -50,14 +50,14 @@ pub struct PolicyOptions {
     pub no_spin: bool,
 }
 
-/// What one inference may change.
+/// Options of one inference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InferOptions<'a> {
     /// The flow's starting point.
     pub noise: Noise<'a>,
     /// Euler steps, 1 to [`MAX_NUM_STEPS`](super::MAX_NUM_STEPS); the bundle's default when absent.
     pub num_steps: Option<usize>,
-    /// What the chunk is to join on to (real-time chunking); nothing when absent.
+    /// The plan that the chunk is to join on to (real-time chunking); nothing when absent.
     pub guidance: Option<Guidance<'a>>,
 }
 

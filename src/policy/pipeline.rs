@@ -8,33 +8,28 @@
 //! The arrows between graphs are shared addresses, not copies. On a device with memory of its own, what the host fills
 //! is sent there in order with the runs, and only the finished actions are waited for.
 
-mod checks;
+mod inspect;
 mod tables;
 
 use std::time::Duration;
 
 use crate::bundle::{Bundle, FlowTimes, GraphName};
-use crate::error::{Error, ErrorKind, Result};
-use crate::policy::engines::Engines;
+use crate::error::Result;
+use crate::limits::MAX_NUM_STEPS;
 use crate::policy::flow::SCHEDULE_COLUMNS;
-use crate::policy::layout::{Clean, Ids, Marks, Ports, Sizes, allocate, missing_port, row_shape};
+use crate::policy::layout::{Ids, Mark, Ports, Sizes, allocate};
 use crate::policy::rope;
-use crate::session::{
-    Device, DeviceMemoryUse, Environment, Graph, GraphOptions, TensorId, Tensors, Transfers,
-};
+use crate::policy::tensorrt::EngineFiles;
+use crate::session::{Device, Environment, Graph, GraphOptions, TensorId, Tensors};
 
-pub use checks::Intermediate;
-
-/// Most Euler steps a chunk can have; tables are made for this many.
-pub const MAX_NUM_STEPS: usize = 64;
+pub use inspect::Inspector;
 
 /// Added to the scores of a row that is not to be seen. Its exponential is zero, and it is a number in f16 too.
 const MASKED: f32 = -30000.0;
 
 /// The loaded graphs and everything they read and write.
-pub struct Pipeline {
+pub(super) struct Pipeline {
     sizes: Sizes,
-    time_row: Vec<i64>,
     device: Device,
     tensors: Tensors,
     ids: Ids,
@@ -53,57 +48,50 @@ pub struct Pipeline {
     schedule: Vec<f32>,
     periods: (f64, f64),
     times: FlowTimes,
-    /// Rows that are a clean prefix, as the graphs have it.
-    clean_rows: usize,
+    /// Rows of the action prefix, as the graphs have it.
+    action_prefix: usize,
 }
 
 impl Pipeline {
-    /// Loads the graphs, or what stands for them if there are engines, and makes every tensor.
+    /// Loads the graphs, or the EP context models that name their engines if there are any, and makes every tensor.
     ///
     /// # Errors
-    /// As [`Graph::load`]; [`ErrorKind::Provider`] when the device has no room for the tensors.
+    /// As [`Graph::load`]; [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the device has no room for the
+    /// tensors.
     pub fn load(
         environment: &Environment,
         device: &Device,
         bundle: &Bundle,
-        engines: Option<&Engines>,
+        engines: Option<&EngineFiles>,
         options: impl Fn(GraphName) -> GraphOptions,
     ) -> Result<Self> {
         let manifest = bundle.manifest();
         let load = |name: GraphName| {
             let spec = manifest.graph(name);
             let path = match engines {
-                Some(engines) => engines.stand_in(name)?,
+                Some(engines) => engines.context_model(name)?,
                 None => bundle.path(&spec.file),
             };
             Graph::load(environment, device, name.as_str(), &path, spec, &options(name))
         };
         let sizes = Sizes::new(manifest);
         let mut tensors = device.tensors();
-        let time_spec = &manifest.graph(GraphName::TimeConditioning).outputs[0];
-        let time_row = row_shape(time_spec);
-        let ids = allocate(&mut tensors, bundle, &sizes, &time_row, device.in_place())?;
-        let positions = sizes.max_prefix + (sizes.cached_state + sizes.suffix) as usize;
-        let (mut cos, mut sin) = (
-            vec![0.0; positions * sizes.half_head as usize],
-            vec![0.0; positions * sizes.half_head as usize],
-        );
-        rope::write_tables(&manifest.rope, sizes.head_dim as usize, &mut cos, &mut sin);
+        let ids = allocate(&mut tensors, manifest, &sizes, device.in_place())?;
+        let (mut cos, mut sin) = (vec![0.0; sizes.rope()], vec![0.0; sizes.rope()]);
+        rope::write_tables(&manifest.rope, sizes.head_dim, &mut cos, &mut sin);
         tensors.write_once(ids.rope_cos, &cos)?;
         tensors.write_once(ids.rope_sin, &sin)?;
         let steps: [i64; MAX_NUM_STEPS] = std::array::from_fn(|step| step as i64);
         tensors.write_once(ids.steps, &steps)?;
-        let vision = load(GraphName::VisionEncoder)?;
-        let prefill = load(GraphName::PrefixPrefill)?;
-        let denoise = load(GraphName::DenoiseStep)?;
+        let (vision, prefill) = (load(GraphName::VisionEncoder)?, load(GraphName::PrefixPrefill)?);
+        let (denoise, time) = (load(GraphName::DenoiseStep)?, load(GraphName::TimeConditioning)?);
         let mut pipeline = Pipeline {
             sizes,
-            time_row,
             device: device.clone(),
-            ports: Ports::new(&vision, &prefill, &denoise, manifest.dimensions.layers)?,
+            ports: Ports::new(&vision, &prefill, &time, &denoise, sizes.layers)?,
             vision,
             prefill,
-            time_conditioning: load(GraphName::TimeConditioning)?,
+            time_conditioning: time,
             denoise,
             tensors,
             ids,
@@ -113,52 +101,42 @@ impl Pipeline {
             schedule: vec![0.0; MAX_NUM_STEPS * SCHEDULE_COLUMNS],
             periods: (manifest.flow.min_period, manifest.flow.max_period),
             times: manifest.flow.times,
-            clean_rows: 0,
+            action_prefix: 0,
         };
         pipeline.bind_fixed()?;
-        pipeline.make_clean_time()?;
+        pipeline.make_action_prefix_time()?;
         Ok(pipeline)
     }
 
     /// Binds what never moves: the denoise loop's own tensors. `x_t` is both input and output where the device allows
     /// it. Tables are bound for all the steps there can be, so that their number changes no shape.
     fn bind_fixed(&mut self) -> Result<()> {
-        let Sizes { horizon, actions, state, .. } = self.sizes;
+        let Sizes { horizon, actions, state, time_row, .. } = self.sizes;
         let (ids, tensors, graph) = (&self.ids, &self.tensors, &mut self.denoise);
-        let chunk: &[i64] = &[1, horizon, actions];
-        let all = MAX_NUM_STEPS as i64;
-        let mut table = vec![all];
-        table.extend(&self.time_row);
-        let inputs: [(&str, TensorId, &[i64]); 6] = [
+        let chunk: &[usize] = &[1, horizon, actions];
+        let inputs: [(&str, TensorId, &[usize]); 6] = [
             ("x_t", ids.x_t, chunk),
-            ("time_table", ids.time_table, &table),
-            ("schedule", ids.schedule, &[all, SCHEDULE_COLUMNS as i64]),
+            ("time_table", ids.time_table, &[MAX_NUM_STEPS, time_row]),
+            ("schedule", ids.schedule, &[MAX_NUM_STEPS, SCHEDULE_COLUMNS]),
             ("step", ids.step, &[1]),
             ("prev_actions", ids.prev_actions, chunk),
             ("prefix_weights", ids.prefix_weights, &[1, horizon, 1]),
         ];
         for (name, tensor, shape) in inputs {
-            let port = graph.input(name).ok_or_else(|| missing_port(graph.name(), name))?;
-            graph.bind_input(port, tensors, tensor, 0, shape)?;
+            graph.bind(graph.input(name)?, tensors, (tensor, 0), shape)?;
         }
         // PI0.5 has the state in its prompt.
-        for graph in [&mut self.prefill, &mut *graph] {
-            if let Some(port) = graph.input("state") {
-                graph.bind_input(port, tensors, ids.state, 0, &[1, state])?;
+        for graph in [&mut *graph, &mut self.prefill] {
+            if let Some(port) = graph.find_input("state") {
+                graph.bind(port, tensors, (ids.state, 0), &[1, state])?;
             }
         }
-        if let Some(Clean { rows, time }) = ids.clean {
-            let row: &[i64] = &[1, self.time_row.iter().product()];
-            for (name, tensor, shape) in [("clean_rows", rows, &[1][..]), ("clean_time", time, row)] {
-                let port = graph.input(name).ok_or_else(|| missing_port(graph.name(), name))?;
-                graph.bind_input(port, tensors, tensor, 0, shape)?;
-            }
+        if let Some(prefix) = ids.action_prefix {
+            graph.bind(graph.input("clean_rows")?, tensors, (prefix.len, 0), &[1])?;
+            graph.bind(graph.input("clean_time")?, tensors, (prefix.time, 0), &[1, time_row])?;
         }
-        for (name, tensor) in [("x_next", ids.x_next.unwrap_or(ids.x_t)), ("v_t", ids.v_t)] {
-            let port = graph.output(name).ok_or_else(|| missing_port(graph.name(), name))?;
-            graph.bind_output(port, tensors, tensor, 0, chunk)?;
-        }
-        Ok(())
+        graph.bind(graph.output("x_next")?, tensors, (ids.x_next.unwrap_or(ids.x_t), 0), chunk)?;
+        graph.bind(graph.output("v_t")?, tensors, (ids.v_t, 0), chunk)
     }
 
     /// Binds for `views` present cameras and a prefix of `prefix_len` rows, which a bundle with a padded prefix runs at
@@ -169,13 +147,13 @@ impl Pipeline {
     /// [`ErrorKind::InvalidArgument`] when the sizes exceed the bundle's.
     pub fn prepare(&mut self, views: usize, prefix_len: usize) -> Result<()> {
         let s = self.sizes;
-        if views == 0 || views > s.max_views || prefix_len > s.max_prefix {
-            let text = format!(
-                "{views} views and {prefix_len} prefix rows; this bundle has room for {} and {}",
-                s.max_views, s.max_prefix
-            );
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        }
+        ensure!(
+            (1..=s.max_views).contains(&views) && prefix_len <= s.max_prefix,
+            InvalidArgument,
+            "{views} views and {prefix_len} prefix rows; this bundle has room for {} and {}",
+            s.max_views,
+            s.max_prefix
+        );
         let padded = s.padded(prefix_len);
         if self.bound != Some((views, padded)) {
             self.bound = None;
@@ -190,50 +168,47 @@ impl Pipeline {
         Ok(())
     }
 
-    fn bind(&mut self, views: usize, prefix_len: usize) -> Result<()> {
+    fn bind(&mut self, views: usize, p: usize) -> Result<()> {
         let s = self.sizes;
-        let (v, p) = (views as i64, prefix_len as i64);
         let Pipeline { ids, tensors, ports, vision, prefill, denoise, .. } = self;
-        let pixels = [v, 3, s.height, s.width];
-        vision.bind_input(ports.pixel_values, tensors, ids.pixel_values, 0, &pixels)?;
+        vision.bind(ports.pixel_values, tensors, (ids.pixel_values, 0), &[views, 3, s.height, s.width])?;
         // The encoder's output *is* the first rows of the prefix.
-        let embeds = [v, s.tokens_per_view, s.prefix_width];
-        vision.bind_output(ports.image_embeds, tensors, ids.prefix, 0, &embeds)?;
-        prefill.bind_input(ports.prefix_embeds, tensors, ids.prefix, 0, &[1, p, s.prefix_width])?;
-        for (port, table) in [(ports.rope_cos, ids.rope_cos), (ports.rope_sin, ids.rope_sin)] {
-            prefill.bind_input(port[0], tensors, table, 0, &[p, s.half_head])?;
-        }
+        let embeds = [views, s.tokens_per_view, s.prefix_width];
+        vision.bind(ports.image_embeds, tensors, (ids.prefix, 0), &embeds)?;
+        prefill.bind(ports.prefix_embeds, tensors, (ids.prefix, 0), &[1, p, s.prefix_width])?;
         // Positions continue after the prefix: the same tables, further on. After a padded one they are copied to where
         // they do not move, see `pad`.
-        let (start, tables) = match ids.padding {
+        let (start, suffix_tables) = match ids.padding {
             Some(padding) => (0, [padding.rope_cos, padding.rope_sin]),
-            None => (prefix_len * s.half_head as usize, [ids.rope_cos, ids.rope_sin]),
+            None => (p * s.half_head, [ids.rope_cos, ids.rope_sin]),
         };
-        for (port, table) in ports.state_rope.into_iter().flatten().zip(tables) {
-            prefill.bind_input(port, tensors, table, start, &[1, s.half_head])?;
+        let tables = [(ports.rope_cos, ids.rope_cos), (ports.rope_sin, ids.rope_sin)];
+        for (([of_prefill, of_denoise], table), suffix_table) in tables.into_iter().zip(suffix_tables) {
+            prefill.bind(of_prefill, tensors, (table, 0), &[p, s.half_head])?;
+            let after_state = start + s.cached_state * s.half_head;
+            denoise.bind(of_denoise, tensors, (suffix_table, after_state), &[s.suffix, s.half_head])?;
         }
-        let start = start + (s.cached_state * s.half_head) as usize;
-        for (port, table) in [ports.rope_cos[1], ports.rope_sin[1]].into_iter().zip(tables) {
-            denoise.bind_input(port, tensors, table, start, &[s.suffix, s.half_head])?;
+        for (port, table) in ports.state_rope.into_iter().flatten().zip(suffix_tables) {
+            prefill.bind(port, tensors, (table, start), &[1, s.half_head])?;
         }
-        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.padding) {
-            let (tensor, shape): (_, &[i64]) = match padding.marks {
-                Marks::Bias(bias) => (bias, &[1, p]),
-                Marks::Count(count) => (count, &[1]),
+        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.mark) {
+            let (mark, shape): (_, &[usize]) = match padding.mark {
+                Mark::Bias(bias) => (bias, &[1, p]),
+                Mark::Count(count) => (count, &[1]),
             };
-            prefill.bind_input(of_prefill, tensors, tensor, 0, shape)?;
-            denoise.bind_input(of_denoise, tensors, tensor, 0, shape)?;
+            prefill.bind(of_prefill, tensors, (mark, 0), shape)?;
+            denoise.bind(of_denoise, tensors, (mark, 0), shape)?;
         }
         let cached = [1, s.cached_state + p, s.head_dim];
         for ((outputs, inputs), pair) in ports.kv_outputs.iter().zip(&ports.kv_inputs).zip(&ids.kv_cache) {
             for side in 0..2 {
-                prefill.bind_output(outputs[side], tensors, pair[side], 0, &cached)?;
-                denoise.bind_input(inputs[side], tensors, pair[side], 0, &cached)?;
+                prefill.bind(outputs[side], tensors, (pair[side], 0), &cached)?;
+                denoise.bind(inputs[side], tensors, (pair[side], 0), &cached)?;
             }
         }
         vision.set_shape(views as u32);
-        prefill.set_shape(prefix_len as u32);
-        denoise.set_shape(prefix_len as u32);
+        prefill.set_shape(p as u32);
+        denoise.set_shape(p as u32);
         Ok(())
     }
 
@@ -241,28 +216,25 @@ impl Pipeline {
     /// nothing makes a NaN of a NaN.
     fn pad(&mut self, valid: usize, padded: usize) -> Result<()> {
         let Some(padding) = self.ids.padding else { return Ok(()) };
-        let s = self.sizes;
-        let width = s.prefix_width as usize;
-        let tensors = &mut self.tensors;
-        tensors.clear(self.ids.prefix, valid * width..padded * width)?;
-        match padding.marks {
-            Marks::Bias(bias) => {
+        let (s, tensors) = (self.sizes, &mut self.tensors);
+        tensors.clear(self.ids.prefix, valid * s.prefix_width..padded * s.prefix_width)?;
+        match padding.mark {
+            Mark::Bias(bias) => {
                 tensors.fill_floats(bias, 0..valid, 0.0)?;
                 tensors.fill_floats(bias, valid..padded, MASKED)?;
                 tensors.upload(bias, 0..padded)?;
             }
-            Marks::Count(count) => {
+            Mark::Count(count) => {
                 tensors.bytes_mut(count)?.copy_from_slice(&(valid as i64).to_ne_bytes());
                 tensors.upload(count, 0..1)?;
             }
         }
-        let after_prefix = s.cached_state + s.suffix;
-        let (start, elements) = (valid * s.half_head as usize, (after_prefix * s.half_head) as usize);
+        let (start, elements) = (valid * s.half_head, s.rope_after_prefix());
         tensors.copy((self.ids.rope_cos, start), padding.rope_cos, elements)?;
         tensors.copy((self.ids.rope_sin, start), padding.rope_sin, elements)
     }
 
-    /// What guidance pulls towards, `[action_horizon, padded action width]` in model units, to fill.
+    /// The actions that guidance pulls towards, `[action_horizon, padded action width]` in model units, to fill.
     pub fn prev_actions_mut(&mut self) -> Result<&mut [f32]> {
         self.tensors.f32_mut(self.ids.prev_actions)
     }
@@ -277,16 +249,15 @@ impl Pipeline {
     pub fn send(&mut self, what: Filled) -> Result<()> {
         let s = self.sizes;
         let (id, range) = match what {
-            Filled::Pixels(views) => (self.ids.pixel_values, 0..views * (3 * s.height * s.width) as usize),
-            Filled::State => (self.ids.state, 0..s.state as usize),
+            Filled::Pixels(views) => (self.ids.pixel_values, 0..views * s.view()),
+            Filled::State => (self.ids.state, 0..s.state),
             Filled::PrefixRows(rows) => {
-                let width = s.prefix_width as usize;
-                (self.ids.prefix, rows.start * width..rows.end * width)
+                (self.ids.prefix, rows.start * s.prefix_width..rows.end * s.prefix_width)
             }
-            Filled::Noise => (self.ids.x_t, 0..(s.horizon * s.actions) as usize),
+            Filled::Noise => (self.ids.x_t, 0..s.chunk()),
             Filled::Guidance => {
-                self.tensors.upload(self.ids.prefix_weights, 0..s.horizon as usize)?;
-                (self.ids.prev_actions, 0..(s.horizon * s.actions) as usize)
+                self.tensors.upload(self.ids.prefix_weights, 0..s.horizon)?;
+                (self.ids.prev_actions, 0..s.chunk())
             }
         };
         self.tensors.upload(id, range)
@@ -321,7 +292,7 @@ impl Pipeline {
     }
 
     /// Waits until everything that was queued is done, and says what of it failed.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn synchronize(&mut self) -> Result<()> {
         self.tensors.synchronize()
     }
 
@@ -330,19 +301,14 @@ impl Pipeline {
         self.tensors.restart();
     }
 
-    /// How long each run since [`restart`](Self::restart) took. Waits for them.
-    pub fn laps(&mut self) -> Result<&[Duration]> {
-        self.tensors.laps()
+    /// Returns the time that each run since [`restart`](Self::restart) took. Waits for them.
+    pub fn run_times(&mut self) -> Result<&[Duration]> {
+        self.tensors.run_times()
     }
 
-    /// Bytes sent between host and device since [`restart`](Self::restart).
-    pub fn transfers(&self) -> Transfers {
-        self.tensors.transfers()
-    }
-
-    /// What the device's memory has left, where it has one of its own.
-    pub fn memory_use(&self) -> Result<Option<DeviceMemoryUse>> {
-        self.device.memory_use()
+    /// Returns ONNX Runtime's own threads of all graphs.
+    pub fn worker_threads(&self) -> Vec<i32> {
+        [&self.vision, &self.prefill, &self.denoise].into_iter().flat_map(Graph::worker_threads).collect()
     }
 
     /// Captures the CUDA graphs of the shapes that are bound, on the calling thread. Spoils `x_t`.
@@ -363,13 +329,13 @@ impl Pipeline {
         self.encode_views()?;
         self.prefill()?;
         self.denoise_step(0)?;
-        self.settle()
+        self.synchronize()
     }
 
     /// The pixels of `views` views to fill, `[views, 3, height, width]` f32.
     pub fn pixel_values_mut(&mut self, views: usize) -> Result<&mut [f32]> {
-        let per_view = (3 * self.sizes.height * self.sizes.width) as usize;
-        Ok(&mut self.tensors.f32_mut(self.ids.pixel_values)?[..views * per_view])
+        let elements = views * self.sizes.view();
+        Ok(&mut self.tensors.f32_mut(self.ids.pixel_values)?[..elements])
     }
 
     /// The padded, normalised state to fill.
@@ -389,13 +355,13 @@ impl Pipeline {
 
     /// The bytes of prefix row `row` and on, for token rows to be gathered into.
     pub fn prefix_rows_mut(&mut self, row: usize, rows: usize) -> Result<&mut [u8]> {
-        let bytes = self.sizes.prefix_width as usize * self.tensors.dtype(self.ids.prefix).size();
+        let bytes = self.sizes.prefix_width * self.tensors.dtype(self.ids.prefix).size();
         Ok(&mut self.tensors.bytes_mut(self.ids.prefix)?[row * bytes..(row + rows) * bytes])
     }
 
     /// Rows one view fills in the prefix.
     pub fn tokens_per_view(&self) -> usize {
-        self.sizes.tokens_per_view as usize
+        self.sizes.tokens_per_view
     }
 }
 
@@ -405,9 +371,9 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
-/// What the host fills for one chunk.
+/// A part that the host fills for one chunk.
 #[derive(Debug, Clone)]
-pub enum Filled {
+pub(super) enum Filled {
     /// The pixels of so many views.
     Pixels(usize),
     State,

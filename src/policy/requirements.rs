@@ -1,29 +1,27 @@
 //! What a bundle's graphs ask of the provider that is to run them.
 
 use crate::bundle::{Manifest, Target};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::provider::Provider;
 
 /// Checks that `provider`, of an ONNX Runtime of `version`, has every operator of the bundle's graphs.
 ///
 /// # Errors
-/// [`ErrorKind::Provider`], saying what would run them.
+/// [`ErrorKind::Provider`](crate::ErrorKind::Provider), saying what would run them.
 pub(super) fn check(manifest: &Manifest, provider: Provider, version: &str) -> Result<()> {
-    let refused = |what: String| Err(Error::new(ErrorKind::Provider, what));
     let Some(least) = &manifest.onnxruntime else { return Ok(()) };
-    if provider == Provider::TensorRt && manifest.target == Target::Cuda {
-        return refused(
-            "the bundle's graphs have operators of ONNX Runtime's own, which TensorRT does not take; run it with the \
-             provider cuda, or export with --target tensorrt"
-                .to_owned(),
-        );
-    }
-    if major_minor(version) < major_minor(least) {
-        return refused(format!(
-            "the bundle's graphs need ONNX Runtime {least} or newer, this is {version}; give a newer one, or export \
-             with --target cpu"
-        ));
-    }
+    ensure!(
+        provider != Provider::TensorRt || manifest.target != Target::Cuda,
+        Provider,
+        "the bundle's graphs have operators of ONNX Runtime's own, which TensorRT does not take; run it with the \
+         provider cuda, or export with --target tensorrt"
+    );
+    ensure!(
+        major_minor(version) >= major_minor(least),
+        Provider,
+        "the bundle's graphs need ONNX Runtime {least} or newer, this is {version}; give a newer one, or export with \
+         --target cpu"
+    );
     Ok(())
 }
 

@@ -12,19 +12,16 @@
 //! lerobot's rule; its "Jacobian" is the identity in lerobot's code, so nothing has to be differentiated. Row 0 of
 //! the leftover and row 0 of the new chunk are both due at the capture time of the new observation.
 //!
-//! A policy that was trained for real-time chunking needs no guidance. It takes the rows that will be executed while the
-//! chunk is computed as they are, at flow time 0, and makes the rest to fit ([`clean_rows`]).
+//! A policy that was trained for real-time chunking needs no guidance. It takes the rows that will be executed while
+//! the chunk is computed as they are, at flow time 0, and makes the rest to fit ([`action_prefix_len`]).
 //!
 //! **A word with two meanings.** `execution_horizon` here is lerobot's: the row where guidance ends. The RTC paper
 //! and its kinetix code call that `prefix_attention_horizon = H − s`, and mean by execution horizon `s` the rows
 //! executed per chunk.
 
-use std::fmt;
-use std::str::FromStr;
+use crate::error::Result;
 
-use crate::error::{Error, ErrorKind, Result};
-
-/// How guidance falls from the rows that will surely be executed to those that are free.
+/// The way guidance falls from the rows that will surely be executed to those that are free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PrefixSchedule {
     /// 1 for the rows executed while the chunk is computed, 0 after.
@@ -38,19 +35,9 @@ pub enum PrefixSchedule {
     Exp,
 }
 
-impl PrefixSchedule {
-    /// The schedule's name on the command line and in configuration files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PrefixSchedule::Zeros => "zeros",
-            PrefixSchedule::Ones => "ones",
-            PrefixSchedule::Linear => "linear",
-            PrefixSchedule::Exp => "exp",
-        }
-    }
-}
+words!(PrefixSchedule, "RTC schedule", { Zeros => "zeros", Ones => "ones", Linear => "linear", Exp => "exp" });
 
-/// What guides one chunk so that it joins the one being executed.
+/// The plan that one chunk is guided by, so that it joins the one being executed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance<'a> {
     /// The rest of the chunk being executed, in robot units: rows of `action_dim` values, the first of them due at
@@ -61,32 +48,15 @@ pub struct Guidance<'a> {
     pub prefix_weights: &'a [f32],
     /// The upper bound of the guidance weight, see [`guidance_weight`].
     pub max_guidance_weight: f32,
-    /// Rows that will be executed before the chunk is ready. A policy trained for real-time chunking keeps these and does
-    /// not look at the weights; another one does not look at this.
+    /// Rows that will be executed before the chunk is ready. A policy trained for real-time chunking keeps these and
+    /// does not look at the weights; another one does not look at this.
     pub inference_delay: usize,
-}
-
-impl fmt::Display for PrefixSchedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for PrefixSchedule {
-    type Err = String;
-
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        [Self::Zeros, Self::Ones, Self::Linear, Self::Exp]
-            .into_iter()
-            .find(|schedule| schedule.as_str().eq_ignore_ascii_case(name))
-            .ok_or_else(|| format!("unknown RTC schedule {name:?}; use zeros, ones, linear or exp"))
-    }
 }
 
 /// Guided RTC's settings, under lerobot's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RtcConfig {
-    /// How guidance falls over the rows.
+    /// The way guidance falls over the rows.
     pub schedule: PrefixSchedule,
     /// The row where guidance ends (lerobot's `execution_horizon`, see the module's words on the name).
     pub execution_horizon: usize,
@@ -133,45 +103,25 @@ pub fn guidance_weight(time: f64, max: f32) -> f32 {
     if weight.is_finite() && weight >= 0.0 { (weight as f32).min(max) } else { max }
 }
 
-/// How many rows of `planned` ones a policy takes over as they are that was trained with delays of up to `trained` rows.
+/// Returns the rows that a policy trained for real-time chunking takes over as they are: the action prefix, as long as
+/// the inference delay. `planned` rows are there, and the policy was trained with delays of up to `trained` rows.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] when the delay is longer than the policy knows, or than what is planned.
-pub fn clean_rows(inference_delay: usize, planned: usize, trained: usize) -> Result<usize> {
-    let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
-    if inference_delay > trained {
-        return bad(format!(
-            "the inference delay is {inference_delay} rows; this policy was trained for real-time chunking with at most \
-             {trained}: take fewer steps, or a longer action period"
-        ));
-    }
-    if inference_delay > planned {
-        return bad(format!(
-            "the inference delay is {inference_delay} rows, but there are only {planned} previous actions"
-        ));
-    }
-    Ok(inference_delay)
-}
-
-/// Copies `leftover` into `out` and repeats its last row to the end. Rows hold `dim` values.
-///
-/// Held, never zeros: in normalised space a zero is the data set's mean pose, and guidance would pull towards it.
-/// Returns how many rows of `out` were really planned, which is what bounds the weights.
-///
-/// # Panics
-/// If `dim` is zero, or either slice is not made of whole rows, or `leftover` has none.
-pub fn pad_by_holding(leftover: &[f32], dim: usize, out: &mut [f32]) -> usize {
-    assert!(
-        dim > 0
-            && !leftover.is_empty()
-            && leftover.len().is_multiple_of(dim)
-            && out.len().is_multiple_of(dim)
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when the delay is longer than the policy knows, or
+/// than what is planned.
+pub fn action_prefix_len(inference_delay: usize, planned: usize, trained: usize) -> Result<usize> {
+    ensure!(
+        inference_delay <= trained,
+        InvalidArgument,
+        "the inference delay is {inference_delay} rows; this policy was trained for real-time chunking with at most \
+         {trained}: take fewer steps, or a longer action period"
     );
-    let planned = leftover.len().min(out.len());
-    out[..planned].copy_from_slice(&leftover[..planned]);
-    let last = &leftover[leftover.len() - dim..];
-    out[planned..].chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(last));
-    planned / dim
+    ensure!(
+        inference_delay <= planned,
+        InvalidArgument,
+        "the inference delay is {inference_delay} rows, but there are only {planned} previous actions"
+    );
+    Ok(inference_delay)
 }
 
 #[cfg(test)]
@@ -243,40 +193,11 @@ mod tests {
 
     #[test]
     fn a_delay_longer_than_trained_is_refused_in_words() {
-        assert_eq!(clean_rows(0, 1, 4).unwrap(), 0);
-        assert_eq!(clean_rows(4, 4, 4).unwrap(), 4);
-        let longer = clean_rows(5, 9, 4).unwrap_err().to_string();
+        assert_eq!(action_prefix_len(0, 1, 4).unwrap(), 0);
+        assert_eq!(action_prefix_len(4, 4, 4).unwrap(), 4);
+        let longer = action_prefix_len(5, 9, 4).unwrap_err().to_string();
         assert!(longer.contains("5 rows") && longer.contains("at most 4"), "{longer}");
-        assert!(clean_rows(3, 2, 4).unwrap_err().to_string().contains("only 2 previous actions"));
-    }
-
-    #[test]
-    fn a_short_leftover_is_held_and_a_long_one_is_cut() {
-        let leftover = [1.0, -1.0, 2.0, -2.0];
-        let mut out = [f32::NAN; 8];
-        assert_eq!(pad_by_holding(&leftover, 2, &mut out), 2);
-        assert_eq!(out, [1.0, -1.0, 2.0, -2.0, 2.0, -2.0, 2.0, -2.0]);
-        let mut out = [f32::NAN; 2];
-        assert_eq!(pad_by_holding(&leftover, 2, &mut out), 1);
-        assert_eq!(out, [1.0, -1.0]);
-    }
-
-    /// lerobot#4454: zeros behind a short leftover lay inside the guided rows and decoded to the data set's mean, so
-    /// an arm at 95 was sent to 103 and back. Held rows keep it at 95, and rows never planned carry no weight at all.
-    #[test]
-    fn lerobot_4454_a_short_leftover_does_not_pull_towards_the_mean() {
-        let (mean, std) = (103.0f32, 4.0f32);
-        let mut leftover = [f32::NAN; 10];
-        let planned = pad_by_holding(&[95.0; 2], 1, &mut leftover);
-        assert_eq!(planned, 2);
-        let w = weights(PrefixSchedule::Linear, 4, 10.min(planned), 10);
-        // One guided correction of a chunk that already lies at 95, in normalised space.
-        for (row, (target, weight)) in leftover.iter().zip(&w).enumerate() {
-            let pulled_to = (target - mean) / std;
-            let x0 = (95.0 - mean) / std;
-            assert_eq!(weight * (pulled_to - x0), 0.0, "row {row}");
-            assert_eq!(*weight > 0.0, row < planned);
-        }
+        assert!(action_prefix_len(3, 2, 4).unwrap_err().to_string().contains("only 2 previous actions"));
     }
 
     #[test]
@@ -284,10 +205,11 @@ mod tests {
         for schedule in
             [PrefixSchedule::Zeros, PrefixSchedule::Ones, PrefixSchedule::Linear, PrefixSchedule::Exp]
         {
-            assert_eq!(schedule.to_string().parse(), Ok(schedule));
-            assert_eq!(schedule.to_string().to_uppercase().parse(), Ok(schedule));
+            assert_eq!(schedule.to_string().parse::<PrefixSchedule>().unwrap(), schedule);
+            assert_eq!(schedule.to_string().to_uppercase().parse::<PrefixSchedule>().unwrap(), schedule);
         }
-        assert!("cosine".parse::<PrefixSchedule>().unwrap_err().contains("zeros, ones, linear or exp"));
+        let error = "cosine".parse::<PrefixSchedule>().unwrap_err().to_string();
+        assert!(error.contains("zeros, ones, linear, exp"), "{error}");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Where the time of one chunk went.
+//! The times of one chunk.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 //! whatever the other's priority and wherever it was preempted; nothing is copied, and nothing is allocated after
 //! construction. A value that was never looked at is overwritten, and the writer is told.
 //!
-//! Why not a crate: `crossbeam-channel` spins without bound while its peer is preempted between claiming and filling
+//! No crate does it: `crossbeam-channel` spins without bound while its peer is preempted between claiming and filling
 //! a slot, so a SCHED_FIFO reader on the writer's core never gets out. `triple_buffer` has the right semantics, but
 //! its atomics cannot be exchanged for a model checker's from outside. This one is small enough to be checked
 //! exhaustively by loom, and is.
@@ -54,10 +54,10 @@ pub struct Writer<T> {
 ///
 /// ```compile_fail
 /// fn shared<T: Sync>() {}
-/// shared::<pi0_edge::realtime::cell::Reader<u8>>();
+/// shared::<pi0_edge::internals::cell::Reader<u8>>();
 /// ```
 /// ```compile_fail
-/// let (_writer, reader) = pi0_edge::realtime::cell::cell(|| 0u8);
+/// let (_writer, reader) = pi0_edge::internals::cell::cell(|| 0u8);
 /// let second = reader.clone();
 /// ```
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Reader<T> {
     not_sync: PhantomData<Cell<()>>,
 }
 
-/// Makes a cell whose three slots come from `init`; the reader sees one of them until the first publication.
+/// Creates a cell whose three slots come from `init`; the reader sees one of them until the first publication.
 ///
 /// Whoever drops the second half frees the slots, which is no work for a real-time thread.
 pub fn cell<T>(mut init: impl FnMut() -> T) -> (Writer<T>, Reader<T>) {
@@ -84,14 +84,14 @@ pub fn cell<T>(mut init: impl FnMut() -> T) -> (Writer<T>, Reader<T>) {
 }
 
 impl<T> Writer<T> {
-    /// The slot to fill before [`publish`](Self::publish). What it holds is some earlier value, not the last one.
+    /// Returns the slot to fill before [`publish`](Self::publish). What it holds is some earlier value, not the last one.
     #[inline]
     pub fn slot(&mut self) -> &mut T {
         // SAFETY: slot `back` belongs to this half until `publish`, which the borrow of self excludes.
         self.shared.slots[usize::from(self.back)].0.with_mut(|slot| unsafe { &mut *slot })
     }
 
-    /// Makes the filled slot the latest value. True if the one before it was never read.
+    /// Makes the filled slot the latest value. Returns true if the one before it was never read.
     ///
     /// RT-safe: yes, one atomic exchange. Thread: the one that writes.
     #[inline]
@@ -105,7 +105,7 @@ impl<T> Writer<T> {
         between & FRESH != 0
     }
 
-    /// False once the reader has been dropped.
+    /// Returns false once the reader has been dropped.
     pub fn reader_alive(&self) -> bool {
         // Acquire pairs with the reader's Release: what its thread did before dropping it is visible.
         self.shared.reader_alive.load(Ordering::Acquire)
@@ -120,7 +120,7 @@ impl<T> Writer<T> {
 }
 
 impl<T> Reader<T> {
-    /// Takes the latest value if there is one that was not taken before. True if [`get`](Self::get) changed.
+    /// Takes the latest value if there is one that was not taken before. Returns true if [`get`](Self::get) changed.
     ///
     /// RT-safe: yes, one atomic load, and one exchange if there is news. Thread: the one that reads.
     #[inline]
@@ -139,14 +139,14 @@ impl<T> Reader<T> {
         true
     }
 
-    /// The value taken by the last successful [`update`](Self::update). It does not change until the next.
+    /// Returns the value taken by the last successful [`update`](Self::update). It does not change until the next.
     #[inline]
     pub fn get(&self) -> &T {
         // SAFETY: slot `front` belongs to this half until `update`, which the borrow of self excludes.
         self.shared.slots[usize::from(self.front)].0.with(|slot| unsafe { &*slot })
     }
 
-    /// False once the writer has been dropped. An [`update`](Self::update) after that gets its last value.
+    /// Returns false once the writer has been dropped. An [`update`](Self::update) after that gets its last value.
     #[inline]
     pub fn writer_alive(&self) -> bool {
         // Acquire pairs with the writer's Release: all its publications come before its death.

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The time now, read in user space through the vDSO: no system call.
+    /// Returns the time now, read in user space through the vDSO: no system call.
     ///
     /// RT-safe: yes. Thread: any.
     #[inline]
@@ -48,25 +48,25 @@ impl Timestamp {
         while sleep() == libc::EINTR {}
     }
 
-    /// The point `nanos` nanoseconds after the clock's origin.
+    /// Returns the point `nanos` nanoseconds after the clock's origin.
     #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Timestamp(nanos)
     }
 
-    /// Nanoseconds since the clock's origin.
+    /// Returns the nanoseconds since the clock's origin.
     #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Nanoseconds from `earlier` to this point; zero if `earlier` is not earlier.
+    /// Returns the nanoseconds from `earlier` to this point; zero if `earlier` is not earlier.
     #[inline]
     pub const fn since(self, earlier: Timestamp) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The point `nanos` nanoseconds later, or the end of time.
+    /// Returns the point `nanos` nanoseconds later, or the end of time.
     #[inline]
     pub const fn plus(self, nanos: u64) -> Self {
         Timestamp(self.0.saturating_add(nanos))
@@ -80,15 +80,15 @@ impl std::ops::Add<Duration> for Timestamp {
     }
 }
 
-/// A duration in whole nanoseconds; anything above 584 years is 584 years.
+/// Returns a duration in whole nanoseconds; anything above 584 years is 584 years.
 #[doc(hidden)]
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Where the inference thread gets the time from.
+/// The inference thread's source of time.
 pub trait Clock: Send {
-    /// The time now.
+    /// Returns the time now.
     fn now(&self) -> Timestamp;
 }
 
@@ -107,7 +107,7 @@ impl Clock for Monotonic {
 pub struct SimulatedClock(Arc<AtomicU64>);
 
 impl SimulatedClock {
-    /// A clock that shows `start`.
+    /// Creates a clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
         SimulatedClock(Arc::new(AtomicU64::new(start.0)))
     }

@@ -1,4 +1,4 @@
-//! How long inference takes, as far as the next one can be foretold.
+//! The time that the next inference will take, estimated from the latest ones.
 //!
 //! The estimate comes from a window of the latest latencies, so one slow inference is forgotten again: lerobot's
 //! running maximum never was (lerobot#4223), and a first inference that took seconds kept the robot seconds ahead
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The longest window there is.
 pub const MAX_WINDOW: usize = 64;
 
-/// Which latency of the window stands for the next one.
+/// The rule by which the latencies of the window give the next one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum DelayRule {
     /// The largest: the delay is rarely underestimated.
@@ -21,21 +21,21 @@ pub enum DelayRule {
     Quantile(f64),
 }
 
-/// What the estimate is made from.
+/// The settings of the estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DelayConfig {
-    /// How many latencies are remembered, at most [`MAX_WINDOW`].
+    /// The number of latencies that are remembered, at most [`MAX_WINDOW`].
     pub window: usize,
-    /// Which of them is the estimate.
+    /// The rule by which they give the estimate.
     pub rule: DelayRule,
-    /// How many inferences after the start are not counted at all.
+    /// The number of inferences after the start that are not counted at all.
     pub warm_up: usize,
     /// The estimate until one has been counted.
     pub initial: Duration,
 }
 
 impl Default for DelayConfig {
-    /// The largest of the last ten, the first one left out.
+    /// Returns the defaults: the largest of the last ten, the first one left out.
     fn default() -> Self {
         DelayConfig { window: 10, rule: DelayRule::Max, warm_up: 1, initial: Duration::ZERO }
     }
@@ -46,12 +46,15 @@ impl Default for DelayConfig {
 pub struct DelayEstimator {
     config: DelayConfig,
     latencies: [u64; MAX_WINDOW],
-    /// How many latencies were given, those left out included.
+    /// The number of latencies given, those left out included.
     seen: usize,
 }
 
 impl DelayEstimator {
-    /// An estimator that has seen nothing yet.
+    /// Creates an estimator that has seen nothing yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a window or quantile that makes no sense.
     pub fn new(config: DelayConfig) -> Result<Self> {
         let bad =
             |what: String| Err(Error::new(ErrorKind::InvalidArgument, format!("delay estimate: {what}")));
@@ -66,7 +69,7 @@ impl DelayEstimator {
         Ok(DelayEstimator { config, latencies: [0; MAX_WINDOW], seen: 0 })
     }
 
-    /// Takes in what one inference took, in nanoseconds.
+    /// Takes in the latency of one inference, in nanoseconds.
     pub fn record(&mut self, latency: u64) {
         if let Some(counted) = self.seen.checked_sub(self.config.warm_up) {
             self.latencies[counted % self.config.window] = latency;
@@ -74,7 +77,7 @@ impl DelayEstimator {
         self.seen = self.seen.saturating_add(1);
     }
 
-    /// What the next inference is expected to take, in nanoseconds.
+    /// Returns the latency that is expected of the next inference, in nanoseconds.
     pub fn estimate(&self) -> u64 {
         let filled = self.seen.saturating_sub(self.config.warm_up).min(self.config.window);
         if filled == 0 {

@@ -5,7 +5,7 @@
 pub(super) struct Limiter {
     /// Per joint, in robot units; infinity: no limit.
     steps: Box<[f32]>,
-    /// How many ticks in a row may be held back before it trips; 0: never trips.
+    /// The ticks in a row that may be held back before it trips; 0: never trips.
     trip_after: u32,
     held_back: u32,
 }
@@ -25,7 +25,7 @@ impl Limiter {
         fits
     }
 
-    /// Moves `value` towards `target`. Says whether some joint had to be held back.
+    /// Moves `value` towards `target`. Returns true if some joint had to be held back.
     #[inline]
     pub(super) fn follow(&mut self, value: &mut [f32], target: &[f32]) -> bool {
         let mut clamped = false;
@@ -38,19 +38,19 @@ impl Limiter {
         clamped
     }
 
-    /// True once it was held back too often in a row.
+    /// Returns true once it was held back too often in a row.
     #[inline]
     pub(super) fn tripped(&self) -> bool {
         self.trip_after > 0 && self.held_back >= self.trip_after
     }
 
-    /// Forgets what was held back.
+    /// Forgets that joints were held back.
     pub(super) fn reset(&mut self) {
         self.held_back = 0;
     }
 }
 
-/// The value at most `step` from `from` on the way to `to`, and whether it falls short of `to`.
+/// Returns the value at most `step` from `from` on the way to `to`, and true if it falls short of `to`.
 ///
 /// The bound holds for the f32 numbers that come out, not only up to rounding.
 #[inline]

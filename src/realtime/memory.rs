@@ -23,7 +23,7 @@ pub(super) fn lock_memory(lock: MemoryLock) -> io::Result<()> {
     }
 }
 
-/// The limit on locked memory, unless there is none for this process.
+/// Returns the limit on locked memory, unless there is none for this process.
 fn memlock_limit() -> io::Result<Option<u64>> {
     const CAP_IPC_LOCK: u32 = 14;
     let capable = field_of("status", "CapEff:")?.and_then(|v| u64::from_str_radix(&v, 16).ok());
@@ -48,7 +48,7 @@ pub(super) fn locked_kib() -> io::Result<u64> {
     kib.ok_or_else(|| io::Error::other("/proc/self/status has no VmLck"))
 }
 
-/// A line of a file in /proc/self, by what it begins with.
+/// Returns a line of a file in /proc/self, by what it begins with.
 fn field_of(file: &str, name: &str) -> io::Result<Option<String>> {
     let text = std::fs::read_to_string(format!("/proc/self/{file}"))?;
     Ok(text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()))
@@ -65,7 +65,7 @@ pub(super) fn keep_heap() -> bool {
     false
 }
 
-/// Touches up to `bytes` of the stack below, as far as there is stack, and says how many.
+/// Touches up to `bytes` of the stack below, as far as there is stack, and returns how many.
 pub(super) fn prefault_stack(bytes: usize) -> usize {
     const PAGE: usize = 4096;
     // Left alone at the far end: the guard page, and the frames of the touching itself.
@@ -90,7 +90,7 @@ pub(super) fn prefault_stack(bytes: usize) -> usize {
     levels * PAGE
 }
 
-/// Bytes of the calling thread's stack below the caller's frame.
+/// Returns the bytes of the calling thread's stack below the caller's frame.
 #[cfg(target_os = "linux")]
 fn stack_left() -> usize {
     let here = 0u8;

@@ -1,4 +1,4 @@
-//! What the real-time runtime is made of: time, hand-over between threads, and the way from a chunk to the action
+//! The parts of the real-time runtime: time, hand-over between threads, and the way from a chunk to the action
 //! that is due now. Nothing here knows what a policy is made of, and nothing needs ONNX Runtime.
 //!
 //! Functions marked *RT-safe: yes* take no lock, make no system call, allocate nothing and finish in a bounded number
@@ -8,12 +8,10 @@ pub mod cell;
 pub mod chunk;
 pub mod clock;
 pub mod delay;
-pub mod engine;
 mod limiter;
 mod memory;
 mod plan;
 mod primitive;
-pub mod probe;
 pub mod reading;
 pub mod recorder;
 mod ring;

@@ -11,7 +11,7 @@ use super::clock::Timestamp;
 #[derive(Debug, Clone)]
 pub(super) struct Grid {
     period: u64,
-    /// When the current tick was due; none before the first.
+    /// The time the current tick was due; none before the first.
     due: Option<Timestamp>,
     tick: u64,
 }
@@ -21,7 +21,7 @@ impl Grid {
         Grid { period, due: None, tick: 0 }
     }
 
-    /// How many ticks have passed since the last call, as of `now`; 1 on the first.
+    /// Returns the number of ticks that have passed since the last call, as of `now`; 1 on the first.
     #[inline]
     pub(super) fn advance(&mut self, now: Timestamp) -> u64 {
         let Some(due) = self.due else {
@@ -39,19 +39,19 @@ impl Grid {
         ticks
     }
 
-    /// The number of the current tick, from 0.
+    /// Returns the number of the current tick, from 0.
     #[inline]
     pub(super) fn tick(&self) -> u64 {
         self.tick
     }
 
-    /// The time of the current tick on the grid, from 0.
+    /// Returns the time of the current tick on the grid, from 0.
     #[inline]
     pub(super) fn time(&self) -> i64 {
         signed(self.tick.saturating_mul(self.period))
     }
 
-    /// The grid time of the tick nearest to `then`.
+    /// Returns the grid time of the tick nearest to `then`.
     #[inline]
     pub(super) fn time_of(&self, then: Timestamp) -> i64 {
         let due = self.due.unwrap_or(then);
@@ -61,7 +61,7 @@ impl Grid {
     }
 }
 
-/// Nanoseconds as a signed number, cut off at 36 years so that sums of a few of them cannot overflow.
+/// Returns nanoseconds as a signed number, cut off at 36 years so that sums of a few of them cannot overflow.
 #[inline]
 fn signed(nanos: u64) -> i64 {
     nanos.min(1 << 60) as i64
@@ -84,7 +84,7 @@ enum Motion {
     Stopping { ramp: i64 },
 }
 
-/// How many changes of pace are remembered. What is older is taken as time at rest, so that a chunk whose observation
+/// The number of changes of pace that are remembered. Time before them is taken as time at rest, so that a chunk whose observation
 /// is older still starts too early in its plan, never too late.
 pub(super) const KNOTS: usize = 8;
 
@@ -101,13 +101,13 @@ pub(super) struct PlanClock {
 }
 
 impl PlanClock {
-    /// At rest since ever.
+    /// Creates a plan that has been at rest for ever.
     pub(super) fn new() -> Self {
         let ever = Knot { at: i64::MIN / 4, lost: 0, motion: Motion::Stopping { ramp: 0 } };
         PlanClock { knots: [ever; KNOTS], newest: 0 }
     }
 
-    /// Time lost to holding, as of grid time `at`.
+    /// Returns the time lost to holding, as of grid time `at`.
     fn lost(&self, at: i64) -> i64 {
         for age in 0..KNOTS {
             let knot = &self.knots[(self.newest + KNOTS - age) % KNOTS];
@@ -119,7 +119,7 @@ impl PlanClock {
         at - (oldest.at - oldest.lost)
     }
 
-    /// Time spent executing, as of grid time `at`, from an arbitrary origin.
+    /// Returns the time spent executing, as of grid time `at`, from an arbitrary origin.
     #[inline]
     pub(super) fn played(&self, at: i64) -> i64 {
         at - self.lost(at)
@@ -133,23 +133,23 @@ impl PlanClock {
         self.knots[self.newest] = Knot { at, lost, motion };
     }
 
-    /// From grid time `at` on, comes to rest over `ramp` nanoseconds.
+    /// Comes to rest from grid time `at` on, over `ramp` nanoseconds.
     pub(super) fn stop(&mut self, at: i64, ramp: i64) {
         self.push(at, Motion::Stopping { ramp });
     }
 
-    /// From grid time `at` on, executes at full pace.
+    /// Executes at full pace from grid time `at` on.
     pub(super) fn resume(&mut self, at: i64) {
         self.push(at, Motion::Running);
     }
 
-    /// True unless stopped or stopping.
+    /// Returns true unless stopped or stopping.
     #[inline]
     pub(super) fn running(&self) -> bool {
         self.knots[self.newest].motion == Motion::Running
     }
 
-    /// True if there was motion after `since` and up to `at`, the moment of the latest change at most. A stop at `at`
+    /// Returns true if there was motion after `since` and up to `at`, the moment of the latest change at most. A stop at `at`
     /// itself is none, unless it has a ramp.
     #[inline]
     pub(super) fn moved(&self, since: i64, at: i64) -> bool {
@@ -160,7 +160,7 @@ impl PlanClock {
         }
     }
 
-    /// True once a stop is complete.
+    /// Returns true once a stop is complete.
     #[inline]
     pub(super) fn at_rest(&self, at: i64) -> bool {
         let knot = &self.knots[self.newest];
@@ -169,7 +169,7 @@ impl PlanClock {
 }
 
 impl Motion {
-    /// Time lost in the first `after` nanoseconds.
+    /// Returns the time lost in the first `after` nanoseconds.
     fn lost_after(self, after: i64) -> i64 {
         match self {
             Motion::Running => 0,

@@ -18,7 +18,7 @@ mod imp {
 mod imp {
     pub(crate) use super::PlainCell as UnsafeCell;
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, fence};
 }
 
 pub(crate) use imp::*;

@@ -1,8 +1,8 @@
-//! What one read of the control loop says about the action it gives.
+//! The words of one read of the control loop about the action it gives.
 
 use serde::Serialize;
 
-/// How far an action can be relied on.
+/// The degree to which an action can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -22,7 +22,7 @@ impl Status {
     /// The statuses in the order of their numbers.
     pub const ALL: [Status; 4] = [Status::Ok, Status::Stale, Status::Hold, Status::Empty];
 
-    /// The status as a short, stable word.
+    /// Returns the status as a short, stable word.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Ok => "ok",
@@ -32,7 +32,7 @@ impl Status {
         }
     }
 
-    /// The status with this number.
+    /// Returns the status with this number.
     pub(crate) fn from_number(number: u32) -> Status {
         Status::ALL[(number as usize).min(3)]
     }
@@ -142,7 +142,7 @@ impl Serialize for Flags {
 /// Everything a read says beside the action itself.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Reading {
-    /// How far the action can be relied on.
+    /// The degree to which the action can be relied on.
     pub status: Status,
     /// Conditions that came with it.
     pub flags: Flags,

@@ -6,26 +6,27 @@
 
 use serde::Serialize;
 
-use super::chunk::{Chunk, ChunkInfo, Reject};
+use super::chunk::{ChunkInfo, StampedChunk};
 use super::clock::Timestamp;
 use super::reading::{Flags, Reading, Status};
 use super::ring::{RingView, RingWriter, ring};
+use crate::action::Reject;
 
-/// How many control ticks are kept.
+/// The number of control ticks that are kept.
 pub const TICKS: usize = 256;
-/// How many chunks are kept.
+/// The number of chunks that are kept.
 pub const CHUNKS: usize = 16;
 
 /// Words of a tick before its action.
-const TICK_WORDS: usize = 13;
+const TICK_WORDS: usize = 10;
 /// Words of a chunk before its values.
-const CHUNK_WORDS: usize = 18;
+const CHUNK_WORDS: usize = 11;
 
 /// The control loop's half.
 #[derive(Debug)]
 pub struct TickRecorder {
     ring: RingWriter,
-    /// How many more ticks to keep after a trip; none: no trip.
+    /// Ticks still to be kept after a trip; none: no trip.
     left: Option<usize>,
 }
 
@@ -33,29 +34,28 @@ pub struct TickRecorder {
 #[derive(Debug)]
 pub struct ChunkRecorder(RingWriter);
 
-/// Where records can be taken out.
+/// The half that takes records out, on any thread.
 #[derive(Debug, Clone)]
 pub struct RecorderView {
     ticks: RingView,
     chunks: RingView,
-    rows: usize,
     dim: usize,
 }
 
-/// A flight recorder for chunks of `rows` actions of `dim` values.
+/// Creates a flight recorder for chunks of `rows` actions of `dim` values.
 pub fn recorder(rows: usize, dim: usize) -> (TickRecorder, ChunkRecorder, RecorderView) {
     let (tick_writer, ticks) = ring(TICKS, TICK_WORDS + dim);
     let (chunk_writer, chunks) = ring(CHUNKS, CHUNK_WORDS + rows * dim);
-    let view = RecorderView { ticks, chunks, rows, dim };
+    let view = RecorderView { ticks, chunks, dim };
     (TickRecorder { ring: tick_writer, left: None }, ChunkRecorder(chunk_writer), view)
 }
 
-fn halves(value: u64) -> [u32; 2] {
-    [value as u32, (value >> 32) as u32]
+fn to_word(value: &f32) -> u64 {
+    u64::from(value.to_bits())
 }
 
-fn joined(words: &[u32]) -> u64 {
-    u64::from(words[0]) | u64::from(words[1]) << 32
+fn to_value(word: &u64) -> f32 {
+    f32::from_bits(*word as u32)
 }
 
 impl TickRecorder {
@@ -74,55 +74,55 @@ impl TickRecorder {
         } else {
             self.left = None;
         }
-        let [now_low, now_high] = halves(now.as_nanos());
-        let [tick_low, tick_high] = halves(reading.tick);
-        let [chunk_low, chunk_high] = halves(reading.chunk);
-        let [age_low, age_high] = halves(reading.age_ns);
-        let head: [u32; TICK_WORDS] = [
-            now_low,
-            now_high,
-            tick_low,
-            tick_high,
-            chunk_low,
-            chunk_high,
-            age_low,
-            age_high,
-            reading.status as u32 | u32::from(action.is_some()) << 8,
-            reading.flags.bits(),
-            reading.row,
-            reading.missed,
-            reading.seam_jump.to_bits(),
+        let head: [u64; TICK_WORDS] = [
+            now.as_nanos(),
+            reading.tick,
+            reading.chunk,
+            reading.age_ns,
+            reading.status as u64,
+            u64::from(reading.flags.bits()),
+            u64::from(reading.row),
+            u64::from(reading.missed),
+            to_word(&reading.seam_jump),
+            u64::from(action.is_some()),
         ];
-        let values = action.unwrap_or_default().iter().map(|v| v.to_bits());
-        self.ring.push(head.into_iter().chain(values));
+        self.ring.push(head.into_iter().chain(action.unwrap_or_default().iter().map(to_word)));
     }
 }
 
 impl ChunkRecorder {
     /// Keeps one chunk, published or rejected. Allocates nothing.
-    pub fn record(&mut self, chunk: &Chunk, rejected: Option<Reject>) {
+    pub fn record(&mut self, chunk: &StampedChunk, rejected: Option<Reject>) {
         let info = &chunk.info;
         let (reason, detail, value) = match rejected {
             None => (0, 0, 0),
             Some(Reject::NonFinite { index }) => (1, index, 0),
-            Some(Reject::OutOfLimits { index, value }) => (2, index, value.to_bits()),
+            Some(Reject::OutOfLimits { index, value }) => (2, index, to_word(&value)),
             Some(Reject::WrongLength { got }) => (3, got, 0),
         };
-        let times = [info.captured, info.begun, info.published, info.progress_at].map(Timestamp::as_nanos);
-        let head = [info.number, info.expected_ns].into_iter().chain(times).flat_map(halves);
-        let detail = u32::try_from(detail).unwrap_or(u32::MAX);
-        let rest = [info.guided_rows, info.inference_delay, reason, detail, value, 0];
-        let values = chunk.values().iter().map(|v| v.to_bits());
-        self.0.push(head.chain(rest).chain(values));
+        let head: [u64; CHUNK_WORDS] = [
+            info.number,
+            info.captured.as_nanos(),
+            info.begun.as_nanos(),
+            info.published.as_nanos(),
+            u64::from(info.guided_rows),
+            u64::from(info.inference_delay),
+            info.expected_ns,
+            info.progress_at.as_nanos(),
+            reason,
+            detail as u64,
+            value,
+        ];
+        self.0.push(head.into_iter().chain(chunk.actions.as_slice().iter().map(to_word)));
     }
 }
 
 /// One read of the control loop.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TickRecord {
-    /// When, on CLOCK_MONOTONIC.
+    /// The time of the read, on CLOCK_MONOTONIC.
     pub now_ns: u64,
-    /// What the read said. How many rows remained is not kept.
+    /// The reading, without the rows that remained, which are not kept.
     #[serde(flatten)]
     pub reading: Reading,
     /// The action; none if there was none yet.
@@ -132,29 +132,16 @@ pub struct TickRecord {
 /// One chunk.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChunkRecord {
-    /// Its number.
-    pub number: u64,
-    /// When its observation was captured, on CLOCK_MONOTONIC.
-    pub captured_ns: u64,
-    /// When its inference began.
-    pub begun_ns: u64,
-    /// When it was published; 0 if it was not.
-    pub published_ns: u64,
-    /// How many rows of the chunk before guided it.
-    pub guided_rows: u32,
-    /// RTC's `inference_delay`.
-    pub inference_delay: u32,
-    /// How long after its observation's capture its publication was expected when it was begun.
-    pub expected_ns: u64,
-    /// When the control loop had last said where in its plan it is, as known when the chunk was begun.
-    pub progress_at_ns: u64,
-    /// Why it was not published; none if it was.
+    /// Its origin, with times in nanoseconds on CLOCK_MONOTONIC.
+    #[serde(flatten)]
+    pub info: ChunkInfo,
+    /// The reason why it was not published; none if it was.
     pub rejected: Option<String>,
     /// Its actions, row by row; values that are not finite become null in JSON.
     pub actions: Vec<Vec<f32>>,
 }
 
-/// What the recorder held at one moment, oldest first.
+/// The contents of the recorder at one moment, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FlightRecord {
     /// The last control ticks.
@@ -164,70 +151,65 @@ pub struct FlightRecord {
 }
 
 impl FlightRecord {
-    /// The record as JSON.
+    /// Returns the record as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 }
 
 impl RecorderView {
-    /// Takes out what is there now.
+    /// Copies out what is there now.
     ///
     /// RT-safe: no, it allocates. Thread: any.
     pub fn take(&self) -> FlightRecord {
-        let chunks = self.chunks.records().iter().map(|words| self.chunk(words)).collect();
-        FlightRecord { ticks: self.ticks.records().iter().map(|words| tick(words)).collect(), chunks }
+        FlightRecord {
+            ticks: self.ticks.records().iter().map(|words| tick(words)).collect(),
+            chunks: self.chunks.records().iter().map(|words| self.chunk(words)).collect(),
+        }
     }
 
-    fn chunk(&self, words: &[u32]) -> ChunkRecord {
-        let (index, value) = (words[15] as usize, f32::from_bits(words[16]));
-        let rejected = match words[14] {
+    fn chunk(&self, words: &[u64]) -> ChunkRecord {
+        let (head, values) = words.split_at(CHUNK_WORDS);
+        let (index, value) = (head[9] as usize, to_value(&head[10]));
+        let rejected = match head[8] {
             0 => None,
             1 => Some(Reject::NonFinite { index }),
             2 => Some(Reject::OutOfLimits { index, value }),
             _ => Some(Reject::WrongLength { got: index }),
         };
-        let values: Vec<f32> = words[CHUNK_WORDS..].iter().map(|w| f32::from_bits(*w)).collect();
-        debug_assert_eq!(values.len(), self.rows * self.dim);
         let info = ChunkInfo {
-            number: joined(&words[0..]),
-            expected_ns: joined(&words[2..]),
-            captured: Timestamp::from_nanos(joined(&words[4..])),
-            begun: Timestamp::from_nanos(joined(&words[6..])),
-            published: Timestamp::from_nanos(joined(&words[8..])),
-            progress_at: Timestamp::from_nanos(joined(&words[10..])),
-            guided_rows: words[12],
-            inference_delay: words[13],
+            number: head[0],
+            captured: Timestamp::from_nanos(head[1]),
+            begun: Timestamp::from_nanos(head[2]),
+            published: Timestamp::from_nanos(head[3]),
+            guided_rows: head[4] as u32,
+            inference_delay: head[5] as u32,
+            expected_ns: head[6],
+            progress_at: Timestamp::from_nanos(head[7]),
         };
         ChunkRecord {
-            number: info.number,
-            captured_ns: info.captured.as_nanos(),
-            begun_ns: info.begun.as_nanos(),
-            published_ns: info.published.as_nanos(),
-            guided_rows: info.guided_rows,
-            inference_delay: info.inference_delay,
-            expected_ns: info.expected_ns,
-            progress_at_ns: info.progress_at.as_nanos(),
+            info,
             rejected: rejected.map(|reason| reason.to_string()),
-            actions: values.chunks_exact(self.dim).map(<[f32]>::to_vec).collect(),
+            actions: values.chunks_exact(self.dim).map(|row| row.iter().map(to_value).collect()).collect(),
         }
     }
 }
 
-fn tick(words: &[u32]) -> TickRecord {
+fn tick(words: &[u64]) -> TickRecord {
+    let (head, values) = words.split_at(TICK_WORDS);
     let reading = Reading {
-        tick: joined(&words[2..]),
-        chunk: joined(&words[4..]),
-        age_ns: joined(&words[6..]),
-        status: Status::from_number(words[8] & 0xff),
-        flags: Flags::from_bits(words[9]),
-        row: words[10],
+        tick: head[1],
+        chunk: head[2],
+        age_ns: head[3],
+        status: Status::from_number(head[4] as u32),
+        flags: Flags::from_bits(head[5] as u32),
+        row: head[6] as u32,
         remaining: 0,
-        missed: words[11],
-        seam_jump: f32::from_bits(words[12]),
+        missed: head[7] as u32,
+        seam_jump: to_value(&head[8]),
     };
-    let action = words[TICK_WORDS..].iter().map(|w| f32::from_bits(*w)).collect();
-    TickRecord { now_ns: joined(words), reading, action: (words[8] >> 8 != 0).then_some(action) }
+    let action = (head[9] != 0).then(|| values.iter().map(to_value).collect());
+    TickRecord { now_ns: head[0], reading, action }
 }
 
 #[cfg(all(test, not(any(pi0_loom, pi0_shuttle))))]
@@ -289,8 +271,8 @@ mod tests {
             Some(Reject::WrongLength { got: 5 }),
         ];
         for i in 0..20u64 {
-            let mut chunk = Chunk::new(2, 2);
-            chunk.values_mut().copy_from_slice(&[i as f32, 1.0, 2.0, f32::NAN]);
+            let mut chunk = StampedChunk::new(2, 2);
+            chunk.actions.as_mut_slice().copy_from_slice(&[i as f32, 1.0, 2.0, f32::NAN]);
             chunk.info = ChunkInfo {
                 number: i,
                 captured: Timestamp::from_nanos(i << 40),
@@ -306,12 +288,11 @@ mod tests {
         let record = view.take();
         assert_eq!(record.chunks.len(), CHUNKS);
         for (i, chunk) in (4..20u64).zip(&record.chunks) {
-            assert_eq!(
-                (chunk.number, chunk.captured_ns, chunk.begun_ns, chunk.published_ns),
-                (i, i << 40, i + 1, i + 2)
-            );
-            assert_eq!((chunk.guided_rows, chunk.inference_delay), (4, 5));
-            assert_eq!((chunk.expected_ns, chunk.progress_at_ns), (i << 35, i + 3));
+            let info = &chunk.info;
+            let times = [info.captured, info.begun, info.published].map(Timestamp::as_nanos);
+            assert_eq!((info.number, times), (i, [i << 40, i + 1, i + 2]));
+            assert_eq!((info.guided_rows, info.inference_delay), (4, 5));
+            assert_eq!((info.expected_ns, info.progress_at.as_nanos()), (i << 35, i + 3));
             assert_eq!(chunk.rejected, reasons[i as usize % 4].map(|r| r.to_string()));
             assert_eq!(chunk.actions[0], [i as f32, 1.0]);
             assert!(chunk.actions[1][1].is_nan());
@@ -322,12 +303,16 @@ mod tests {
     fn the_dump_is_json_that_can_be_read_back() {
         let (mut ticks, mut chunks, view) = recorder(1, 2);
         ticks.record(Timestamp::from_nanos(5), &reading(1), Some(&[1.5, f32::NAN]));
-        chunks.record(&Chunk::new(1, 2), Some(Reject::NonFinite { index: 1 }));
+        chunks.record(&StampedChunk::new(1, 2), Some(Reject::NonFinite { index: 1 }));
         let json: serde_json::Value = serde_json::from_str(&view.take().to_json()).unwrap();
         let tick = &json["ticks"][0];
         assert_eq!(tick["status"], "stale");
         assert_eq!(tick["flags"], serde_json::json!(["clamped", "missed_ticks"]));
         assert_eq!(tick["action"], serde_json::json!([1.5, null]));
-        assert!(json["chunks"][0]["rejected"].as_str().unwrap().contains("value 1"));
+        let chunk = &json["chunks"][0];
+        assert!(chunk["rejected"].as_str().unwrap().contains("value 1"));
+        for key in ["number", "captured_ns", "begun_ns", "published_ns", "expected_ns", "progress_at_ns"] {
+            assert_eq!(chunk[key], 0, "{key}");
+        }
     }
 }

@@ -3,19 +3,19 @@
 //! Each slot is a sequence lock whose payload is atomic words, so a look that races with a write is no data race: it
 //! sees that the sequence number moved, and skips the slot. Writing is a fixed number of stores.
 
-use super::primitive::{Arc, AtomicU32, AtomicU64, Ordering, fence};
+use super::primitive::{Arc, AtomicU64, Ordering, fence};
 
 #[derive(Debug)]
 struct Slot {
     /// Odd while the slot is being written; 2·(n + 1) once record n is in it; 0 before the first.
     sequence: AtomicU64,
-    words: Box<[AtomicU32]>,
+    words: Box<[AtomicU64]>,
 }
 
 #[derive(Debug)]
 struct Shared {
     slots: Box<[Slot]>,
-    /// How many records were written.
+    /// The number of records written.
     written: AtomicU64,
 }
 
@@ -30,10 +30,10 @@ pub(super) struct RingWriter {
 #[derive(Debug, Clone)]
 pub(super) struct RingView(Arc<Shared>);
 
-/// A ring of the last `slots` records of `words` 32-bit words each.
+/// Creates a ring of the last `slots` records of `words` 64-bit words each.
 pub(super) fn ring(slots: usize, words: usize) -> (RingWriter, RingView) {
     let slot =
-        |_| Slot { sequence: AtomicU64::new(0), words: (0..words).map(|_| AtomicU32::new(0)).collect() };
+        |_| Slot { sequence: AtomicU64::new(0), words: (0..words).map(|_| AtomicU64::new(0)).collect() };
     let shared = Arc::new(Shared { slots: (0..slots).map(slot).collect(), written: AtomicU64::new(0) });
     (RingWriter { shared: Arc::clone(&shared), written: 0 }, RingView(shared))
 }
@@ -44,7 +44,7 @@ impl RingWriter {
     /// RT-safe: yes. Thread: the one that writes.
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
-    pub(super) fn push(&mut self, words: impl Iterator<Item = u32>) {
+    pub(super) fn push(&mut self, words: impl Iterator<Item = u64>) {
         let n = self.written;
         self.written += 1;
         let slot = &self.shared.slots[(n % self.shared.slots.len() as u64) as usize];
@@ -64,21 +64,21 @@ impl RingWriter {
 }
 
 impl RingView {
-    /// How many records were ever written.
+    /// Returns the number of records ever written.
     pub(super) fn written(&self) -> u64 {
         // Acquire pairs with the Release in `push`.
         self.0.written.load(Ordering::Acquire)
     }
 
-    /// The records that are still there, oldest first, each as its words. One that is overwritten while it is being
+    /// Returns the records that are still there, oldest first, each as its words. One that is overwritten while it is being
     /// looked at is left out.
-    pub(super) fn records(&self) -> Vec<Vec<u32>> {
+    pub(super) fn records(&self) -> Vec<Vec<u64>> {
         let written = self.written();
         let first = written.saturating_sub(self.0.slots.len() as u64);
         (first..written).filter_map(|n| self.record(n)).collect()
     }
 
-    fn record(&self, n: u64) -> Option<Vec<u32>> {
+    fn record(&self, n: u64) -> Option<Vec<u64>> {
         let slot = &self.0.slots[(n % self.0.slots.len() as u64) as usize];
         let expected = 2 * (n + 1);
         // Relaxed, because the record was counted, which shows at least this number and these words; a later number
@@ -102,11 +102,11 @@ mod tests {
     fn the_last_records_stay_in_order() {
         let (mut writer, view) = ring(4, 3);
         assert!(view.records().is_empty());
-        for n in 0..10u32 {
+        for n in 0..10u64 {
             writer.push([n, n + 1].into_iter());
-            let want: Vec<Vec<u32>> = (n.saturating_sub(3)..=n).map(|n| vec![n, n + 1, 0]).collect();
+            let want: Vec<Vec<u64>> = (n.saturating_sub(3)..=n).map(|n| vec![n, n + 1, 0]).collect();
             assert_eq!(view.records(), want);
-            assert_eq!(view.written(), u64::from(n) + 1);
+            assert_eq!(view.written(), n + 1);
         }
         writer.push(0..100);
         assert_eq!(view.records()[3], [0, 1, 2], "what does not fit is cut off");
@@ -116,7 +116,7 @@ mod tests {
     fn looking_while_it_is_written_sees_whole_records_only() {
         let (mut writer, view) = ring(8, 40);
         std::thread::scope(|scope| {
-            scope.spawn(move || (0..100_000u32).for_each(|n| writer.push([n; 40].into_iter())));
+            scope.spawn(move || (0..100_000u64).for_each(|n| writer.push([n; 40].into_iter())));
             let mut seen = 0;
             while view.written() < 100_000 {
                 for record in view.records() {

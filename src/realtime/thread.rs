@@ -1,4 +1,4 @@
-//! Making a thread fit for real time, and saying honestly how far that went.
+//! Makes a thread fit for real time, and says honestly how far that went.
 //!
 //! Each measure is asked for and then read back from the system; what is reported is what was read. With
 //! [`Realtime::Enforce`] a missing one is an error, with [`Realtime::Try`] it is listed in [`Obtained::missing`].
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::memory::{keep_heap, lock_memory, locked_kib, prefault_stack};
 use crate::{Error, ErrorKind, Result};
 
-/// What to do where a real-time right is missing.
+/// The reaction to a missing real-time right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Realtime {
@@ -23,7 +23,7 @@ pub enum Realtime {
     Off,
 }
 
-/// Which memory stays in RAM.
+/// The memory that stays in RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryLock {
@@ -38,10 +38,10 @@ pub enum MemoryLock {
     All,
 }
 
-/// What a real-time thread is to have. Heap and memory lock concern the whole process.
+/// The settings of a real-time thread. Heap and memory lock concern the whole process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadConfig {
-    /// What to do where a right is missing.
+    /// The reaction to a missing right.
     pub realtime: Realtime,
     /// SCHED_FIFO priority, 1 to 99; none leaves the scheduling policy alone.
     pub priority: Option<i32>,
@@ -50,16 +50,16 @@ pub struct ThreadConfig {
     /// The CPUs that the threads working for it may run on, such as ONNX Runtime's; empty leaves that alone. They get
     /// its priority in any case: it waits for them, so they must not wait for others.
     pub worker_cpus: Vec<usize>,
-    /// Which memory stays in RAM.
+    /// The memory that stays in RAM.
     pub lock_memory: MemoryLock,
-    /// How many bytes of its stack are touched beforehand, so that they are there.
+    /// Bytes of its stack that are touched beforehand, so that they are there.
     pub prefault_stack: usize,
-    /// Whether memory given back to the allocator stays with the process, so that asking again does not fault.
+    /// True if memory given back to the allocator is to stay with the process, so that asking again does not fault.
     pub keep_heap: bool,
 }
 
 impl Default for ThreadConfig {
-    /// Try for SCHED_FIFO 80 on any CPU, memory locked once touched, 256 KiB of stack touched, the heap kept.
+    /// Returns the defaults: try for SCHED_FIFO 80 on any CPU, memory locked once touched, 256 KiB of stack touched, the heap kept.
     fn default() -> Self {
         ThreadConfig {
             realtime: Realtime::Try,
@@ -76,13 +76,13 @@ impl Default for ThreadConfig {
 /// A measure that was asked for and not obtained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// Which one.
+    /// The measure.
     pub what: &'static str,
-    /// Why, and what to do about it.
+    /// The reason, and the remedy.
     pub why: String,
 }
 
-/// What a thread that works for the real-time thread has, as read back from the system.
+/// The properties of a thread that works for the real-time thread, as read back from the system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WorkerThread {
     /// Its Linux thread id.
@@ -95,10 +95,10 @@ pub struct WorkerThread {
     pub cpus: Vec<usize>,
 }
 
-/// What a thread has, as read back from the system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The properties of a thread, as read back from the system.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Obtained {
-    /// What was to be done where a right is missing.
+    /// The reaction to a missing right that was asked for.
     pub realtime: Realtime,
     /// The scheduling policy: `fifo`, `rr`, `other`, `batch`, `idle`, `deadline`, or `unknown`.
     pub scheduler: &'static str,
@@ -106,20 +106,20 @@ pub struct Obtained {
     pub priority: i32,
     /// The CPUs it may run on.
     pub cpus: Vec<usize>,
-    /// How much of the process's memory is in RAM and locked there, in KiB.
+    /// The process's memory that is in RAM and locked there, in KiB.
     pub locked_kib: u64,
-    /// How many bytes of its stack were touched.
+    /// Bytes of its stack that were touched.
     pub stack_prefaulted: usize,
-    /// Whether memory given back to the allocator stays with the process.
+    /// True if memory given back to the allocator stays with the process.
     pub heap_kept: bool,
     /// The threads that work for it.
     pub workers: Vec<WorkerThread>,
-    /// What was asked for and not obtained.
+    /// The measures that were asked for and not obtained.
     pub missing: Vec<Missing>,
 }
 
 impl ThreadConfig {
-    /// Nothing but a report of how things are.
+    /// Returns settings that ask for nothing and give a report of how things are.
     pub fn off() -> Self {
         ThreadConfig { realtime: Realtime::Off, ..ThreadConfig::default() }
     }
@@ -240,7 +240,7 @@ fn sorted(cpus: &[usize]) -> Vec<usize> {
     cpus
 }
 
-/// The last system error, with advice where there is some.
+/// Returns the last system error, with advice where there is some.
 pub(super) fn last_error(advice: &str) -> io::Error {
     let error = io::Error::last_os_error();
     match error.kind() {

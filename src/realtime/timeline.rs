@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::chunk::{Chunk, ChunkInfo, Interpolation, lerp};
+use super::chunk::{ChunkInfo, Interpolation, StampedChunk};
 use super::clock::{Timestamp, nanos};
 use super::limiter::Limiter;
 use super::plan::{Grid, PlanClock};
 use super::reading::{Flags, Reading, Status};
 use crate::{Error, ErrorKind, Result};
 
-/// What happens to motion when there is nothing valid to follow any more.
+/// The course of motion when there is nothing valid to follow any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Underrun {
     /// The last action is held from one tick to the next.
@@ -23,24 +23,24 @@ pub enum Underrun {
     FlagOnly,
 }
 
-/// How ticks become actions.
+/// The way from control ticks to actions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimelineConfig {
-    /// The control loop's period: how often actions are read.
+    /// The control loop's period: the time from one read to the next.
     pub control_period: Duration,
-    /// The policy's period: how far apart the rows of a chunk are.
+    /// The policy's period: the time from one row of a chunk to the next.
     pub action_period: Duration,
-    /// How one row turns into the next.
+    /// The way from one row to the next.
     pub interpolation: Interpolation,
     /// An action whose observation is older than this is STALE.
     pub max_age: Duration,
     /// An action whose observation is older than this is not followed any more: HOLD.
     pub hold_after: Duration,
-    /// What happens to motion then, and when a chunk is used up.
+    /// The course of motion then, and when a chunk is used up.
     pub on_underrun: Underrun,
     /// If the control loop misses more ticks than this in a row, the plan waits for it.
     pub max_missed_ticks: u32,
-    /// How far each joint may move from one tick to the next, in robot units; none: no limit.
+    /// The most that each joint may move from one tick to the next, in robot units; none: no limit.
     pub step_limits: Option<Vec<f32>>,
     /// After this many ticks in a row at the step limit, HOLD until [`Timeline::clear_trip`]; 0: never.
     pub trip_after: u32,
@@ -97,16 +97,16 @@ impl TimelineConfig {
     }
 }
 
-/// Where the robot is in its plan, for whoever computes the next chunk.
+/// The robot's place in its plan, for whoever computes the next chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// The chunk being executed; 0 before the first.
     pub chunk: u64,
-    /// When this was so.
+    /// The time when this was so.
     pub at: Timestamp,
-    /// How far into the chunk, in nanoseconds from its row 0.
+    /// The distance into the chunk, in nanoseconds from its row 0.
     pub position_ns: i64,
-    /// Whether it is being executed at full pace, so that the position grows with time.
+    /// True while it is being executed at full pace, so that the position grows with time.
     pub moving: bool,
 }
 
@@ -125,7 +125,7 @@ pub struct Timeline {
     limiter: Limiter,
     grid: Grid,
     plan: PlanClock,
-    /// The chunk being executed, how many rows it has, and the time played at its row 0.
+    /// The chunk being executed, its number of rows, and the time played at its row 0.
     info: ChunkInfo,
     rows: i64,
     origin: i64,
@@ -143,7 +143,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// A timeline for actions of `dim` values that has nothing to execute yet.
+    /// Creates a timeline for actions of `dim` values that has nothing to execute yet.
     pub fn new(config: &TimelineConfig, dim: usize) -> Result<Self> {
         config.validate(dim)?;
         let control_period = nanos(config.control_period);
@@ -173,7 +173,7 @@ impl Timeline {
         })
     }
 
-    /// Tells where the robot is before the first action, so that the first step is limited too. It is given as the
+    /// Takes the position of the robot before the first action, so that the first step is limited too. It is given as the
     /// action until there is a better one. False, and nothing done, if the length is wrong or a value not finite.
     ///
     /// RT-safe: yes. Thread: control.
@@ -196,7 +196,7 @@ impl Timeline {
         self.limiter.reset();
     }
 
-    /// Sets how far each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
+    /// Sets the most that each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
     /// nothing done, if the number is wrong or one of them is not positive.
     ///
     /// RT-safe: yes. Thread: control.
@@ -205,7 +205,7 @@ impl Timeline {
         self.limiter.set_steps(limits)
     }
 
-    /// The action as of the last read; none until there has been one or a reference.
+    /// Returns the action as of the last read; none until there has been one or a reference.
     ///
     /// RT-safe: yes. Thread: control.
     #[inline]
@@ -221,7 +221,7 @@ impl Timeline {
     ///
     /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
-    pub fn read(&mut self, now: Timestamp, chunk: &Chunk, fault: Flags) -> Reading {
+    pub fn read(&mut self, now: Timestamp, chunk: &StampedChunk, fault: Flags) -> Reading {
         let ticks = self.grid.advance(now);
         if ticks > 0 {
             self.tick(now, ticks, chunk, fault);
@@ -239,7 +239,7 @@ impl Timeline {
         self.last
     }
 
-    /// Where the robot is in its plan, as of the last read, which was at `now`.
+    /// Returns the robot's place in its plan, as of the last read, which was at `now`.
     #[inline]
     pub fn progress(&self, now: Timestamp) -> Progress {
         Progress {
@@ -254,17 +254,17 @@ impl Timeline {
         if self.info.number == 0 { 0 } else { now.since(self.info.captured) }
     }
 
-    /// Nanoseconds into the chunk at grid time `at`.
+    /// Returns the nanoseconds into the chunk at grid time `at`.
     fn position(&self, at: i64) -> i64 {
         (self.plan.played(at) - self.origin).max(0)
     }
 
-    /// The position past the last row.
+    /// Returns the position past the last row.
     fn end(&self) -> i64 {
         self.rows.saturating_mul(self.action_period)
     }
 
-    fn tick(&mut self, now: Timestamp, ticks: u64, chunk: &Chunk, fault: Flags) {
+    fn tick(&mut self, now: Timestamp, ticks: u64, chunk: &StampedChunk, fault: Flags) {
         let at = self.grid.time();
         let before =
             at.saturating_sub(i64::try_from(ticks).unwrap_or(i64::MAX).saturating_mul(self.control_period));
@@ -280,7 +280,7 @@ impl Timeline {
         }
         if chunk.info.number != self.info.number {
             self.info = chunk.info;
-            self.rows = chunk.rows() as i64;
+            self.rows = chunk.actions.action_horizon() as i64;
             self.origin = self.plan.played(self.grid.time_of(chunk.info.captured));
             self.exhausted = false;
             self.joined = false;
@@ -315,7 +315,7 @@ impl Timeline {
         self.last.missed = u32::try_from(missed).unwrap_or(u32::MAX);
     }
 
-    /// Whether the plan is followed although there is reason to hold.
+    /// Returns true if the plan is followed although there is reason to hold.
     fn follows_to_the_end(&self) -> bool {
         self.on_underrun == Underrun::FlagOnly && !self.tripped
     }
@@ -366,14 +366,13 @@ impl Timeline {
     }
 
     /// Computes the action at `position`.
-    fn aim(&mut self, chunk: &Chunk, position: i64) {
+    fn aim(&mut self, chunk: &StampedChunk, position: i64) {
         let row = (position / self.action_period) as usize;
         let fraction = match self.interpolation {
             Interpolation::None => 0.0,
             Interpolation::Linear => (position % self.action_period) as f32 / self.action_period as f32,
         };
-        let (a, b) = (chunk.row(row), chunk.row(row.saturating_add(1)));
-        self.target.iter_mut().zip(a).zip(b).for_each(|((target, &a), &b)| *target = lerp(a, b, fraction));
+        chunk.actions.interpolate(row, fraction, &mut self.target);
     }
 
     /// Moves the action towards the computed one.

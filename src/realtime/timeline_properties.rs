@@ -13,7 +13,7 @@ struct Naive {
 }
 
 impl Naive {
-    /// Whether the timeline remembers for sure when it stood still since `tick`. Each chunk makes it go and stop once at
+    /// Returns true if the timeline remembers for sure when it stood still since `tick`. Each chunk makes it go and stop once at
     /// the most, and one stop may have come before.
     fn is_remembered(&self, tick: u64) -> bool {
         let chunks = self.arrivals.iter().filter(|arrival| **arrival >= tick).count();

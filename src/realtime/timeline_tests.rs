@@ -15,15 +15,15 @@ fn at(ms: u64) -> Timestamp {
 }
 
 /// A chunk of one joint whose row i is `first + i`, answering an observation captured at `captured_ms`.
-fn chunk(number: u64, captured_ms: u64, rows: usize, first: f32) -> Chunk {
-    let mut chunk = Chunk::new(rows, 1);
-    chunk.values_mut().iter_mut().enumerate().for_each(|(i, v)| *v = first + i as f32);
+fn chunk(number: u64, captured_ms: u64, rows: usize, first: f32) -> StampedChunk {
+    let mut chunk = StampedChunk::new(rows, 1);
+    chunk.actions.as_mut_slice().iter_mut().enumerate().for_each(|(i, v)| *v = first + i as f32);
     chunk.info = ChunkInfo { number, captured: at(captured_ms), ..ChunkInfo::default() };
     chunk
 }
 
-fn none() -> Chunk {
-    Chunk::new(1, 1)
+fn none() -> StampedChunk {
+    StampedChunk::new(1, 1)
 }
 
 /// Control and actions at the same rate: 20 ms.
@@ -44,7 +44,7 @@ fn timeline(config: TimelineConfig) -> Timeline {
 
 impl Timeline {
     /// One read, and the action's one value.
-    fn value_at(&mut self, ms: u64, chunk: &Chunk) -> (Reading, f32) {
+    fn value_at(&mut self, ms: u64, chunk: &StampedChunk) -> (Reading, f32) {
         let reading = self.read(at(ms), chunk, Flags::empty());
         (reading, self.action().map_or(f32::NAN, |a| a[0]))
     }

@@ -5,7 +5,7 @@
 //! several before it looks count once. While the waiter is busy, notifying is one atomic exchange; only when it
 //! sleeps does it cost a system call, and of many notifiers only the first makes it.
 //!
-//! Why a futex of our own rather than `std::thread::park`: the algorithm is the same, but a park permit belongs to
+//! `std::thread::park` would not do: the algorithm is the same, but a park permit belongs to
 //! the thread and is shared with everything else that parks there (a blocking channel, for one), the waker would
 //! have to learn which thread waits, and a deadline on the monotonic clock would become a relative time-out that is
 //! late by whatever happens before the call. An eventfd would cost a system call each time, asleep or not.
@@ -34,14 +34,14 @@ pub struct Waiter {
     not_sync: PhantomData<Cell<()>>,
 }
 
-/// A waker and the waiter it wakes.
+/// Creates a waker and the waiter it wakes.
 pub fn wake() -> (Waker, Waiter) {
     let futex = Arc::new(futex::Futex::new(IDLE));
     (Waker(Arc::clone(&futex)), Waiter { futex, not_sync: PhantomData })
 }
 
 impl Waker {
-    /// Tells the waiter that there is work. True if it slept, which cost one system call.
+    /// Tells the waiter that there is work. Returns true if it slept, which cost one system call.
     #[inline]
     pub fn notify(&self) -> bool {
         // Release, so that the waiter, taking this permit with Acquire, sees the work it stands for.

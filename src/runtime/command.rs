@@ -1,23 +1,23 @@
-//! What is asked of the inference thread, on its way there.
+//! Commands on their way to the inference thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::config::Limits;
+use crate::action::ActionLimits;
 use crate::policy::rtc::RtcConfig;
 use crate::{Error, ErrorKind, Result};
 
-/// How many commands may be waiting.
+/// The most commands that may be waiting.
 const CAPACITY: usize = 16;
 
-/// What is asked of the inference thread between two quanta.
+/// A command, carried out between two quanta.
 #[derive(Debug)]
 pub(super) enum Command {
     Prompt(String),
     NumSteps(usize),
-    Limits(Option<Limits>),
+    Limits(Option<ActionLimits>),
     Rtc(Option<RtcConfig>),
 }
 
@@ -64,7 +64,7 @@ impl CommandSender {
 }
 
 impl CommandReceiver {
-    /// The next command, if there is one.
+    /// Takes the next command, if there is one.
     pub(super) fn take(&mut self) -> Option<Command> {
         // Acquire pairs with the Release in `send`.
         if self.taken == self.sent.load(Ordering::Acquire) {

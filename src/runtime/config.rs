@@ -1,47 +1,38 @@
-//! What a runtime is told at its start.
+//! The settings of a runtime.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Inference;
+use crate::action::ActionLimits;
 use crate::policy::rtc::RtcConfig;
-use crate::realtime::chunk::Gate;
 use crate::realtime::delay::{DelayConfig, DelayEstimator};
-use crate::realtime::engine::Engine;
 use crate::realtime::thread::ThreadConfig;
 use crate::realtime::timeline::TimelineConfig;
 use crate::{Error, ErrorKind, Result};
 
-/// When the next chunk is begun. In every case an observation newer than the last one used is waited for.
+/// The rule for beginning the next chunk. In every case an observation newer than the last one used is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replan {
-    /// When this many rows of the chunk being executed have not begun, or fewer; and at once while the robot holds.
+    /// Begin when this many rows of the chunk being executed have not begun, or fewer; and at once while the robot holds.
     Remaining(usize),
-    /// When this time has passed since the last chunk was begun. Zero: always.
+    /// Begin when this time has passed since the last chunk was begun. Zero: always.
     Period(Duration),
 }
 
-/// Per-joint limits of an action, in robot units.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// The lowest value allowed.
-    pub min: Vec<f32>,
-    /// The highest value allowed.
-    pub max: Vec<f32>,
-}
-
-/// What a runtime is told at its start.
+/// The settings of a runtime.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuntimeConfig {
-    /// How ticks become actions.
+    /// The way from control ticks to actions.
     pub timeline: TimelineConfig,
     /// A chunk with a value outside these, or outside the policy's own limits, is not published. None: the policy's
     /// own limits, if it has any.
-    pub limits: Option<Limits>,
-    /// When the next chunk is begun.
+    pub limits: Option<ActionLimits>,
+    /// The rule for beginning the next chunk.
     pub replan: Replan,
     /// Real-time chunking. None: chunks are computed without regard to each other.
     pub rtc: Option<RtcConfig>,
-    /// How RTC's inference delay is estimated.
+    /// The estimate of RTC's inference delay.
     pub delay: DelayConfig,
     /// A chunk that has not been finished this long after it was begun is dropped between two denoise steps.
     pub deadline: Option<Duration>,
@@ -49,20 +40,20 @@ pub struct RuntimeConfig {
     pub watchdog: Duration,
     /// After this many errors in a row the inference thread gives up: HOLD for good.
     pub max_errors: u32,
-    /// How long after an error inference is tried again.
+    /// The wait after an error before inference is tried again.
     pub retry_after: Duration,
-    /// What the inference thread is to have.
+    /// Scheduling, CPUs and memory of the inference thread.
     pub thread: ThreadConfig,
-    /// How many events are kept until somebody takes them; further ones are counted and dropped.
+    /// The number of events kept until somebody takes them; further ones are counted and dropped.
     pub event_capacity: usize,
-    /// Where the flight record is written when the step limit trips, or the inference hangs or gives up.
+    /// The file that the flight record is written to when the step limit trips, or the inference hangs or gives up.
     pub flight_record: Option<PathBuf>,
-    /// How long stopping waits for the inference thread to come back before it is left behind.
+    /// The time that stopping waits for the inference thread to come back before it is left behind.
     pub stop_timeout: Duration,
 }
 
 impl Default for RuntimeConfig {
-    /// Replanning when 25 rows remain, no RTC, no deadline, a watchdog of a second, ten errors in a row.
+    /// Returns the defaults: replanning when 25 rows remain, no RTC, no deadline, a watchdog of a second, ten errors in a row.
     fn default() -> Self {
         RuntimeConfig {
             timeline: TimelineConfig::default(),
@@ -83,41 +74,37 @@ impl Default for RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    /// Checks everything for chunks of `rows` actions of `dim` values, and makes the gate.
-    pub(super) fn validate(&self, rows: usize, dim: usize) -> Result<DelayEstimator> {
+    /// Checks everything for chunks of `rows` actions of `dim` values.
+    pub(super) fn validate(&self, rows: usize, dim: usize) -> Result<()> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         if rows == 0 || dim == 0 {
             return bad(format!("the policy gives chunks of {rows} actions of {dim} values"));
         }
-        self.timeline.validate(dim)?;
-        if let Some(rtc) = &self.rtc {
-            check_rtc(rtc, rows)?;
-        }
         if self.watchdog.is_zero() || self.max_errors == 0 || self.event_capacity == 0 {
             return bad("watchdog, max_errors and event_capacity must be more than zero".into());
         }
-        DelayEstimator::new(self.delay)
+        DelayEstimator::new(self.delay)?;
+        self.timeline.validate(dim)?;
+        self.rtc.map_or(Ok(()), |rtc| check_rtc(&rtc, rows))
     }
 }
 
-/// The gate for `limits` and those that the engine brings.
-pub(super) fn gate(limits: Option<&Limits>, engine: &impl Engine) -> Result<Gate> {
-    let given = limits.map(|limits| Gate::with_limits(&limits.min, &limits.max)).transpose()?;
-    let own = engine.limits();
-    given.iter().chain(&own).try_fold(Gate::finite(engine.action_dim()), |gate, other| gate.and(other))
+/// Returns the limits that a chunk must keep to: those given, and those that the policy brings.
+pub(super) fn limits(given: Option<&ActionLimits>, inference: &impl Inference) -> Result<ActionLimits> {
+    let unlimited = ActionLimits::unlimited(inference.action_dim());
+    let own = inference.limits();
+    given.into_iter().chain(&own).try_fold(unlimited, |all, limits| all.and(limits))
 }
 
 /// Checks RTC's settings for chunks of `rows` actions.
 pub(super) fn check_rtc(rtc: &RtcConfig, rows: usize) -> Result<()> {
     let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
-    if rtc.execution_horizon == 0 || rtc.execution_horizon > rows {
-        return bad(format!(
-            "RTC execution horizon {}; use 1 to {rows}, the action horizon",
-            rtc.execution_horizon
-        ));
+    let (horizon, weight) = (rtc.execution_horizon, rtc.max_guidance_weight);
+    if !(1..=rows).contains(&horizon) {
+        return bad(format!("RTC execution horizon {horizon}; use 1 to {rows}, the action horizon"));
     }
-    if !(rtc.max_guidance_weight >= 0.0 && rtc.max_guidance_weight.is_finite()) {
-        return bad(format!("RTC guidance weight {}; use a number from 0", rtc.max_guidance_weight));
+    if !(weight >= 0.0 && weight.is_finite()) {
+        return bad(format!("RTC guidance weight {weight}; use a number from 0"));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::shared::{Phase, Shared};
 use crate::realtime::cell::{Reader, Writer};
-use crate::realtime::chunk::Chunk;
+use crate::realtime::chunk::StampedChunk;
 use crate::realtime::clock::Timestamp;
 use crate::realtime::reading::{Flags, Reading};
 use crate::realtime::recorder::TickRecorder;
@@ -15,9 +15,33 @@ use crate::realtime::timeline::{Progress, Timeline};
 /// Reading takes no lock, makes no system call, allocates nothing and finishes in a bounded number of steps, whatever
 /// the inference thread is doing or was doing when it was preempted. Dropping the handle may free memory; do that
 /// outside the real-time part.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pi0_edge::Controller;
+/// use pi0_edge::runtime::{Status, Timestamp};
+///
+/// /// Runs at 1 kHz until there is nothing to follow any more.
+/// fn control(mut controller: Controller, mut send: impl FnMut(&[f32])) {
+///     let mut due = Timestamp::now();
+///     loop {
+///         let reading = controller.read();
+///         if let Some(action) = controller.action() {
+///             send(action);
+///         }
+///         if reading.status == Status::Hold {
+///             eprintln!("holding since the plan of chunk {} ended: {:?}", reading.chunk, reading.flags);
+///             break;
+///         }
+///         due = due + Duration::from_millis(1);
+///         due.sleep_until();
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Controller {
-    chunks: Reader<Chunk>,
+    chunks: Reader<StampedChunk>,
     timeline: Timeline,
     progress: Writer<Progress>,
     recorder: TickRecorder,
@@ -28,13 +52,13 @@ pub struct Controller {
 
 #[cfg(all(test, pi0_rtsan))]
 thread_local! {
-    /// Whether a read of this thread allocates: what the sanitizer must find, in the test that shows that it would.
+    /// True if a read of this thread allocates: what the sanitizer must find, in the test that shows that it would.
     pub(super) static PLANT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 impl Controller {
     pub(super) fn new(
-        chunks: Reader<Chunk>,
+        chunks: Reader<StampedChunk>,
         timeline: Timeline,
         progress: Writer<Progress>,
         recorder: TickRecorder,
@@ -44,7 +68,7 @@ impl Controller {
         Controller { chunks, timeline, progress, recorder, shared, watchdog, flags_before: Flags::empty() }
     }
 
-    /// Reads the action for now: call it once per control period, then use [`action`](Self::action).
+    /// Reads the action for now. Call it once per control period, then use [`action`](Self::action).
     ///
     /// RT-safe: yes. Thread: control.
     #[inline]
@@ -66,7 +90,7 @@ impl Controller {
         reading
     }
 
-    /// The first half of [`read_at`](Self::read_at): the reading, without telling the inference thread where in its plan
+    /// Does the first half of [`read_at`](Self::read_at): reads, without telling the inference thread where in its plan
     /// the robot is. For replays, because inference may begin a chunk between the two.
     ///
     /// RT-safe: yes. Thread: control.
@@ -82,7 +106,7 @@ impl Controller {
         reading
     }
 
-    /// The second half of [`read_at`](Self::read_at), for the same time.
+    /// Does the second half of [`read_at`](Self::read_at), for the same time: tells the inference thread.
     ///
     /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
@@ -91,7 +115,7 @@ impl Controller {
         self.progress.publish();
     }
 
-    /// The action as of the last read, one value a joint in robot units; none until there has been a chunk or a
+    /// Returns the action as of the last read, one value a joint in robot units; none until there has been a chunk or a
     /// reference. It stays the last one in HOLD.
     ///
     /// RT-safe: yes. Thread: control.
@@ -101,7 +125,7 @@ impl Controller {
         self.timeline.action()
     }
 
-    /// Tells where the robot is before the first action, so that the first step is limited too; it is the action
+    /// Takes the position of the robot before the first action, so that the first step is limited too; it is the action
     /// until there is a chunk. False, and nothing done, if the length is wrong or a value not finite.
     ///
     /// RT-safe: yes. Thread: control.
@@ -110,7 +134,7 @@ impl Controller {
         self.timeline.set_reference(position)
     }
 
-    /// Sets how far each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
+    /// Sets the most that each joint may move from one tick to the next, in robot units; infinity: no limit. False, and
     /// nothing done, if the number is wrong or one of them is not positive.
     ///
     /// RT-safe: yes. Thread: control.
@@ -127,7 +151,7 @@ impl Controller {
         self.timeline.clear_trip();
     }
 
-    /// What speaks against following any chunk.
+    /// Returns the conditions that speak against following any chunk.
     #[inline]
     fn fault(&self, now: Timestamp) -> Flags {
         let mut fault = Flags::empty();

@@ -1,4 +1,4 @@
-//! What the runtime tells its owner, off the real-time path.
+//! Events: the runtime's words to its owner, off the real-time path.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::shared::Shared;
-use crate::realtime::chunk::{ChunkInfo, Reject};
+use crate::action::Reject;
+use crate::realtime::chunk::ChunkInfo;
 
 /// Something the owner of a runtime may want to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,23 +18,23 @@ pub enum Event {
     Rejected {
         /// Its number.
         chunk: u64,
-        /// Why.
+        /// The reason.
         reason: Reject,
     },
     /// A chunk was dropped because it was not finished in time.
     DeadlineMiss {
         /// Its number.
         chunk: u64,
-        /// How many denoise steps had been done.
+        /// The denoise steps that had been done.
         steps: usize,
-        /// How long it had taken, in nanoseconds.
+        /// The time it had taken, in nanoseconds.
         after_ns: u64,
     },
-    /// The engine failed; it is tried again.
-    EngineError {
+    /// Inference failed; it is tried again.
+    InferenceError {
         /// The error, in words.
         error: String,
-        /// How many there have been in a row.
+        /// The number of errors in a row, this one included.
         in_a_row: u32,
     },
     /// A command could not be carried out; everything is as before it.
@@ -43,12 +44,12 @@ pub enum Event {
     },
     /// The inference thread has given up: HOLD for good.
     GaveUp {
-        /// Why, in words.
+        /// The reason, in words.
         error: String,
     },
     /// Inference has not come back from one step for longer than the watchdog allows: HOLD.
     Hung {
-        /// For how long, in nanoseconds.
+        /// The time so far, in nanoseconds.
         for_ns: u64,
     },
     /// Inference that counted as hung has come back.
@@ -57,7 +58,7 @@ pub enum Event {
     Tripped,
     /// The flight record was written, or could not be.
     FlightRecord {
-        /// Where to, or why not.
+        /// The file, or the reason why not.
         outcome: Result<std::path::PathBuf, String>,
     },
 }
@@ -76,7 +77,7 @@ pub(super) struct EventSender {
 /// Places that are never used: one for each thread that sends, and one that may be in the middle of being emptied.
 const SPARE: usize = 3;
 
-/// A channel that keeps up to `capacity` events.
+/// Creates a channel that keeps up to `capacity` events.
 pub(super) fn events(capacity: usize, shared: Arc<Shared>) -> (EventSender, Receiver<Event>) {
     let (sender, receiver) = bounded(capacity.saturating_add(SPARE));
     (EventSender { sender, shared, capacity }, receiver)

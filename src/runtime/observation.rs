@@ -15,7 +15,7 @@ pub(super) struct Observed<O> {
     pub(super) captured: Timestamp,
 }
 
-/// What became of a publication.
+/// The outcome of a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
     /// The observation before this one was never looked at.
@@ -24,17 +24,17 @@ pub struct Published {
     pub woke: bool,
 }
 
-/// Why an observation was not taken. Either would make the age of an action a lie.
+/// The reason why an observation was refused. Taking it would make the age of an action a lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishError {
     /// It claims to have been captured later than now. Capture times are CLOCK_MONOTONIC, not wall time.
     FromTheFuture {
-        /// By how much, in nanoseconds.
+        /// The difference in nanoseconds.
         by_ns: u64,
     },
     /// It was captured before the one published last.
     OutOfOrder {
-        /// By how much, in nanoseconds.
+        /// The difference in nanoseconds.
         by_ns: u64,
     },
 }
@@ -61,6 +61,25 @@ impl std::error::Error for PublishError {}
 ///
 /// Publishing takes no lock and allocates nothing; it costs one system call if the inference thread sleeps, and none
 /// otherwise.
+///
+/// ```no_run
+/// use pi0_edge::ObservationWriter;
+/// use pi0_edge::runtime::{ObservationSlot, PublishError, Timestamp};
+///
+/// /// Publishes one RGB frame of 640 × 480 pixels, captured at `captured`, and the joint positions.
+/// fn publish(
+///     sensors: &mut ObservationWriter<ObservationSlot>,
+///     frame: &[u8],
+///     joints: &[f32],
+///     captured: Timestamp,
+/// ) -> Result<(), PublishError> {
+///     let slot = sensors.slot();
+///     slot.frame_mut(0, 640, 480).expect("a first camera with room for the frame").copy_from_slice(frame);
+///     slot.state_mut().copy_from_slice(joints);
+///     sensors.publish(captured)?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ObservationWriter<O> {
     cell: Writer<Observed<O>>,
@@ -74,19 +93,25 @@ impl<O> ObservationWriter<O> {
         ObservationWriter { cell, waker, shared, newest: Timestamp::default() }
     }
 
-    /// The observation to fill before [`publish`](Self::publish). It holds some earlier observation, not the last:
+    /// Returns the observation to fill before [`publish`](Self::publish). It holds some earlier observation, not the last:
     /// fill all of it.
     #[inline]
     pub fn slot(&mut self) -> &mut O {
         &mut self.cell.slot().data
     }
 
-    /// Hands the filled observation over. `captured` is when its oldest part was captured, on CLOCK_MONOTONIC.
+    /// Hands the filled observation over. `captured` is the time its oldest part was captured, on CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// A capture time ahead of now, or before that of the observation published last; nothing is handed over.
     pub fn publish(&mut self, captured: Timestamp) -> Result<Published, PublishError> {
         self.publish_at(Timestamp::now(), captured)
     }
 
-    /// The same on recorded time.
+    /// Hands the filled observation over, as of recorded time.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
     pub fn publish_at(&mut self, now: Timestamp, captured: Timestamp) -> Result<Published, PublishError> {
         let counts = &self.shared.observations;
         if captured > now {
@@ -107,7 +132,7 @@ impl<O> ObservationWriter<O> {
         Ok(Published { overwrote, woke })
     }
 
-    /// False once the inference thread has ended and nobody looks at observations any more.
+    /// Returns false once the inference thread has ended and nobody looks at observations any more.
     pub fn runtime_alive(&self) -> bool {
         self.cell.reader_alive()
     }

@@ -1,4 +1,4 @@
-//! What the runtime's threads know of each other: phase, heartbeat, counters.
+//! State that the runtime's threads share: phase, heartbeat, counters.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use crate::realtime::clock::Timestamp;
 use crate::realtime::reading::{Flags, Reading, Status};
 use crate::stats::{Counter, Histogram, Summary};
 
-/// What the inference thread is doing with its life.
+/// The state of the inference thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -27,16 +27,16 @@ pub enum Phase {
 #[derive(Debug)]
 pub(super) struct Shared {
     phase: AtomicU8,
-    /// When the quantum being computed began; 0 between quanta.
+    /// The time the quantum being computed began; 0 between quanta.
     quantum_since: AtomicU64,
     /// The runtime is to end.
     stop: AtomicBool,
     tripped: AtomicBool,
     /// Events that found no room, on either of the threads that send them.
     pub(super) events_lost: AtomicU64,
-    pub(super) control: ControlCounts,
-    pub(super) inference: InferenceCounts,
-    pub(super) observations: ObservationCounts,
+    pub(super) control: ControlCounters,
+    pub(super) inference: InferenceCounters,
+    pub(super) observations: ObservationCounters,
 }
 
 impl Shared {
@@ -47,9 +47,9 @@ impl Shared {
             stop: AtomicBool::new(false),
             tripped: AtomicBool::new(false),
             events_lost: AtomicU64::new(0),
-            control: ControlCounts::default(),
-            inference: InferenceCounts::default(),
-            observations: ObservationCounts::default(),
+            control: ControlCounters::default(),
+            inference: InferenceCounters::default(),
+            observations: ObservationCounters::default(),
         }
     }
 
@@ -89,7 +89,7 @@ impl Shared {
         self.quantum_since.store(0, Ordering::Relaxed);
     }
 
-    /// How long the quantum being computed has taken; none between quanta.
+    /// Returns the time that the quantum being computed has taken; none between quanta.
     #[inline]
     pub(super) fn quantum_age(&self, now: Timestamp) -> Option<u64> {
         // Relaxed, as in `quantum_begins`.
@@ -108,80 +108,34 @@ impl Shared {
         self.tripped.load(Ordering::Relaxed)
     }
 
-    /// Everything that was counted so far.
+    /// Returns everything that was counted so far.
     pub(super) fn stats(&self, now: Timestamp) -> RuntimeStats {
-        let (control, inference, observations) = (&self.control, &self.inference, &self.observations);
         RuntimeStats {
             phase: self.phase(),
             quantum_age_ns: self.quantum_age(now),
             // Relaxed: a count.
             events_lost: self.events_lost.load(Ordering::Relaxed),
-            control: ControlStats {
-                reads: control.reads.count(),
-                repeated: control.repeated.count(),
-                ok: control.statuses[0].count(),
-                stale: control.statuses[1].count(),
-                hold: control.statuses[2].count(),
-                empty: control.statuses[3].count(),
-                missed_ticks: control.missed_ticks.count(),
-                chunks: control.chunks.count(),
-                underruns: control.underruns.count(),
-                clamped: control.clamped.count(),
-                trips: control.trips.count(),
-                age_ns: control.age.snapshot().summary(),
-            },
-            inference: InferenceStats {
-                begun: inference.begun.count(),
-                published: inference.published.count(),
-                overwritten: inference.overwritten.count(),
-                guided: inference.guided.count(),
-                rejected_non_finite: inference.rejected_non_finite.count(),
-                rejected_limits: inference.rejected_limits.count(),
-                rejected_length: inference.rejected_length.count(),
-                errors: inference.errors.count(),
-                panics: inference.panics.count(),
-                deadline_misses: inference.deadline_misses.count(),
-                abandoned: inference.abandoned.count(),
-                stale_observations: inference.stale_observations.count(),
-                begin_ns: inference.begin.snapshot().summary(),
-                step_ns: inference.step.snapshot().summary(),
-                finish_ns: inference.finish.snapshot().summary(),
-                gate_ns: inference.gate.snapshot().summary(),
-                chunk_ns: inference.chunk.snapshot().summary(),
-                latency_ns: inference.latency.snapshot().summary(),
-            },
-            observations: ObservationStats {
-                published: observations.published.count(),
-                overwritten: observations.overwritten.count(),
-                refused: observations.refused.count(),
-                wakes: observations.wakes.count(),
-            },
+            control: self.control.stats(),
+            inference: self.inference.stats(),
+            observations: self.observations.stats(),
         }
     }
 }
 
-/// Counted by the control loop's thread.
-#[derive(Debug, Default)]
-pub(super) struct ControlCounts {
-    reads: Counter,
-    repeated: Counter,
-    statuses: [Counter; 4],
-    missed_ticks: Counter,
-    chunks: Counter,
-    underruns: Counter,
-    clamped: Counter,
-    trips: Counter,
-    age: Histogram,
-}
-
-impl ControlCounts {
+impl ControlCounters {
     /// Counts one read that came after one with `before`'s flags.
     #[inline]
     pub(super) fn count(&self, reading: &Reading, before: Flags) {
         self.reads.add(1);
-        self.statuses[reading.status as usize].add(1);
+        let status = match reading.status {
+            Status::Ok => &self.ok,
+            Status::Stale => &self.stale,
+            Status::Hold => &self.hold,
+            Status::Empty => &self.empty,
+        };
+        status.add(1);
         if reading.status != Status::Empty {
-            self.age.record(reading.age_ns);
+            self.age_ns.record(reading.age_ns);
         }
         if reading.flags.contains(Flags::REPEATED) {
             self.repeated.add(1);
@@ -198,31 +152,8 @@ impl ControlCounts {
     }
 }
 
-/// Counted by the inference thread. What each is, its public twin below says.
-#[derive(Debug, Default)]
-pub(super) struct InferenceCounts {
-    pub begun: Counter,
-    pub published: Counter,
-    pub overwritten: Counter,
-    pub guided: Counter,
-    pub rejected_non_finite: Counter,
-    pub rejected_limits: Counter,
-    pub rejected_length: Counter,
-    pub errors: Counter,
-    pub panics: Counter,
-    pub deadline_misses: Counter,
-    pub abandoned: Counter,
-    pub stale_observations: Counter,
-    pub begin: Histogram,
-    pub step: Histogram,
-    pub finish: Histogram,
-    pub gate: Histogram,
-    pub chunk: Histogram,
-    pub latency: Histogram,
-}
-
-impl InferenceCounts {
-    /// Chunks computed to the end, published or rejected.
+impl InferenceCounters {
+    /// Returns the number of chunks computed to the end, published or rejected.
     pub(super) fn completed(&self) -> u64 {
         let counts =
             [&self.published, &self.rejected_non_finite, &self.rejected_limits, &self.rejected_length];
@@ -230,21 +161,12 @@ impl InferenceCounts {
     }
 }
 
-/// Counted by the sensor side's thread.
-#[derive(Debug, Default)]
-pub(super) struct ObservationCounts {
-    pub(super) published: Counter,
-    pub(super) overwritten: Counter,
-    pub(super) refused: Counter,
-    pub(super) wakes: Counter,
-}
-
-/// What was counted since the start.
+/// Everything that was counted since the start.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuntimeStats {
-    /// What the inference thread is doing.
+    /// The state of the inference thread.
     pub phase: Phase,
-    /// How long it has been in one step, in nanoseconds; none between steps.
+    /// The time that inference has been in one step, in nanoseconds; none between steps.
     pub quantum_age_ns: Option<u64>,
     /// Events dropped because nobody took them.
     pub events_lost: u64,
@@ -256,85 +178,130 @@ pub struct RuntimeStats {
     pub observations: ObservationStats,
 }
 
-/// The control loop's side of [`RuntimeStats`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ControlStats {
-    /// Reads in all.
-    pub reads: u64,
-    /// Reads of a control tick that had been read before.
-    pub repeated: u64,
-    /// Reads that were OK.
-    pub ok: u64,
-    /// Reads that were STALE.
-    pub stale: u64,
-    /// Reads that were HOLD.
-    pub hold: u64,
-    /// Reads that were EMPTY.
-    pub empty: u64,
-    /// Control ticks that were not read at all.
-    pub missed_ticks: u64,
-    /// Chunks that were begun to be executed.
-    pub chunks: u64,
-    /// Chunks that were used up before the next one came.
-    pub underruns: u64,
-    /// Ticks in which some joint was kept to its step limit.
-    pub clamped: u64,
-    /// Times the step limit tripped.
-    pub trips: u64,
-    /// Age of the observation behind each action.
-    pub age_ns: Summary,
+/// Declares what one thread counts, and the figures in which every other one sees it: each count a number, each time a
+/// distribution in nanoseconds.
+macro_rules! counters {
+    (
+        $(#[$doc:meta])*
+        $live:ident => $stats:ident
+        counts { $($(#[$count_doc:meta])* $count:ident,)* }
+        times { $($(#[$time_doc:meta])* $time:ident,)* }
+    ) => {
+        #[derive(Debug, Default)]
+        pub(super) struct $live {
+            $(pub(super) $count: Counter,)*
+            $(pub(super) $time: Histogram,)*
+        }
+
+        impl $live {
+            fn stats(&self) -> $stats {
+                $stats {
+                    $($count: self.$count.count(),)*
+                    $($time: self.$time.snapshot().summary(),)*
+                }
+            }
+        }
+
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        pub struct $stats {
+            $($(#[$count_doc])* pub $count: u64,)*
+            $($(#[$time_doc])* pub $time: Summary,)*
+        }
+    };
 }
 
-/// The inference thread's side of [`RuntimeStats`]. Its histograms are in nanoseconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct InferenceStats {
-    /// Chunks begun.
-    pub begun: u64,
-    /// Chunks published.
-    pub published: u64,
-    /// Chunks published that the control loop never saw, because the next one came first.
-    pub overwritten: u64,
-    /// Chunks guided by the one before (RTC).
-    pub guided: u64,
-    /// Chunks not published because of NaN or infinity.
-    pub rejected_non_finite: u64,
-    /// Chunks not published because of a value out of limits.
-    pub rejected_limits: u64,
-    /// Chunks not published because they had the wrong length.
-    pub rejected_length: u64,
-    /// Errors of the engine.
-    pub errors: u64,
-    /// Panics of the engine.
-    pub panics: u64,
-    /// Chunks dropped because they were not finished in time.
-    pub deadline_misses: u64,
-    /// Chunks dropped because of a new prompt or step count.
-    pub abandoned: u64,
-    /// Observations not used because they were too old when their turn came.
-    pub stale_observations: u64,
-    /// Everything before the first denoise step.
-    pub begin_ns: Summary,
-    /// One denoise step.
-    pub step_ns: Summary,
-    /// Everything after the last denoise step.
-    pub finish_ns: Summary,
-    /// The finite and limit checks.
-    pub gate_ns: Summary,
-    /// From begin to publication.
-    pub chunk_ns: Summary,
-    /// From the observation's capture to publication.
-    pub latency_ns: Summary,
+counters! {
+    /// The control loop's side of [`RuntimeStats`].
+    ControlCounters => ControlStats
+    counts {
+        /// Reads in all.
+        reads,
+        /// Reads of a control tick that had been read before.
+        repeated,
+        /// Reads that were OK.
+        ok,
+        /// Reads that were STALE.
+        stale,
+        /// Reads that were HOLD.
+        hold,
+        /// Reads that were EMPTY.
+        empty,
+        /// Control ticks that were not read at all.
+        missed_ticks,
+        /// Chunks that were begun to be executed.
+        chunks,
+        /// Chunks that were used up before the next one came.
+        underruns,
+        /// Ticks in which some joint was kept to its step limit.
+        clamped,
+        /// Times the step limit tripped.
+        trips,
+    }
+    times {
+        /// Age of the observation behind each action.
+        age_ns,
+    }
 }
 
-/// The sensor side of [`RuntimeStats`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ObservationStats {
-    /// Observations published.
-    pub published: u64,
-    /// Observations that were replaced before the inference thread looked.
-    pub overwritten: u64,
-    /// Observations refused because of their capture time.
-    pub refused: u64,
-    /// Publications that cost a system call, because the inference thread slept.
-    pub wakes: u64,
+counters! {
+    /// The inference thread's side of [`RuntimeStats`]. Its histograms are in nanoseconds.
+    InferenceCounters => InferenceStats
+    counts {
+        /// Chunks begun.
+        begun,
+        /// Chunks published.
+        published,
+        /// Chunks published that the control loop never saw, because the next one came first.
+        overwritten,
+        /// Chunks guided by the one before (RTC).
+        guided,
+        /// Chunks not published because of NaN or infinity.
+        rejected_non_finite,
+        /// Chunks not published because of a value out of limits.
+        rejected_limits,
+        /// Chunks not published because they had the wrong length.
+        rejected_length,
+        /// Errors of inference.
+        errors,
+        /// Panics of inference.
+        panics,
+        /// Chunks dropped because they were not finished in time.
+        deadline_misses,
+        /// Chunks dropped because of a new prompt or step count.
+        abandoned,
+        /// Observations not used because they were too old when their turn came.
+        stale_observations,
+    }
+    times {
+        /// Everything before the first denoise step.
+        begin_ns,
+        /// One denoise step.
+        step_ns,
+        /// Everything after the last denoise step.
+        finish_ns,
+        /// The finite and limit checks.
+        gate_ns,
+        /// From begin to publication.
+        chunk_ns,
+        /// From the observation's capture to publication.
+        latency_ns,
+    }
+}
+
+counters! {
+    /// The sensor side of [`RuntimeStats`].
+    ObservationCounters => ObservationStats
+    counts {
+        /// Observations published.
+        published,
+        /// Observations that were replaced before the inference thread looked.
+        overwritten,
+        /// Observations refused because of their capture time.
+        refused,
+        /// Publications that cost a system call, because the inference thread slept.
+        wakes,
+    }
+    times {
+    }
 }

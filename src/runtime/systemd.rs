@@ -5,7 +5,6 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +16,7 @@ use crate::error::ResultExt;
 use crate::realtime::clock::{Timestamp, nanos};
 use crate::{Error, ErrorKind, Result};
 
-/// How often a status that only counts on is sent.
+/// The time between two messages of which only the counts differ, in nanoseconds.
 const STATUS_PERIOD: u64 = 1_000_000_000;
 
 /// The way to systemd, and what was said on it.
@@ -25,31 +24,18 @@ const STATUS_PERIOD: u64 = 1_000_000_000;
 pub(super) struct Systemd {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// Nanoseconds in which systemd wants to hear of progress, if it does.
+    /// Nanoseconds within which systemd wants to hear of progress, if it does.
     watchdog: Option<u64>,
-    ready: bool,
-    /// Chunks completed when the watchdog was last fed, and when that was.
+    /// Chunks completed when the watchdog was last fed, and the time of that.
     fed: (u64, Timestamp),
-    /// What the robot's owner was last told, and when.
-    status: (Status, Timestamp),
+    /// The status sent last, and the time of that; empty before the first message.
+    status: (String, Timestamp),
     /// A message was lost; said once.
     failed: bool,
 }
 
-/// What `systemctl status` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
-    Unknown,
-    Waiting,
-    Computing { completed: u64, published: u64 },
-    Tripped,
-    Hung,
-    Failed,
-    Stopping,
-}
-
 impl Systemd {
-    /// The way the environment names. None if no systemd wants to be notified.
+    /// Opens the way that the environment names. None if no systemd wants to be notified.
     pub(super) fn from_environment() -> Result<Option<Self>> {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
         let watchdog =
@@ -57,7 +43,7 @@ impl Systemd {
         Self::new(&name, watchdog).map(Some)
     }
 
-    /// A way to the socket `name`, `/path` or `@abstract`; `watchdog` is how often progress is to be heard of.
+    /// Opens a way to the socket `name`, `/path` or `@abstract`; `watchdog` is how often progress is to be heard of.
     pub(super) fn new(name: &OsStr, watchdog: Option<Duration>) -> Result<Self> {
         let what = || format!("systemd's notification socket {} ($NOTIFY_SOCKET)", name.display());
         let address = match name.as_bytes() {
@@ -82,9 +68,8 @@ impl Systemd {
             socket,
             address,
             watchdog: watchdog.map(nanos),
-            ready: false,
             fed: (0, Timestamp::default()),
-            status: (Status::Unknown, Timestamp::default()),
+            status: (String::new(), Timestamp::default()),
             failed: false,
         })
     }
@@ -95,24 +80,25 @@ impl Systemd {
         // Four times in its interval is often enough for systemd.
         let feed =
             self.watchdog.is_some_and(|every| completed > self.fed.0 && now.since(self.fed.1) >= every / 4);
-        let status = Status::of(shared, hung, completed);
-        let tell = status != self.status.0
-            && (!status.counts_on_from(self.status.0) || now.since(self.status.1) >= STATUS_PERIOD);
+        let status = status(shared, hung, completed);
+        // Counts change with every chunk, which is more often than anybody reads them.
+        let counts = |status: &str| status.starts_with(|c: char| c.is_ascii_digit());
+        let soon = counts(&status) && counts(&self.status.0) && now.since(self.status.1) < STATUS_PERIOD;
+        let tell = status != self.status.0 && !soon;
         let mut message = String::new();
-        if !self.ready {
+        if self.status.0.is_empty() {
             message.push_str("READY=1\n");
         }
         if feed {
             message.push_str("WATCHDOG=1\n");
         }
         if tell {
-            status.line(&mut message);
+            message = format!("{message}STATUS={status}\n");
         }
         // What found no room is said again at the next look.
         if message.is_empty() || !self.send(&message) {
             return;
         }
-        self.ready = true;
         if feed {
             self.fed = (completed, now);
         }
@@ -123,9 +109,7 @@ impl Systemd {
 
     /// Says that this is the end.
     pub(super) fn stopping(&mut self) {
-        let mut message = "STOPPING=1\n".to_owned();
-        Status::Stopping.line(&mut message);
-        self.send(&message);
+        self.send("STOPPING=1\nSTATUS=stopping\n");
     }
 
     fn send(&mut self, message: &str) -> bool {
@@ -141,44 +125,23 @@ impl Systemd {
     }
 }
 
-impl Status {
-    fn of(shared: &Shared, hung: bool, completed: u64) -> Self {
-        match shared.phase() {
-            Phase::Failed => Status::Failed,
-            _ if hung => Status::Hung,
-            _ if shared.tripped() => Status::Tripped,
-            _ if completed == 0 => Status::Waiting,
-            _ => Status::Computing { completed, published: shared.inference.published.count() },
+/// Returns the status that `systemctl status` shows, where `completed` chunks were computed to the end.
+fn status(shared: &Shared, hung: bool, completed: u64) -> String {
+    let status = match shared.phase() {
+        Phase::Failed => "inference has given up; holding",
+        _ if hung => "inference does not come back; holding",
+        _ if shared.tripped() => "the step limit tripped; holding until it is cleared",
+        _ if completed == 0 => "waiting for the first chunk",
+        _ => {
+            // No more than were completed when those were counted.
+            let published = shared.inference.published.count().min(completed);
+            return format!("{published} chunks published, {} rejected", completed - published);
         }
-    }
-
-    fn counts_on_from(self, before: Status) -> bool {
-        matches!((before, self), (Status::Computing { .. }, Status::Computing { .. }))
-    }
-
-    fn line(self, message: &mut String) {
-        let text = match self {
-            Status::Unknown => return,
-            Status::Waiting => "waiting for the first chunk",
-            Status::Computing { completed, published } => {
-                // Writing to a string cannot fail.
-                _ = writeln!(
-                    message,
-                    "STATUS={published} chunks published, {} rejected",
-                    completed - published
-                );
-                return;
-            }
-            Status::Tripped => "the step limit tripped; holding until it is cleared",
-            Status::Hung => "inference does not come back; holding",
-            Status::Failed => "inference has given up; holding",
-            Status::Stopping => "stopping",
-        };
-        _ = writeln!(message, "STATUS={text}");
-    }
+    };
+    status.to_owned()
 }
 
-/// The interval in which systemd wants to hear from process `me`, from `$WATCHDOG_USEC` and `$WATCHDOG_PID`.
+/// Returns the interval in which systemd wants to hear from process `me`, from `$WATCHDOG_USEC` and `$WATCHDOG_PID`.
 fn watchdog(usec: Option<OsString>, pid: Option<OsString>, me: u32) -> Result<Option<Duration>> {
     let number = |name: &str, value: OsString| {
         let parsed = value.to_str().and_then(|v| v.parse::<u64>().ok()).filter(|v| *v > 0);

@@ -14,7 +14,7 @@ use crate::realtime::clock::Timestamp;
 use crate::realtime::recorder::RecorderView;
 use crate::realtime::wake::Waiter;
 
-/// How often it looks.
+/// The time from one look to the next.
 const PERIOD: Duration = Duration::from_millis(20);
 
 pub(super) struct Watch {
@@ -23,18 +23,26 @@ pub(super) struct Watch {
     pub(super) recorder: RecorderView,
     pub(super) flight_record: Option<PathBuf>,
     pub(super) watchdog: u64,
+    /// The systemd to be informed, on its way here.
+    pub(super) requests: Receiver<Systemd>,
     pub(super) systemd: Option<Systemd>,
-    pub(super) hung: bool,
-    pub(super) tripped: bool,
-    pub(super) failed: bool,
+    pub(super) before: Alarms,
+}
+
+/// Conditions that call for attention when they begin.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Alarms {
+    hung: bool,
+    tripped: bool,
+    failed: bool,
 }
 
 impl Watch {
-    /// Looks until told to stop through `waiter`. A systemd to be informed comes through `systemd`.
-    pub(super) fn run(mut self, mut waiter: Waiter, systemd: &Receiver<Systemd>) {
+    /// Looks until told to stop through `waiter`.
+    pub(super) fn run(mut self, mut waiter: Waiter) {
         loop {
             let stop = waiter.wait(Some(Timestamp::now() + PERIOD));
-            if let Ok(systemd) = systemd.try_recv() {
+            if let Ok(systemd) = self.requests.try_recv() {
                 self.systemd = Some(systemd);
             }
             // Once more before the end: what happened last may be why it was stopped.
@@ -51,23 +59,26 @@ impl Watch {
     /// Looks once.
     pub(super) fn look(&mut self, now: Timestamp) {
         let age = self.shared.quantum_age(now).filter(|age| *age > self.watchdog);
+        let alarms = Alarms {
+            hung: age.is_some(),
+            tripped: self.shared.tripped(),
+            failed: self.shared.phase() == Phase::Failed,
+        };
+        let before = std::mem::replace(&mut self.before, alarms);
         match age {
-            Some(for_ns) if !self.hung => self.events.send(Event::Hung { for_ns }),
-            None if self.hung => self.events.send(Event::Recovered),
+            Some(for_ns) if !before.hung => self.events.send(Event::Hung { for_ns }),
+            None if before.hung => self.events.send(Event::Recovered),
             _ => {}
         }
-        let hangs = age.is_some() && !self.hung;
-        self.hung = age.is_some();
-        let (tripped, failed) = (self.shared.tripped(), self.shared.phase() == Phase::Failed);
-        if tripped && !self.tripped {
+        if alarms.tripped && !before.tripped {
             self.events.send(Event::Tripped);
         }
-        if hangs || (tripped && !self.tripped) || (failed && !self.failed) {
+        let began = |alarm: fn(Alarms) -> bool| alarm(alarms) && !alarm(before);
+        if began(|a| a.hung) || began(|a| a.tripped) || began(|a| a.failed) {
             self.dump();
         }
-        (self.tripped, self.failed) = (tripped, failed);
         if let Some(systemd) = &mut self.systemd {
-            systemd.look(now, &self.shared, self.hung);
+            systemd.look(now, &self.shared, alarms.hung);
         }
     }
 

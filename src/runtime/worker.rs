@@ -1,4 +1,4 @@
-//! What the inference thread does, one bounded quantum at a time.
+//! The inference thread's work, one bounded quantum at a time.
 //!
 //! The worker owns no thread: [`Worker::turn`] does one thing and says what next. The runtime's thread calls it for
 //! ever; a replay or a test turns it by hand over simulated time.
@@ -9,22 +9,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::command::{Command, CommandReceiver};
-use super::config::{Replan, RuntimeConfig, check_rtc, gate};
+use super::config::{Replan, RuntimeConfig, check_rtc, limits};
 use super::event::{Event, EventSender};
+use super::inference::Inference;
 use super::observation::Observed;
 use super::shared::{Phase, Shared};
-use crate::policy::rtc::RtcConfig;
+use crate::action::{ActionLimits, Reject};
+use crate::policy::rtc::Guidance;
 use crate::realtime::cell::{Reader, Writer};
-use crate::realtime::chunk::{Chunk, ChunkInfo, Gate, Interpolation, Reject};
+use crate::realtime::chunk::{ChunkInfo, StampedChunk};
 use crate::realtime::clock::{Clock, Timestamp, nanos};
 use crate::realtime::delay::DelayEstimator;
-use crate::realtime::engine::{Engine, Guidance};
 use crate::realtime::recorder::ChunkRecorder;
 use crate::realtime::timeline::Progress;
 use crate::stats::Histogram;
 use crate::{Error, ErrorKind, Result};
 
-/// What to do after a turn.
+/// The next thing to do after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// Something was done: turn again.
@@ -36,9 +37,9 @@ pub enum Turn {
 }
 
 /// The worker's ends of everything it is connected to.
-pub(super) struct Ends<E: Engine> {
-    pub(super) observations: Reader<Observed<E::Observation>>,
-    pub(super) chunks: Writer<Chunk>,
+pub(super) struct Ends<I: Inference> {
+    pub(super) observations: Reader<Observed<I::Observation>>,
+    pub(super) chunks: Writer<StampedChunk>,
     pub(super) progress: Reader<Progress>,
     pub(super) commands: CommandReceiver,
     pub(super) events: EventSender,
@@ -54,28 +55,23 @@ struct Job {
     num_steps: usize,
 }
 
-/// Why a quantum did not succeed.
+/// The reason why a quantum did not succeed.
 enum Failure {
     Error(Error),
     Panic(String),
 }
 
-pub(super) struct Worker<E: Engine, C> {
-    engine: E,
+pub(super) struct Worker<I: Inference, C> {
+    inference: I,
     clock: C,
-    ends: Ends<E>,
-    gate: Gate,
-    delay: DelayEstimator,
-    rtc: Option<RtcConfig>,
-    replan: Replan,
-    interpolation: Interpolation,
+    config: RuntimeConfig,
     action_period: u64,
-    hold_after: u64,
-    deadline: Option<u64>,
-    max_errors: u32,
-    retry_after: u64,
+    ends: Ends<I>,
+    /// The configured limits and the policy's own.
+    limits: ActionLimits,
+    delay: DelayEstimator,
     /// The chunk published last, and room for what it leaves over.
-    previous: Chunk,
+    previous: StampedChunk,
     leftover: Box<[f32]>,
     weights: Box<[f32]>,
     job: Option<Job>,
@@ -87,26 +83,19 @@ pub(super) struct Worker<E: Engine, C> {
     number: u64,
 }
 
-impl<E: Engine, C: Clock> Worker<E, C> {
-    pub(super) fn new(engine: E, clock: C, config: &RuntimeConfig, ends: Ends<E>) -> Result<Self> {
-        let (rows, dim) = (engine.action_horizon(), engine.action_dim());
-        let delay = config.validate(rows, dim)?;
-        let gate = gate(config.limits.as_ref(), &engine)?;
+impl<I: Inference, C: Clock> Worker<I, C> {
+    /// Creates a worker by settings that have been validated.
+    pub(super) fn new(inference: I, clock: C, config: RuntimeConfig, ends: Ends<I>) -> Result<Self> {
+        let (rows, dim) = (inference.action_horizon(), inference.action_dim());
         Ok(Worker {
-            engine,
+            limits: limits(config.limits.as_ref(), &inference)?,
+            delay: DelayEstimator::new(config.delay)?,
+            inference,
             clock,
-            ends,
-            gate,
-            delay,
-            rtc: config.rtc,
-            replan: config.replan,
-            interpolation: config.timeline.interpolation,
             action_period: nanos(config.timeline.action_period),
-            hold_after: nanos(config.timeline.hold_after),
-            deadline: config.deadline.map(nanos),
-            max_errors: config.max_errors,
-            retry_after: nanos(config.retry_after),
-            previous: Chunk::new(rows, dim),
+            config,
+            ends,
+            previous: StampedChunk::new(rows, dim),
             leftover: vec![0.0; rows * dim].into(),
             weights: vec![0.0; rows].into(),
             job: None,
@@ -118,16 +107,16 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         })
     }
 
-    /// The threads that the engine computes on beside this one.
-    pub(super) fn engine_threads(&self) -> Vec<i32> {
-        self.engine.worker_threads()
+    /// Returns the threads that inference computes on beside this one.
+    pub(super) fn worker_threads(&self) -> Vec<i32> {
+        self.inference.worker_threads()
     }
 
     /// Runs every graph once and says that the worker is ready.
     pub(super) fn warm_up(&mut self) -> Result<()> {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.warm_up()));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.inference.warm_up()));
         let warmed = outcome.unwrap_or_else(|panic| {
-            Err(Error::new(ErrorKind::Runtime, format!("the engine panicked: {}", in_words(&*panic))))
+            Err(Error::new(ErrorKind::Runtime, format!("inference panicked: {}", panic_message(&*panic))))
         });
         warmed.map_err(|e| e.context("warming up"))?;
         self.ends.shared.set_phase(Phase::Ready);
@@ -143,29 +132,28 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             return Turn::Wait(None);
         }
         while let Some(command) = self.ends.commands.take() {
-            self.obey(command);
+            self.carry_out(command);
             if self.ends.shared.phase() == Phase::Failed {
                 return Turn::Wait(None);
             }
         }
         match self.job.take() {
             Some(job) => self.advance(job),
-            None => self.consider(),
+            None => self.begin_if_due(),
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn carry_out(&mut self, command: Command) {
         let restart = matches!(command, Command::Prompt(_) | Command::NumSteps(_));
-        let rows = self.engine.action_horizon();
         let outcome = match command {
-            Command::Prompt(prompt) => self.quantum(None, |engine| engine.set_prompt(&prompt)),
-            Command::NumSteps(n) => self.quantum(None, |engine| engine.set_num_steps(n)),
-            Command::Limits(limits) => {
-                gate(limits.as_ref(), &self.engine).map(|gate| self.gate = gate).map_err(Failure::Error)
-            }
+            Command::Prompt(prompt) => self.quantum(None, |inference| inference.set_prompt(&prompt)),
+            Command::NumSteps(n) => self.quantum(None, |inference| inference.set_num_steps(n)),
+            Command::Limits(given) => limits(given.as_ref(), &self.inference)
+                .map(|limits| self.limits = limits)
+                .map_err(Failure::Error),
             Command::Rtc(rtc) => rtc
-                .map_or(Ok(()), |rtc| check_rtc(&rtc, rows))
-                .map(|()| self.rtc = rtc)
+                .map_or(Ok(()), |rtc| check_rtc(&rtc, self.inference.action_horizon()))
+                .map(|()| self.config.rtc = rtc)
                 .map_err(Failure::Error),
         };
         match outcome {
@@ -181,7 +169,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     /// Begins a chunk if there is reason to, and says when there will be if not.
-    fn consider(&mut self) -> Turn {
+    fn begin_if_due(&mut self) -> Turn {
         self.fresh |= self.ends.observations.update();
         if !self.fresh {
             return Turn::Wait(None);
@@ -194,7 +182,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             return Turn::Wait(Some(due));
         }
         self.fresh = false;
-        if now.since(self.ends.observations.get().captured) > self.hold_after {
+        if now.since(self.ends.observations.get().captured) > nanos(self.config.timeline.hold_after) {
             // Its chunk would be held from the start.
             self.ends.shared.inference.stale_observations.add(1);
             return Turn::Worked;
@@ -203,9 +191,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         Turn::Worked
     }
 
-    /// When the next chunk is to be begun.
+    /// Returns the time at which the next chunk is to be begun.
     fn due(&self) -> Timestamp {
-        match self.replan {
+        match self.config.replan {
             Replan::Period(period) => self.last_begun.map_or(Timestamp::default(), |begun| begun + period),
             Replan::Remaining(_) if self.previous.info.number == 0 => Timestamp::default(),
             Replan::Remaining(remaining) => {
@@ -213,14 +201,14 @@ impl<E: Engine, C: Clock> Worker<E, C> {
                 if !progress.moving {
                     return Timestamp::default();
                 }
-                let row = (self.previous.rows() - 1).saturating_sub(remaining) as u64;
+                let row = (self.previous.actions.action_horizon() - 1).saturating_sub(remaining) as u64;
                 let left = (row * self.action_period).saturating_sub(progress.position_ns.max(0) as u64);
                 progress.at.plus(left)
             }
         }
     }
 
-    /// Where the robot is in the chunk published last.
+    /// Returns the place where the robot is in the chunk published last.
     fn progress(&self) -> Progress {
         let progress = *self.ends.progress.get();
         let published = &self.previous.info;
@@ -244,18 +232,18 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         };
         self.last_begun = Some(now);
         let guidance = self.guide(&mut info);
-        let num_steps = self.engine.num_steps();
+        let num_steps = self.inference.num_steps();
         let Ends { shared, observations, .. } = &self.ends;
         shared.inference.begun.add(1);
         let guidance = guidance.map(|max_guidance_weight| Guidance {
-            leftover: &self.leftover,
+            previous: &self.leftover,
             prefix_weights: &self.weights,
             max_guidance_weight,
             inference_delay: info.inference_delay as usize,
         });
         let data = &observations.get().data;
-        let call = |engine: &mut E| engine.begin(data, guidance, info.number);
-        match quantum(&mut self.engine, &self.clock, shared, Some(&shared.inference.begin), call) {
+        let call = |inference: &mut I| inference.begin(data, guidance, info.number);
+        match quantum(&mut self.inference, &self.clock, shared, Some(&shared.inference.begin_ns), call) {
             Ok(()) => self.job = Some(Job { info, step: 0, num_steps }),
             Err(failure) => self.failed(failure, true),
         }
@@ -263,7 +251,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
 
     fn advance(&mut self, mut job: Job) -> Turn {
         let taken = self.clock.now().since(job.info.begun);
-        if self.deadline.is_some_and(|deadline| taken > deadline) {
+        if self.config.deadline.is_some_and(|deadline| taken > nanos(deadline)) {
             self.ends.shared.inference.deadline_misses.add(1);
             let (chunk, steps) = (job.info.number, job.step);
             self.ends.events.send(Event::DeadlineMiss { chunk, steps, after_ns: taken });
@@ -271,8 +259,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         }
         if job.step < job.num_steps {
             let shared = &self.ends.shared;
-            let call = |engine: &mut E| engine.step(job.step);
-            match quantum(&mut self.engine, &self.clock, shared, Some(&shared.inference.step), call) {
+            let call = |inference: &mut I| inference.step(job.step);
+            match quantum(&mut self.inference, &self.clock, shared, Some(&shared.inference.step_ns), call) {
                 Ok(()) => {
                     job.step += 1;
                     self.job = Some(job);
@@ -293,19 +281,18 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         let counts = &shared.inference;
         let slot = chunks.slot();
         slot.info = job.info;
-        let call = |engine: &mut E| engine.finish(slot.values_mut());
-        let got = match quantum(&mut self.engine, &self.clock, shared, Some(&counts.finish), call) {
+        let call = |inference: &mut I| inference.finish(slot.actions.as_mut_slice());
+        let got = match quantum(&mut self.inference, &self.clock, shared, Some(&counts.finish_ns), call) {
             Ok(got) => got,
             Err(failure) => return self.failed(failure, false),
         };
         self.errors_in_a_row = 0;
         let checking = self.clock.now();
-        let verdict = match got == slot.values().len() {
-            true => self.gate.check(slot.values()),
-            false => Err(Reject::WrongLength { got }),
-        };
+        let actions = slot.actions.as_slice();
+        let verdict =
+            if got == actions.len() { self.limits.check(actions) } else { Err(Reject::WrongLength { got }) };
         let published = self.clock.now();
-        counts.gate.record(published.since(checking));
+        counts.gate_ns.record(published.since(checking));
         if let Err(reason) = verdict {
             let counter = match reason {
                 Reject::NonFinite { .. } => &counts.rejected_non_finite,
@@ -326,17 +313,17 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         counts.published.add(1);
         counts.overwritten.add(u64::from(overwrote));
         counts.guided.add(u64::from(info.guided_rows > 0));
-        counts.chunk.record(published.since(info.begun));
-        counts.latency.record(published.since(info.captured));
+        counts.chunk_ns.record(published.since(info.begun));
+        counts.latency_ns.record(published.since(info.captured));
         events.send(Event::Chunk(info));
     }
 
     fn quantum<R>(
         &mut self,
         time: Option<&Histogram>,
-        call: impl FnOnce(&mut E) -> Result<R>,
+        call: impl FnOnce(&mut I) -> Result<R>,
     ) -> std::result::Result<R, Failure> {
-        quantum(&mut self.engine, &self.clock, &self.ends.shared, time, call)
+        quantum(&mut self.inference, &self.clock, &self.ends.shared, time, call)
     }
 
     /// Counts a failure and decides whether there is any use in going on.
@@ -348,19 +335,19 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         self.fresh |= observation_unused;
         self.ends.shared.inference.errors.add(1);
         self.errors_in_a_row += 1;
-        self.not_before = self.clock.now().plus(self.retry_after);
+        self.not_before = self.clock.now().plus(nanos(self.config.retry_after));
         let (error, in_a_row) = (error.to_string(), self.errors_in_a_row);
-        if in_a_row >= self.max_errors {
+        if in_a_row >= self.config.max_errors {
             self.give_up(format!("{in_a_row} errors in a row, the last: {error}"));
         } else {
-            self.ends.events.send(Event::EngineError { error, in_a_row });
+            self.ends.events.send(Event::InferenceError { error, in_a_row });
         }
     }
 
     fn panicked(&mut self, what: &str) {
         self.ends.shared.inference.panics.add(1);
-        // Nobody knows what state a panic leaves the engine in, so it is not called again.
-        self.give_up(format!("the engine panicked: {what}"));
+        // Nobody knows what state a panic leaves inference in, so it is not called again.
+        self.give_up(format!("inference panicked: {what}"));
     }
 
     fn give_up(&mut self, error: String) {
@@ -370,39 +357,39 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 }
 
-impl<E: Engine, C> Worker<E, C> {
-    /// Ends the worker. A panic while the engine is dropped goes no further.
+impl<I: Inference, C> Worker<I, C> {
+    /// Ends the worker. A panic while inference is dropped goes no further.
     pub(super) fn end(self) {
-        let Worker { engine, ends, .. } = self;
+        let Worker { inference, ends, .. } = self;
         ends.shared.set_phase(Phase::Stopped);
-        _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+        _ = catch_unwind(AssertUnwindSafe(|| drop(inference)));
     }
 }
 
-/// Calls the engine, with the heartbeat telling that it is being called, and nothing unwinding out of it.
-fn quantum<E, C: Clock, R>(
-    engine: &mut E,
+/// Calls inference, with the heartbeat telling that it is being called, and nothing unwinding out of it.
+fn quantum<I, C: Clock, R>(
+    inference: &mut I,
     clock: &C,
     shared: &Shared,
     time: Option<&Histogram>,
-    call: impl FnOnce(&mut E) -> Result<R>,
+    call: impl FnOnce(&mut I) -> Result<R>,
 ) -> std::result::Result<R, Failure> {
     let begun = clock.now();
     shared.quantum_begins(begun);
-    // AssertUnwindSafe, because after a panic the engine is not called again and what it wrote to is not published.
-    let outcome = catch_unwind(AssertUnwindSafe(|| call(engine)));
+    // AssertUnwindSafe, because after a panic inference is not called again and what it wrote to is not published.
+    let outcome = catch_unwind(AssertUnwindSafe(|| call(inference)));
     shared.quantum_ends();
     if let Some(time) = time {
         time.record(clock.now().since(begun));
     }
     match outcome {
         Ok(result) => result.map_err(Failure::Error),
-        Err(panic) => Err(Failure::Panic(in_words(&*panic))),
+        Err(panic) => Err(Failure::Panic(panic_message(&*panic))),
     }
 }
 
-/// What a panic said.
-pub(super) fn in_words(panic: &(dyn std::any::Any + Send)) -> String {
+/// Returns the message of a panic.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }

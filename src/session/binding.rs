@@ -21,6 +21,7 @@ pub(super) struct Binding {
 // SAFETY: an OrtIoBinding may be used from any one thread at a time; `&mut self` on every call gives that.
 unsafe impl Send for Binding {}
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Input,
     Output,

@@ -2,9 +2,9 @@
 //!
 //! ONNX Runtime keeps captured graphs by an id *and the thread that captured them*, and captures by itself whenever a
 //! run names an id that its thread has no graph for: it then runs the session three times over before the call
-//! returns, two runs to settle memory and one to capture. That is hidden work, and with an input that is also the
-//! output the result would be three steps in place of one. So a run names an id only if this thread captured it
-//! before, on purpose; every other run says that it wants none.
+//! returns, two runs until its memory no longer changes and one to capture. That is hidden work, and with an input that
+//! is also the output the result would be three steps in place of one. So a run names an id only if this thread
+//! captured it before, on purpose; every other run says that it wants none.
 
 use std::thread::ThreadId;
 
@@ -15,7 +15,7 @@ const GRAPH_ID: &str = "gpu_graph_id";
 /// Run option: return as soon as the work is queued.
 const DO_NOT_WAIT: (&str, &str) = ("disable_synchronize_execution_providers", "1");
 
-/// What tells the graphs of one session apart: the shape everything was bound for. At least 1.
+/// Tells the graphs of one session apart: the shape everything was bound for. At least 1.
 pub(super) type GraphId = u32;
 
 pub(super) struct Captures {
@@ -55,7 +55,7 @@ impl Captures {
         self.find(id).unwrap_or(&self.plain)
     }
 
-    /// Whether a run on the calling thread replays a graph.
+    /// Returns true if a run on the calling thread replays a graph.
     pub(super) fn has(&self, id: GraphId) -> bool {
         self.find(id).is_some()
     }

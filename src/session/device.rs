@@ -1,4 +1,4 @@
-//! What a policy computes on: the provider, its memory, and the queue that all of its graphs share.
+//! The device that a policy computes on: the provider, its memory, and the queue that all of its graphs share.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::tensors::Tensors;
 use crate::error::Result;
 use crate::provider::Provider;
 
-/// Where tensors are that both the host and the graphs touch.
+/// The memory of tensors that both the host and the graphs touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceMemory {
     /// As suits the provider: unified on the CPU, separate on a GPU.
@@ -24,14 +24,14 @@ pub enum DeviceMemory {
     Unified,
 }
 
-/// How the device is opened.
+/// Options of opening a device.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceOptions {
-    /// What computes.
+    /// The provider that computes.
     pub provider: Provider,
     /// The GPU, as CUDA counts them.
     pub gpu: u32,
-    /// Where tensors are that the host touches.
+    /// The memory of tensors that the host touches.
     pub memory: DeviceMemory,
     /// Let the thread that waits for the GPU sleep, where it would otherwise spin.
     pub sleep: bool,
@@ -64,7 +64,7 @@ impl Device {
         Ok(Device { options, memory })
     }
 
-    /// What computes.
+    /// The provider that computes.
     pub fn provider(&self) -> Provider {
         self.options.provider
     }
@@ -74,8 +74,8 @@ impl Device {
         Tensors::new(Arc::clone(&self.memory))
     }
 
-    /// Whether a graph may write the memory it reads, as the denoise step does on the CPU. TensorRT does not promise
-    /// it, and separate memory on the CPU goes the same way.
+    /// Returns true if a graph may write the memory it reads, as the denoise step does on the CPU. TensorRT does not
+    /// promise it, and separate memory on the CPU goes the same way.
     pub fn in_place(&self) -> bool {
         match self.options.provider {
             Provider::Cpu => self.options.memory != DeviceMemory::Separate,
@@ -84,7 +84,7 @@ impl Device {
         }
     }
 
-    /// What the device's memory has left, where it has one of its own.
+    /// Asks what the device's memory has left, where it has one of its own.
     ///
     /// # Errors
     /// [`ErrorKind::Provider`](crate::ErrorKind::Provider) when the device does not answer.

@@ -50,13 +50,11 @@ impl Environment {
 
     fn expect_library(&'static self, explicit: Option<&Path>) -> Result<&'static Environment> {
         match explicit.map(resolve) {
-            Some(wanted) if wanted != self.library => Err(Error::new(
-                ErrorKind::Library,
-                format!(
-                    "this process already runs ONNX Runtime from {}; {} cannot be loaded beside it",
-                    self.library.display(),
-                    wanted.display()
-                ),
+            Some(wanted) if wanted != self.library => Err(err!(
+                Library,
+                "this process already runs ONNX Runtime from {}; {} cannot be loaded beside it",
+                self.library.display(),
+                wanted.display()
             )),
             _ => Ok(self),
         }
@@ -66,12 +64,12 @@ impl Environment {
         &self.inner
     }
 
-    /// The library file that was loaded.
+    /// Returns the path of the library that was loaded.
     pub fn library(&self) -> &Path {
         &self.library
     }
 
-    /// The library's version and the commit it was built from, such as `1.24.4 (0123abc)`.
+    /// Returns the library's version and the commit it was built from, such as `1.24.4 (0123abc)`.
     ///
     /// # Errors
     /// [`ErrorKind::Library`] if the library does not state its version.
@@ -88,7 +86,7 @@ impl Environment {
         Ok(format!("{version} ({})", commit.unwrap_or("commit unknown")))
     }
 
-    /// ONNX Runtime's own description of its build: version, commit, flags.
+    /// Returns ONNX Runtime's own description of its build: version, commit, flags.
     pub fn build_info(&self) -> &'static str {
         ort::info()
     }
@@ -98,26 +96,19 @@ impl Environment {
 fn start(explicit: Option<&Path>) -> Result<Environment> {
     disable_telemetry();
     let mut tried = Vec::new();
-    for candidate in candidates(explicit) {
-        if candidate.must_exist && !candidate.path.is_file() {
-            tried.push(format!("{} ({}): no such file", candidate.path.display(), candidate.origin));
-            if candidate.binding {
-                break;
-            }
-            continue;
-        }
-        match ort::init_from(&candidate.path) {
-            Ok(builder) => return build(builder, candidate.path),
-            Err(e) => {
-                tried.push(format!("{} ({}): {e}", candidate.path.display(), candidate.origin));
-                if candidate.binding {
-                    break;
-                }
-            }
+    for (path, origin) in candidates(explicit) {
+        // A bare file name is the dynamic loader's to find.
+        let loaded = if path.is_absolute() && !path.is_file() {
+            Err("no such file".to_owned())
+        } else {
+            ort::init_from(&path).map_err(|e| e.to_string())
+        };
+        match loaded {
+            Ok(builder) => return build(builder, path),
+            Err(why) => tried.push(format!("{} ({origin}): {why}", path.display())),
         }
     }
-    let text = format!("cannot load ONNX Runtime; tried: {}. To fix it, {REMEDY}", tried.join("; "));
-    Err(Error::new(ErrorKind::Library, text))
+    Err(err!(Library, "cannot load ONNX Runtime; tried: {}. To fix it, {REMEDY}", tried.join("; ")))
 }
 
 fn build(builder: ort::environment::EnvironmentBuilder, library: PathBuf) -> Result<Environment> {
@@ -126,9 +117,7 @@ fn build(builder: ort::environment::EnvironmentBuilder, library: PathBuf) -> Res
         .with_telemetry(false)
         .with_logger(Arc::new(|level, _category, _id, _location, message: &str| forward(level, message)))
         .build()
-        .map_err(|e| {
-            Error::new(ErrorKind::Library, format!("ONNX Runtime does not start: {}", e.message()))
-        })?;
+        .map_err(|e| err!(Library, "ONNX Runtime does not start: {}", e.message()))?;
     // The logger makes `ort` ask for verbose messages; every one of them would cost formatting.
     inner.set_log_level(LogLevel::Warning);
     log::debug!("ONNX Runtime from {}: {}", library.display(), ort::info());
@@ -155,21 +144,12 @@ fn disable_telemetry() {
     }
 }
 
-struct Candidate {
-    path: PathBuf,
-    origin: &'static str,
-    /// Asked for by name: when it fails, nothing else is tried.
-    binding: bool,
-    /// A path to look at before loading; a bare file name is the dynamic loader's to find.
-    must_exist: bool,
-}
-
-/// Absolute and without symbolic links where that can be told, so that two names of one file compare equal.
+/// Makes a path absolute and without symbolic links where that can be told, so that two names of one file compare equal.
 fn resolve(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// The file that this code was loaded from: the executable, or libpi0_edge.so.
+/// Finds the file that this code was loaded from: the executable, or libpi0_edge.so.
 fn this_file() -> Option<PathBuf> {
     // SAFETY: all zeros is a valid Dl_info to be filled in.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
@@ -182,27 +162,18 @@ fn this_file() -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())))
 }
 
-fn candidates(explicit: Option<&Path>) -> Vec<Candidate> {
-    let asked =
-        |path: &Path, origin| Candidate { path: resolve(path), origin, binding: true, must_exist: true };
+/// Lists the files to try, each with why it is looked at. One that was asked for by name stands alone.
+fn candidates(explicit: Option<&Path>) -> Vec<(PathBuf, &'static str)> {
     if let Some(path) = explicit {
-        return vec![asked(path, "asked for")];
+        return vec![(resolve(path), "asked for")];
     }
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
-        return vec![asked(Path::new(&path), "ORT_DYLIB_PATH")];
+        return vec![(resolve(Path::new(&path)), "ORT_DYLIB_PATH")];
     }
     let executable = std::env::current_exe().ok().as_deref().map(resolve);
     let library = this_file().map(|p| resolve(&p)).filter(|p| Some(p) != executable.as_ref());
-    let mut list: Vec<Candidate> = lookup::places(library.as_deref(), executable.as_deref(), Path::is_file)
-        .into_iter()
-        .map(|(path, origin)| Candidate { path, origin, binding: false, must_exist: true })
-        .collect();
-    list.push(Candidate {
-        path: PathBuf::from(lookup::RUNTIME_LIBRARY),
-        origin: lookup::SYSTEM,
-        binding: false,
-        must_exist: false,
-    });
+    let mut list = lookup::places(library.as_deref(), executable.as_deref(), Path::is_file);
+    list.push((PathBuf::from(lookup::RUNTIME_LIBRARY), lookup::SYSTEM));
     list
 }
 
@@ -212,9 +183,8 @@ mod tests {
 
     #[test]
     fn an_explicit_library_is_the_only_candidate() {
-        let list = candidates(Some(Path::new("/nowhere/libonnxruntime.so")));
-        assert_eq!(list.len(), 1);
-        assert!(list[0].binding);
+        let asked = Path::new("/nowhere/libonnxruntime.so");
+        assert_eq!(candidates(Some(asked)), [(asked.to_path_buf(), "asked for")]);
     }
 
     #[test]
@@ -222,9 +192,9 @@ mod tests {
         if std::env::var_os("ORT_DYLIB_PATH").is_some() {
             return; // the developer's own choice wins, as it should
         }
-        let origins: Vec<_> = candidates(None).iter().map(|c| c.origin).collect();
+        let origins: Vec<_> = candidates(None).iter().map(|(_, origin)| *origin).collect();
         assert_eq!(origins.first(), Some(&"beside the executable"));
         assert_eq!(origins.last(), Some(&"the system's library path"));
-        assert!(candidates(None).iter().all(|c| !c.binding));
+        assert!(!origins.contains(&"asked for") && origins.len() > 2);
     }
 }

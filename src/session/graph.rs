@@ -17,11 +17,11 @@ use super::placement::{self, Placement};
 use super::provider;
 use super::tensors::{TensorId, Tensors};
 use super::workers::Workers;
-use crate::bundle::{Dtype, GraphSpec};
-use crate::error::{Error, ErrorKind, Result};
+use crate::bundle::{Dtype, GraphSpec, TensorSpec};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::provider::Provider;
 
-/// How one graph is loaded.
+/// Options of loading one graph.
 #[derive(Debug, Clone)]
 pub struct GraphOptions {
     /// Threads that share one operator's work, the calling thread included.
@@ -30,16 +30,21 @@ pub struct GraphOptions {
     /// of the weights' size; the mapped file is let go). Without it the weights stay a file map that processes
     /// share and the kernel may evict.
     pub prepack: bool,
-    /// Whether worker threads spin while a run is going on. They always sleep between runs.
+    /// True if worker threads spin while a run is going on. They always sleep between runs.
     pub spin: bool,
-    /// Whether CUDA graphs of it may be captured, see [`Graph::capture`].
+    /// True if CUDA graphs of it may be captured, see [`Graph::capture`].
     pub cuda_graph: bool,
     /// An existing directory to write ONNX Runtime's profile of it to, when it is dropped.
     pub profile: Option<PathBuf>,
 }
 
-/// Where one port was bound.
-struct Port {
+/// An input or output of a [`Graph`], found by name once, so that binding it costs no look-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port(usize);
+
+/// A port, and the memory it is bound to.
+struct Slot {
+    side: Side,
     name: CString,
     label: String,
     dtype: Dtype,
@@ -53,11 +58,10 @@ pub struct Graph {
     name: &'static str,
     session: Session,
     binding: Binding,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    slots: Vec<Slot>,
     tensors: Option<u64>,
     placement: Placement,
-    /// How runs are queued; nothing where they are not.
+    /// Options of queued runs; nothing where they are not queued.
     captures: Option<Captures>,
     /// Tells the shapes that ports are bound for apart, as captured graphs do.
     shape: GraphId,
@@ -66,19 +70,20 @@ pub struct Graph {
     device: Device,
 }
 
-fn ports(spec: &[crate::bundle::TensorSpec]) -> Result<Vec<Port>> {
-    spec.iter()
-        .map(|t| {
-            let name = CString::new(t.name.as_str()).map_err(|_| {
-                Error::new(ErrorKind::Manifest, format!("tensor name {:?} holds a NUL", t.name))
-            })?;
-            Ok(Port { name, label: t.name.clone(), dtype: t.dtype, storage: None, address: 0, bytes: 0 })
-        })
-        .collect()
+fn slots(spec: &[TensorSpec], side: Side) -> impl Iterator<Item = Result<Slot>> {
+    spec.iter().map(move |t| {
+        let name = CString::new(t.name.as_str())
+            .or_kind(ErrorKind::Manifest, || format!("tensor name {:?}", t.name))?;
+        let (label, dtype) = (t.name.clone(), t.dtype);
+        Ok(Slot { side, name, label, dtype, storage: None, address: 0, bytes: 0 })
+    })
 }
 
-/// Adds what to do about an operator that ONNX Runtime has, but not in the bundle's bf16. ONNX Runtime's own message names
-/// the operator and the node.
+/// Most dimensions of a tensor.
+const MAX_RANK: usize = 8;
+
+/// Adds what to do about an operator that ONNX Runtime has, but not in the bundle's bf16. ONNX Runtime's own message
+/// names the operator and the node.
 fn without_kernel(error: Error, spec: &GraphSpec, provider: Provider) -> Error {
     let bf16 = spec.inputs.iter().chain(&spec.outputs).any(|t| t.dtype == Dtype::Bf16);
     if !bf16 || !error.to_string().contains("Could not find an implementation") {
@@ -137,15 +142,17 @@ impl Graph {
         let session = build().map_err(|e| without_kernel(fail(e), spec, device.provider()))?;
         let placement = Placement::read(&session).map_err(fail)?;
         placement.expect(name, device.provider())?;
-        let check = |found: Vec<&str>, wanted: &[crate::bundle::TensorSpec], side: &str| -> Result<()> {
-            for t in wanted {
-                if !found.contains(&t.name.as_str()) {
-                    let listed = found.join(", ");
-                    let text = format!("{}: no {side} named {} (it has: {listed})", path.display(), t.name);
-                    return Err(Error::new(ErrorKind::Graph, text));
-                }
+        let check = |found: Vec<&str>, wanted: &[TensorSpec], side: &str| -> Result<()> {
+            match wanted.iter().find(|t| !found.contains(&t.name.as_str())) {
+                Some(t) => bail!(
+                    Graph,
+                    "{}: no {side} named {} (it has: {})",
+                    path.display(),
+                    t.name,
+                    found.join(", ")
+                ),
+                None => Ok(()),
             }
-            Ok(())
         };
         check(session.inputs().iter().map(|o| o.name()).collect(), &spec.inputs, "input")?;
         check(session.outputs().iter().map(|o| o.name()).collect(), &spec.outputs, "output")?;
@@ -156,20 +163,18 @@ impl Graph {
             Ok((binding, captures))
         };
         let (binding, captures) = bound().map_err(fail)?;
-        let (inputs, outputs) = (ports(&spec.inputs)?, ports(&spec.outputs)?);
-        let device = device.clone();
+        let slots = slots(&spec.inputs, Side::Input).chain(slots(&spec.outputs, Side::Output));
         Ok(Graph {
             name,
             session,
             binding,
-            inputs,
-            outputs,
+            slots: slots.collect::<Result<_>>()?,
             tensors: None,
             placement,
             captures,
             shape: 1,
             workers,
-            device,
+            device: device.clone(),
         })
     }
 
@@ -183,89 +188,74 @@ impl Graph {
         self.workers.ids()
     }
 
-    /// Index of an input, for [`bind_input`](Self::bind_input).
-    pub fn input(&self, name: &str) -> Option<usize> {
-        self.inputs.iter().position(|p| p.label == name)
+    /// Finds an input; none if the graph has none of that name.
+    pub fn find_input(&self, name: &str) -> Option<Port> {
+        self.slots.iter().position(|s| s.side == Side::Input && s.label == name).map(Port)
     }
 
-    /// Index of an output, for [`bind_output`](Self::bind_output).
-    pub fn output(&self, name: &str) -> Option<usize> {
-        self.outputs.iter().position(|p| p.label == name)
+    /// Finds an input that has to be there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Graph`] when the graph has none of that name.
+    pub fn input(&self, name: &str) -> Result<Port> {
+        self.find_input(name).ok_or_else(|| self.missing(name))
     }
 
-    /// Binds input `port` to the elements of `tensor` that start at `offset`, seen as `shape`. The address stays
-    /// bound until the port is bound anew; what the tensor holds at [`run`](Self::run) is what is read.
+    /// Finds an output that has to be there, as [`input`](Self::input) does an input.
+    ///
+    /// # Errors
+    /// As [`input`](Self::input).
+    pub fn output(&self, name: &str) -> Result<Port> {
+        let found = self.slots.iter().position(|s| s.side == Side::Output && s.label == name);
+        found.map(Port).ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, port: &str) -> Error {
+        err!(Graph, "{} has no port named {port}; export the bundle again", self.name)
+    }
+
+    /// Binds a port to the elements of `tensor` that start at `offset`, seen as `shape`. The address stays bound until
+    /// the port is bound anew; what the tensor holds at [`run`](Self::run) is what an input reads. Allocates nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Graph`] when type, offset or shape do not fit the tensor or the port.
-    pub fn bind_input(
+    pub fn bind(
         &mut self,
-        port: usize,
+        port: Port,
         tensors: &Tensors,
-        tensor: TensorId,
-        offset: usize,
-        shape: &[i64],
+        (tensor, offset): (TensorId, usize),
+        shape: &[usize],
     ) -> Result<()> {
-        self.bind(Side::Input, port, tensors, tensor, offset, shape)
-    }
-
-    /// Binds output `port`, as [`bind_input`](Self::bind_input) does an input.
-    ///
-    /// # Errors
-    /// As [`bind_input`](Self::bind_input).
-    pub fn bind_output(
-        &mut self,
-        port: usize,
-        tensors: &Tensors,
-        tensor: TensorId,
-        offset: usize,
-        shape: &[i64],
-    ) -> Result<()> {
-        self.bind(Side::Output, port, tensors, tensor, offset, shape)
-    }
-
-    fn bind(
-        &mut self,
-        side: Side,
-        port: usize,
-        tensors: &Tensors,
-        tensor: TensorId,
-        offset: usize,
-        shape: &[i64],
-    ) -> Result<()> {
-        if *self.tensors.get_or_insert(tensors.identity()) != tensors.identity() {
-            return Err(Error::new(ErrorKind::Graph, format!("{}: bound to two tensor sets", self.name)));
-        }
-        let ports = match side {
-            Side::Input => &mut self.inputs,
-            Side::Output => &mut self.outputs,
-        };
-        let slot = &mut ports[port];
-        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?));
+        let name = self.name;
+        let same = *self.tensors.get_or_insert(tensors.identity()) == tensors.identity();
+        ensure!(same, Graph, "{name}: bound to two tensor sets");
+        let slot = &mut self.slots[port.0];
+        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let end = elements.and_then(|n| n.checked_add(offset));
-        let fits = end.is_some_and(|end| end <= tensors.capacity(tensor));
-        if !fits || tensors.dtype(tensor) != slot.dtype {
-            let text = format!(
-                "{}: {} ({:?} {shape:?}) does not fit tensor {} ({:?}, {} elements) at element {offset}",
-                self.name,
-                slot.label,
-                slot.dtype,
-                tensors.name(tensor),
-                tensors.dtype(tensor),
-                tensors.capacity(tensor),
-            );
-            return Err(Error::new(ErrorKind::Graph, text));
-        }
+        let fits = end.is_some_and(|end| end <= tensors.capacity(tensor)) && shape.len() <= MAX_RANK;
+        ensure!(
+            fits && tensors.dtype(tensor) == slot.dtype,
+            Graph,
+            "{name}: {} ({:?} {shape:?}) does not fit tensor {} ({:?}, {} elements) at element {offset}",
+            slot.label,
+            slot.dtype,
+            tensors.name(tensor),
+            tensors.dtype(tensor),
+            tensors.capacity(tensor)
+        );
+        let mut dims = [0i64; MAX_RANK];
+        dims.iter_mut().zip(shape).for_each(|(dim, size)| *dim = *size as i64);
+        let dims = &dims[..shape.len()];
         let size = slot.dtype.size();
         let bytes = elements.unwrap_or(0) * size;
         let storage = tensors.storage(tensor);
         // SAFETY: `offset` elements lie inside the storage, checked above.
         let data = unsafe { storage.block().device.add(offset * size) };
         // SAFETY: `data..data+bytes` lies inside the storage (checked above) and is aligned, as the storage is (to 256
-        // bytes at the least) and the offset a whole number of elements. `slot.storage` keeps it alive while bound. Only
-        // `run` makes ONNX Runtime touch it, and that holds `&mut Tensors`, so no slice of it is alive then.
-        let bound = unsafe { self.binding.bind(side, &slot.name, data, bytes, slot.dtype, shape) };
-        bound.map_err(|e| graph_error(format_args!("{}: cannot bind {}", self.name, slot.label), e))?;
+        // bytes at the least) and the offset a whole number of elements. `slot.storage` keeps it alive while bound.
+        // Only `run` makes ONNX Runtime touch it, and that holds `&mut Tensors`, so no slice of it is alive then.
+        let bound = unsafe { self.binding.bind(slot.side, &slot.name, data, bytes, slot.dtype, dims) };
+        bound.map_err(|e| graph_error(format_args!("{name}: cannot bind {}", slot.label), e))?;
         slot.address = data.as_ptr() as usize;
         slot.bytes = bytes;
         slot.storage = Some(Arc::clone(storage));
@@ -277,7 +267,7 @@ impl Graph {
         self.shape = shape;
     }
 
-    /// Runs the graph on what is bound, or queues that where the device has a queue; the time it takes is a lap of
+    /// Runs the graph on what is bound, or queues that where the device has a queue; the time it takes is kept by
     /// `tensors`. Nothing is allocated on our side.
     ///
     /// # Errors
@@ -329,25 +319,24 @@ impl Graph {
         self.placement.nodes.iter().map(|(provider, nodes)| (provider.as_str(), nodes.len()))
     }
 
-    /// Whether runs of this shape on this thread replay a CUDA graph.
+    /// Returns true if runs of this shape on this thread replay a CUDA graph.
     pub fn replays(&self) -> bool {
         self.captures.as_ref().is_some_and(|c| c.has(self.shape))
     }
 
     fn check_bound(&self, tensors: &Tensors) -> Result<()> {
-        if self.tensors != Some(tensors.identity()) {
-            let text = format!("{}: run on tensors it is not bound to", self.name);
-            return Err(Error::new(ErrorKind::Graph, text));
-        }
-        match self.inputs.iter().chain(&self.outputs).find(|p| p.storage.is_none()) {
-            Some(p) => Err(Error::new(ErrorKind::Graph, format!("{}: {} is not bound", self.name, p.label))),
+        let name = self.name;
+        let same = self.tensors == Some(tensors.identity());
+        ensure!(same, Graph, "{name}: run on tensors it is not bound to");
+        match self.slots.iter().find(|s| s.storage.is_none()) {
+            Some(slot) => bail!(Graph, "{name}: {} is not bound", slot.label),
             None => Ok(()),
         }
     }
 
-    /// Every port with its name, the address bound to it, and the size in bytes: inputs, then outputs.
+    /// Lists every port with its name, the address bound to it, and the size in bytes: inputs, then outputs.
     pub fn bound(&self) -> impl Iterator<Item = (&str, usize, usize)> {
-        self.inputs.iter().chain(&self.outputs).map(|p| (p.label.as_str(), p.address, p.bytes))
+        self.slots.iter().map(|s| (s.label.as_str(), s.address, s.bytes))
     }
 }
 

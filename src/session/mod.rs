@@ -1,15 +1,15 @@
 //! ONNX Runtime: finding and loading it, sessions, and tensors bound once at fixed addresses.
 //!
-//! This is the only module that uses `ort`, and with `realtime` the only one with `unsafe`. What it gives the
-//! rest of the crate is safe: [`Tensors`] owns every buffer, [`Graph::bind`] hands addresses inside them to
+//! This is the crate's only module that uses `ort`, and with `realtime` the only one with `unsafe`. What it gives the
+//! rest is safe: [`Tensors`] owns every buffer, [`Graph::bind`] hands addresses inside them to
 //! ONNX Runtime after checking bounds, and [`Graph::run`] takes `&mut Tensors`, so no slice of a buffer can be
 //! alive while ONNX Runtime reads or writes it. On a device whose runs are only queued, the tensors know what is
 //! under way and give out a slice once nothing touches it any more.
 
 mod binding;
+mod build_engine;
 mod captures;
 mod device;
-mod engine;
 mod environment;
 mod graph;
 mod mapped;
@@ -21,10 +21,10 @@ mod shared_library;
 mod tensors;
 mod workers;
 
+pub use build_engine::{build_engine, pins_here};
 pub use device::{Device, DeviceMemory, DeviceOptions};
-pub use engine::{build_engine, pins_here};
 pub use environment::Environment;
-pub use graph::{Graph, GraphOptions};
+pub use graph::{Graph, GraphOptions, Port};
 pub use mapped::map_file;
 pub use memory::{Access, DeviceMemoryUse};
 pub use provider::tensorrt::{EngineBuild, RunSizes};
@@ -33,9 +33,9 @@ pub use tensors::{TensorId, Tensors, Transfers};
 #[cfg(test)]
 pub(crate) use memory::fake;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// `ort`'s errors can carry a builder that is neither `Send` nor `Sync`; only their text travels on.
 fn graph_error<R>(context: impl std::fmt::Display, error: ort::Error<R>) -> Error {
-    Error::new(ErrorKind::Graph, format!("{context}: {}", error.message()))
+    err!(Graph, "{context}: {}", error.message())
 }

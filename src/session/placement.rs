@@ -8,7 +8,7 @@ use ort::session::Session;
 use ort::sys::{OrtEpAssignedNode, OrtEpAssignedSubgraph, OrtStatusPtr};
 use ort::{AsPointer, ortsys};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::provider::Provider;
 
 /// The session option that makes ONNX Runtime keep what [`Placement::read`] reads.
@@ -65,7 +65,8 @@ impl Placement {
         if strays.is_empty() && self.nodes.contains_key(wanted) {
             return Ok(());
         }
-        let text = format!(
+        Err(err!(
+            Provider,
             "{graph}: {provider} was asked for and runs {} of {} nodes; {}. Export the bundle for {provider}, or use \
              an ONNX Runtime whose {provider} provider has these operators",
             self.nodes.get(wanted).map_or(0, Vec::len),
@@ -75,9 +76,8 @@ impl Placement {
             } else {
                 let list = strays.iter().map(|(name, nodes)| format!("{name} runs {}", some_of(nodes)));
                 list.collect::<Vec<_>>().join("; ")
-            },
-        );
-        Err(Error::new(ErrorKind::Provider, text))
+            }
+        ))
     }
 }
 
@@ -116,6 +116,7 @@ fn text<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn placement(parts: &[(&str, &[&str])]) -> Placement {
         let nodes =

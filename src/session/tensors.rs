@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 
-use super::memory::{Access, MAX_LAPS, Memory, Route, Storage};
+use super::memory::{Access, MAX_TIMED_RUNS, Memory, Route, Storage};
 use crate::bundle::Dtype;
 use crate::error::Result;
 
-/// What is queued on the host's side of a tensor.
+/// A copy that is queued on the host's side of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pending {
     Nothing,
@@ -52,10 +52,10 @@ pub struct Tensors {
     identity: u64,
     memory: Arc<dyn Memory>,
     tensors: Vec<Tensor>,
-    /// Whether runs were queued that may touch what host and device share.
+    /// True if runs were queued that may touch what host and device share.
     running: bool,
     transfers: Transfers,
-    laps: Vec<Duration>,
+    run_times: Vec<Duration>,
 }
 
 impl Tensors {
@@ -69,7 +69,7 @@ impl Tensors {
             tensors: Vec::new(),
             running: false,
             transfers: Transfers::default(),
-            laps: Vec::with_capacity(MAX_LAPS),
+            run_times: Vec::with_capacity(MAX_TIMED_RUNS),
         }
     }
 
@@ -313,10 +313,10 @@ impl Tensors {
 
     // --- what is counted ---
 
-    /// Forgets the laps and the bytes moved so far.
+    /// Forgets the run times and the bytes moved so far.
     pub fn restart(&mut self) {
         self.transfers = Transfers::default();
-        self.laps.clear();
+        self.run_times.clear();
     }
 
     /// Bytes moved since [`restart`](Self::restart).
@@ -324,43 +324,44 @@ impl Tensors {
         self.transfers
     }
 
-    /// Runs `work`, which may only queue, and keeps how long it takes as the next lap.
+    /// Runs `work`, which may only queue, and keeps the time it takes as that of the next run.
     pub(super) fn timed(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        let lap = self.laps.len();
-        if lap == MAX_LAPS {
+        let run = self.run_times.len();
+        if run == MAX_TIMED_RUNS {
             return work();
         }
         let queued = self.memory.is_queued();
         let start = Instant::now();
         if queued {
-            self.memory.mark(lap, false)?;
+            self.memory.mark(run, false)?;
         }
         self.running = queued;
         work()?;
         if queued {
-            self.memory.mark(lap, true)?;
+            self.memory.mark(run, true)?;
         }
-        self.laps.push(start.elapsed());
+        self.run_times.push(start.elapsed());
         Ok(())
     }
 
-    /// Forgets the last lap.
-    pub fn forget_lap(&mut self) {
-        self.laps.pop();
+    /// Forgets the time of the last run.
+    pub fn forget_run(&mut self) {
+        self.run_times.pop();
     }
 
-    /// How long the runs since [`restart`](Self::restart) took, in their order, as the device saw it. Waits.
+    /// Returns the times that the runs since [`restart`](Self::restart) took, in their order, as the device saw them.
+    /// Waits.
     ///
     /// # Errors
     /// [`ErrorKind::Provider`] when something that was queued failed.
-    pub fn laps(&mut self) -> Result<&[Duration]> {
+    pub fn run_times(&mut self) -> Result<&[Duration]> {
         if self.memory.is_queued() {
             self.synchronize()?;
-            for lap in 0..self.laps.len() {
-                self.laps[lap] = self.memory.lap(lap)?;
+            for run in 0..self.run_times.len() {
+                self.run_times[run] = self.memory.run_time(run)?;
             }
         }
-        Ok(&self.laps)
+        Ok(&self.run_times)
     }
 
     // --- for checks ---
@@ -434,5 +435,5 @@ impl std::fmt::Debug for Tensors {
 }
 
 #[cfg(test)]
-#[path = "tensors_tests.rs"]
+#[path = "tests/tensors.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use std::thread::{Builder, JoinHandle};
 
 use ort::environment::ThreadManager;
 
-/// What the C library gives a thread unless told otherwise, which is what ONNX Runtime's kernels expect.
+/// A thread's stack as the C library gives it unless told otherwise, which ONNX Runtime's kernels expect.
 const STACK: usize = 8 << 20;
 
 /// The worker threads of one graph, by Linux thread id. Clones are the same list.

@@ -2,7 +2,8 @@
 
 use crate::bundle_support::{Fixture, assert_refused};
 use pi0_edge::ErrorKind;
-use pi0_edge::bundle::{Dim, GraphName, MAX_MANIFEST_BYTES, Manifest, Normalization, PolicyKind};
+use pi0_edge::bundle::{Dim, GraphName, Manifest, Normalization, PolicyKind};
+use pi0_edge::internals::MAX_MANIFEST_BYTES;
 use serde_json::{Value, json};
 
 fn parse(value: &Value) -> pi0_edge::Result<Manifest> {
@@ -23,6 +24,18 @@ fn a_manifest_reads_and_writes_back() {
     assert_eq!(manifest.graph(GraphName::VisionEncoder).inputs[0].shape[0], Dim::Named("views".into()));
     let again = Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap();
     assert_eq!(again, manifest);
+}
+
+fn cameras(count: usize) -> Vec<Value> {
+    (0..count).map(|i| json!({"name": format!("observation.images.{i}"), "required": false})).collect()
+}
+
+#[test]
+fn the_largest_counts_are_those_that_the_runtime_has_room_for() {
+    let mut json = Fixture::new().manifest_json();
+    json["cameras"] = json!(cameras(pi0_edge::MAX_CAMERAS));
+    json["flow"]["num_steps"] = json!(pi0_edge::MAX_NUM_STEPS);
+    parse(&json).unwrap();
 }
 
 /// The manifest as PI0.5 has it.
@@ -161,6 +174,7 @@ fn contradictions_are_refused_with_their_key() {
         ),
         ("/dimensions/vocab_size", json!(17), &["token_embedding is [16, 8]", "[17, 8]"]),
         ("/cameras", json!([]), &["number of cameras is 0"]),
+        ("/cameras", json!(cameras(17)), &["number of cameras is 17", "1 to 16"]),
         ("/cameras/1/name", json!("observation.images.base"), &["cameras[1].name", "used twice"]),
         ("/cameras/1/name", json!(""), &["cameras[1].name is empty"]),
         ("/rename", json!({"a": ""}), &["rename maps"]),
@@ -220,6 +234,8 @@ fn contradictions_are_refused_with_their_key() {
         ("/prompt/tokenizer", json!("../tokenizer.json"), &["prompt.tokenizer", "plain names"]),
         ("/prompt/tokenizer", json!("absent.json"), &["prompt.tokenizer", "not in files"]),
         ("/flow/num_steps", json!(0), &["flow.num_steps is 0"]),
+        ("/flow/num_steps", json!(65), &["flow.num_steps is 65", "1 to 64"]),
+        ("/prompt/max_tokens", json!(20_000), &["prompt.max_tokens is 20000", "1 to 16384"]),
         ("/flow/convention", json!("noise_at_zero"), &["unknown variant `noise_at_zero`"]),
         ("/flow/min_period", json!(4.0), &["flow has periods 4 to 4"]),
         ("/flow/min_period", json!(0.0), &["min_period"]),

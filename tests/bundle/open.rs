@@ -2,7 +2,8 @@
 
 use crate::bundle_support::{Fixture, assert_refused, file_entry, tamper};
 use pi0_edge::ErrorKind::{Integrity, Manifest};
-use pi0_edge::bundle::{Golden, GraphName, TokenTable, Tolerance, Verify, compare};
+use pi0_edge::bundle::{GraphName, Verify};
+use pi0_edge::internals::{Golden, TokenTable, Tolerance, compare};
 use serde_json::json;
 
 #[test]
@@ -50,7 +51,7 @@ fn golden_outputs_are_read_and_compared() {
 
 #[test]
 fn tolerances_hold_for_single_stages_and_older_bundles_have_a_cosine() {
-    let deviation = |relative, cosine| pi0_edge::bundle::Deviation {
+    let deviation = |relative, cosine| pi0_edge::internals::Deviation {
         max_abs: relative,
         max_expected: 1.0,
         relative,
@@ -98,6 +99,8 @@ fn golden_files_are_held_to_their_contract() {
         (("/cases/0/noise", json!("../../noise.npy")), ["case one", "plain names"]),
         (("/cases/0/noise", json!("absent.npy")), ["golden/absent.npy", "not in the manifest"]),
         (("/cases/0/expected/v_t/stride", json!(0)), ["case one", "v_t.stride is 0"]),
+        (("/cases/0/num_steps", json!(0)), ["case one", "num_steps is 0"]),
+        (("/cases/0/num_steps", json!(65)), ["num_steps is 65", "from 1 to 64"]),
         (("/cases/0/extra", json!(1)), ["layout of format_version 1", "unknown field `extra`"]),
     ] {
         let mut fixture = Fixture::new();

@@ -7,7 +7,8 @@ use crate::bundle_support::onnx::{
 };
 use crate::bundle_support::{Fixture, assert_refused};
 use pi0_edge::ErrorKind::Integrity;
-use pi0_edge::bundle::{Manifest, Rules, Target, prescan};
+use pi0_edge::bundle::{Manifest, Target};
+use pi0_edge::internals::{Rules, prescan};
 use proptest::prelude::*;
 use serde_json::json;
 

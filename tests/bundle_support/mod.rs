@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use ndarray_npy::WriteNpyExt;
 use onnx::Model;
 use pi0_edge::bundle::{Bundle, Verify};
+use pi0_edge::internals::write_npy;
 use pi0_edge::{Error, ErrorKind};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -123,7 +123,7 @@ pub fn f32_bytes(values: &[f32]) -> Vec<u8> {
 
 pub fn npy(shape: &[usize], values: Vec<f32>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ArrayD::from_shape_vec(shape, values).unwrap().write_npy(&mut bytes).unwrap();
+    write_npy(&mut bytes, ArrayD::from_shape_vec(shape, values).unwrap().view()).unwrap();
     bytes
 }
 
@@ -235,14 +235,23 @@ pub fn manifest() -> Value {
 
 /// A tokenizer of whole words that puts BOS first, with padding and truncation that the runtime has to turn off.
 pub fn tokenizer() -> Value {
+    let words =
+        ["<pad>", "<eos>", "<bos>", "<unk>", "\n", "pick", "\u{2581}up", "\u{2581}the", "\u{2581}cube"];
+    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+    let pieces = words.iter().map(|&word| word.to_owned()).chain(bytes);
+    let vocab: serde_json::Map<String, Value> = pieces.zip(0..).map(|(p, id)| (p, json!(id))).collect();
+    let added = |id: usize| {
+        json!({"id": id, "content": words[id], "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": true, "special": false})
+    };
     json!({
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
         "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
                     "pad_type_id": 0, "pad_token": "<pad>"},
-        "added_tokens": [],
-        "normalizer": {"type": "Replace", "pattern": {"String": "\n"}, "content": " NL"},
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "added_tokens": [added(5), added(6), added(7), added(8)],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+        "pre_tokenizer": null,
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -251,9 +260,9 @@ pub fn tokenizer() -> Value {
         },
         "decoder": null,
         "model": {
-            "type": "WordLevel",
-            "vocab": {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "NL": 4, "pick": 5, "up": 6, "the": 7, "cube": 8},
-            "unk_token": "<unk>"
+            "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocab, "merges": []
         }
     })
 }

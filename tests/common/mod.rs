@@ -1,15 +1,16 @@
-//! What the integration tests share: the small bundle and copies of it to spoil.
+//! Parts that the integration tests share: the small bundle and copies of it to spoil.
 
 #![allow(dead_code)] // each test crate uses its part
 
 pub mod gpu_build;
+pub mod npy;
 pub mod project;
 
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
-use ndarray_npy::{read_npy, write_npy};
-use pi0_edge::observation::Normalizer;
+use npy::{read_npy, write_npy};
+use pi0_edge::internals::Normalizer;
 use pi0_edge::{Frame, Observation, Policy, PolicyOptions, Result};
 use project::project;
 

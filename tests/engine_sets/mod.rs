@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use pi0_edge::bundle::GraphName;
-use pi0_edge::engines::{BuildOptions, Building, EngineCache, GpuPin, Lock, Pins, Record};
+use pi0_edge::internals::{Building, CacheLock, EngineCache};
+use pi0_edge::tensorrt::{BuilderConfig, GpuPin, Pins, Record};
 
 /// A directory as `EngineCache::create` makes it.
 pub fn cache() -> tempfile::TempDir {
@@ -34,20 +35,21 @@ pub fn build(root: &Path, pins: &Pins, bytes: &[u8]) -> Record {
 /// Writes a set with engines of some graphs.
 pub fn build_some(root: &Path, pins: &Pins, bytes: &[u8], graphs: &[GraphName]) -> Record {
     let cache = EngineCache::open(root).unwrap();
-    let lock = Lock::take(&cache).unwrap();
+    let lock = CacheLock::take(&cache).unwrap();
     let bundle = Path::new("/bundles/pi0");
-    let mut building = Building::start(&cache, &lock, pins.clone(), BuildOptions::default(), bundle).unwrap();
+    let mut building =
+        Building::start(&cache, &lock, pins.clone(), BuilderConfig::default(), bundle).unwrap();
     for graph in graphs.iter().map(|g| g.as_str()) {
         let engine = format!("{graph}_1_sm87.engine");
         fs::write(building.directory().join(&engine), bytes).unwrap();
-        fs::write(building.stand_in(graph), stand_in(&engine)).unwrap();
+        fs::write(building.context_model(graph), context_model(&engine)).unwrap();
     }
     building.finish(&mut |_, _| {}).unwrap()
 }
 
 /// The ONNX file that stands for a graph whose engine is `engine`: a model of one `EPContext` node, as ONNX Runtime
 /// writes it, in protobuf's wire format.
-pub fn stand_in(engine: &str) -> Vec<u8> {
+pub fn context_model(engine: &str) -> Vec<u8> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
     let attribute = |name: &str, value: &[u8]| field(5, &[&field(1, name.as_bytes()), value].concat());
     let embed_mode = attribute("embed_mode", &[3 << 3, 0]);

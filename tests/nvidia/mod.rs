@@ -1,7 +1,7 @@
 //! Libraries that bear the names of NVIDIA's, so that ONNX Runtime's TensorRT provider loads where there are none.
 //!
-//! They know who they are: TensorRT's version, that there is one GPU, and its name. Whatever else is called of them aborts, or waits for
-//! ever as a long build does. Nothing of pi0-edge or ONNX Runtime is replaced.
+//! They know who they are: TensorRT's version, that there is one GPU, and its name. Whatever else is called of them
+//! aborts, or waits for ever as a long build does. Nothing of pi0-edge or ONNX Runtime is replaced.
 
 #![allow(dead_code)] // each test crate uses its part
 
@@ -11,7 +11,7 @@ use std::process::Command;
 
 use object::{Object, ObjectSymbol};
 
-/// What a function does that is not about versions and names.
+/// The behaviour of a function that is not about versions and names.
 #[derive(Clone, Copy)]
 pub enum Otherwise {
     Abort,

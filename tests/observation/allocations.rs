@@ -1,10 +1,9 @@
 //! After the first observation, preparing another one and finishing its chunk allocates nothing.
 
 use crate::bundle_support::Fixture;
-use pi0_edge::bundle::TokenTable;
-use pi0_edge::observation::{Frame, Observation, Preprocessor, PromptTokenizer};
-use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
-use pi0_edge::{ActionChunk, Postprocessor};
+use pi0_edge::internals::{Postprocessor, Preprocessor, PromptTokenizer, TokenTable};
+use pi0_edge::{ActionChunk, Frame, Observation};
+use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
 use serde_json::json;
 
 #[global_allocator]
@@ -21,7 +20,7 @@ fn the_counter_counts() {
 #[test]
 fn a_steady_observation_allocates_nothing() {
     let mut fixture = Fixture::new();
-    fixture.manifest["prompt"]["default"] = json!("up");
+    fixture.manifest["prompt"]["default"] = json!(" up");
     let bundle = fixture.write();
     let bundle = bundle.open().unwrap();
     let manifest = bundle.manifest();
@@ -30,8 +29,8 @@ fn a_steady_observation_allocates_nothing() {
     let table =
         TokenTable::new(bundle.read_file("token_embedding.bin", 1 << 20).unwrap(), &manifest.token_embedding)
             .unwrap();
-    let post = Postprocessor::new(manifest);
-    let mut chunk = ActionChunk::new(manifest);
+    let mut post = Postprocessor::new(manifest);
+    let mut chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
 
     let (large, small, exact) = (vec![9; 60 * 80 * 3], vec![80; 20 * 20 * 3], vec![200; 28 * 42 * 3]);
     let images = [
@@ -53,7 +52,7 @@ fn a_steady_observation_allocates_nothing() {
         preprocessor.write_state(observation.state, &mut state).unwrap();
         let ids = prompts.encode(observation.prompt, &[]).unwrap();
         table.gather(ids, &mut rows[..ids.len() * table.row_bytes()]).unwrap();
-        chunk.fill_from_normalized(&x, &post, observation.state).unwrap();
+        post.fill(&x, observation.state, &mut chunk).unwrap();
     };
     for (images, prompt) in [(&images[..], Some("pick up the cube")), (&two[..], None)] {
         run(images, prompt);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use pi0_edge::ErrorKind;
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::PromptTokenizer;
+use pi0_edge::internals::PromptTokenizer;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -24,7 +25,6 @@ impl Pair {
         manifest["prompt"]["max_tokens"] = json!(16 << 10);
         let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
         let ours = PromptTokenizer::new(tokenizer, &manifest).unwrap();
-        assert!(ours.is_allocation_free(), "the tokenizer is not recognised");
         Pair { ours, theirs: Tokenizer::from_bytes(tokenizer).unwrap() }
     }
 
@@ -137,30 +137,38 @@ fn every_character_and_what_prompts_are_made_of() {
 }
 
 #[test]
-fn other_tokenizers_are_left_to_the_library() {
+fn other_tokenizers_are_refused_in_words() {
     let manifest = Manifest::parse(&tiny("manifest.json")).unwrap();
     let original: Value = serde_json::from_slice(&tiny("tokenizer.json")).unwrap();
-    let changes: [(&str, Value); 9] = [
-        ("/normalizer", json!({"type": "Lowercase"})),
-        ("/normalizer", Value::Null),
-        ("/normalizer/content", json!("_")),
-        ("/pre_tokenizer", json!({"type": "WhitespaceSplit"})),
-        (
-            "/post_processor",
-            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
-        ),
-        ("/model/ignore_merges", json!(true)),
-        ("/model/byte_fallback", json!(false)),
-        ("/added_tokens/2/lstrip", json!(true)),
-        ("/added_tokens/2/single_word", json!(true)),
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    let unigram =
+        json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a".repeat(200_000), 0.0]]});
+    let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAAA"});
+    let changes: [(&str, Value, &str); 15] = [
+        ("/version", json!("2.0"), "version 2.0"),
+        ("/model/type", json!("Unigram"), "model Unigram"),
+        ("/model", unigram, "expected a map"),
+        ("/normalizer", json!({"type": "Lowercase"}), "its normalizer"),
+        ("/normalizer", charsmap, "its normalizer"),
+        ("/normalizer", Value::Null, "its normalizer"),
+        ("/normalizer/content", json!("_"), "its normalizer"),
+        ("/pre_tokenizer", json!({"type": "WhitespaceSplit"}), "words of its own kind"),
+        ("/post_processor", byte_level, "other than fixed tokens"),
+        ("/model/dropout", json!(0.1), "merges at random"),
+        ("/model/ignore_merges", json!(true), "merges at random, or not at all"),
+        ("/model/byte_fallback", json!(false), "unknown characters in bytes"),
+        ("/model/end_of_word_suffix", json!("</w>"), "insides or ends of words"),
+        ("/added_tokens/2/lstrip", json!(true), "depends on what is around it"),
+        ("/added_tokens/2/single_word", json!(true), "depends on what is around it"),
     ];
-    for (place, value) in changes {
+    for (place, value, words) in changes {
         let mut changed = original.clone();
         *changed.pointer_mut(place).unwrap() = value;
-        let bytes = changed.to_string().into_bytes();
-        let mut prompts = PromptTokenizer::new(&bytes, &manifest).unwrap();
-        assert!(!prompts.is_allocation_free(), "{place}");
-        let want = Tokenizer::from_bytes(&bytes).unwrap().encode_fast("Pick up the cube\n", true).unwrap();
-        assert_eq!(prompts.encode(Some("Pick up the cube"), &[]).unwrap(), want.get_ids(), "{place}");
+        let error = PromptTokenizer::new(&changed.to_string().into_bytes(), &manifest).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{place}");
+        let text = error.to_string();
+        assert!(text.starts_with("tokenizer.json is not a tokenizer of PaliGemma's kind"), "{place}: {text}");
+        assert!(text.contains(words) && text.len() < 300, "{place}: {text}");
     }
 }

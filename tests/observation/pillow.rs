@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::bundle_support::{Fixture, noise_frame};
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::{Frame, Observation, Preprocessor};
+use pi0_edge::internals::Preprocessor;
+use pi0_edge::{Frame, Observation};
 use sha2::{Digest, Sha256};
 
 fn preprocessor(height: usize, width: usize) -> Preprocessor {
@@ -50,7 +51,7 @@ fn views_are_pillows_to_the_last_bit() {
     assert!(count >= 300, "{count} sizes only");
 }
 
-/// What is left of a frame's short side is the same question with and without antialiasing.
+/// A frame's short side comes out the same with and without antialiasing.
 #[test]
 fn a_frame_too_narrow_is_an_error() {
     let data = vec![0; 3 * 3000];

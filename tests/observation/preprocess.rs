@@ -1,9 +1,9 @@
 //! Which images become which views, and what becomes of the state.
 
 use crate::bundle_support::{Fixture, assert_refused};
-use pi0_edge::ErrorKind;
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::{Frame, Observation, Preprocessor};
+use pi0_edge::internals::Preprocessor;
+use pi0_edge::{ErrorKind, Frame, Observation};
 use serde_json::json;
 
 const BASE: &str = "observation.images.base";

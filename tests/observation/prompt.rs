@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::bundle_support::{Fixture, assert_refused, tokenizer};
 use pi0_edge::ErrorKind;
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::PromptTokenizer;
+use pi0_edge::internals::PromptTokenizer;
 use serde_json::{Value, json};
 
 fn with_default(default: Option<&str>) -> pi0_edge::Result<PromptTokenizer> {
@@ -23,17 +23,18 @@ fn a_prompt_is_bos_its_words_and_a_newline() {
     assert_eq!(prompts.encode(Some("pick"), &[]).unwrap(), [2, 5, 4]);
     assert_eq!(prompts.encode(Some("pick\n"), &[]).unwrap(), [2, 5, 4]);
     assert_eq!(prompts.encode(Some("pick\n\n"), &[]).unwrap(), [2, 5, 4, 4]);
-    assert_eq!(prompts.encode(Some("pick_up"), &[]).unwrap(), [2, 3, 4]);
+    // What is no token is spelt in bytes, which follow the words.
+    assert_eq!(prompts.encode(Some("pick_"), &[]).unwrap(), [2, 5, 9 + u32::from(b'_'), 4]);
     assert_eq!(prompts.encode(Some("pick"), &[]).unwrap(), [2, 5, 4]);
 }
 
 #[test]
 fn the_default_stands_in_for_no_prompt() {
-    let mut prompts = with_default(Some("up")).unwrap();
+    let mut prompts = with_default(Some(" up")).unwrap();
     for _ in 0..2 {
         assert_eq!(prompts.encode(None, &[]).unwrap(), [2, 6, 4]);
         assert_eq!(prompts.encode(Some(""), &[]).unwrap(), [2, 6, 4]);
-        assert_eq!(prompts.encode(Some("cube"), &[]).unwrap(), [2, 8, 4]);
+        assert_eq!(prompts.encode(Some(" cube"), &[]).unwrap(), [2, 8, 4]);
     }
     let mut prompts = with_default(None).unwrap();
     for none in [None, Some("")] {
@@ -57,9 +58,9 @@ fn a_prompt_too_long_is_an_error_and_not_a_shorter_prompt() {
     );
     // A refused prompt leaves nothing behind that the next one could be taken for.
     assert_refused(prompts.encode(Some(&long), &[]), ErrorKind::Observation, &["16385 bytes"]);
-    assert_eq!(prompts.encode(Some("up"), &[]).unwrap(), [2, 6, 4]);
+    assert_eq!(prompts.encode(Some(" up"), &[]).unwrap(), [2, 6, 4]);
     assert_refused(
-        with_default(Some("up up up up up")),
+        with_default(Some(" up up up up up")),
         ErrorKind::Integrity,
         &["prompt.default", "7 tokens"],
     );

@@ -2,7 +2,8 @@
 
 use crate::bundle_support::Fixture;
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::{Frame, Observation, Preprocessor};
+use pi0_edge::internals::Preprocessor;
+use pi0_edge::{Frame, Observation};
 use proptest::prelude::*;
 
 const CAMERA: &str = "observation.images.base";

@@ -2,7 +2,8 @@
 
 use crate::bundle_support::{Fixture, noise_frame};
 use pi0_edge::bundle::Manifest;
-use pi0_edge::observation::{Frame, Observation, Preprocessor};
+use pi0_edge::internals::Preprocessor;
+use pi0_edge::{Frame, Observation};
 
 /// Twelve of the values that `resize_with_pad_torch(frame / 255) * 2 - 1` has, channels first: size of the frame, size
 /// of the view, values at the places that [`place`] gives. Sizes are (height, width).

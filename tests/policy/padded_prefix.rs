@@ -66,7 +66,8 @@ fn everything(policy: &mut Policy) -> Vec<(String, Vec<f32>)> {
             all.push((format!("scene {number} {name}"), values));
             Ok(())
         };
-        let chunk = scene.with(|o| policy.infer_observed(o, &options, &mut keep).cloned()).unwrap();
+        let chunk =
+            scene.with(|o| policy.inspect_mut().infer_observed(o, &options, &mut keep).cloned()).unwrap();
         all.push((format!("scene {number} actions"), chunk.as_slice().to_vec()));
     }
     all
@@ -95,7 +96,7 @@ fn padding_changes_nothing() {
             let found = everything(&mut padded);
             assert_equal(&found, &expected, 1e-6);
             // The rows that fill it up are never taken from what was there before.
-            padded.poison().unwrap();
+            padded.inspect_mut().poison().unwrap();
             assert!(everything(&mut padded) == found, "{policy} {bucket}");
             let mut separate = load(&bundle, DeviceMemory::Separate);
             assert!(everything(&mut separate) == found, "{policy} {bucket}, separate memory");
@@ -121,8 +122,10 @@ fn within_a_bucket_nothing_moves_and_no_shape_changes() {
     for prompt in ["pick up the cube", "put the red cube into the box on the left"] {
         let scene = Scene::new(&policy, &[0, 1], prompt);
         scene.with(|o| policy.infer(o, &InferOptions::default()).map(|_| ())).unwrap();
-        lengths.push(policy.prefix_len());
-        bound.push(policy.bound_ports().map(|(g, p, a, n)| (g, p.to_owned(), a, n)).collect::<Vec<_>>());
+        lengths.push(policy.inspect().prefix_len());
+        bound.push(
+            policy.inspect().bound_ports().map(|(g, p, a, n)| (g, p.to_owned(), a, n)).collect::<Vec<_>>(),
+        );
     }
     assert_ne!(lengths[0], lengths[1], "prompts of two lengths");
     assert_eq!(bound[0], bound[1]);

@@ -3,24 +3,22 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{copy_of_tiny, load, load_tiny, pixels};
-use pi0_edge::policy::rtc::RtcConfig;
-use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
-use pi0_edge::realtime::reading::Status;
-use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
+use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{
-    EngineOptions, Lockstep, ObservationSlot, Phase, PolicyEngine, Runtime, RuntimeConfig,
+    Lockstep, MemoryLock, ObservationSlot, Phase, PolicyInference, PolicyInferenceOptions, Realtime, Replan,
+    Runtime, RuntimeConfig, SimulatedClock, Status, ThreadConfig, Timestamp,
 };
 
-fn engine(seed: u64) -> PolicyEngine {
+fn inference(seed: u64) -> PolicyInference {
     let prompt = Some("pick up the cube".to_owned());
-    PolicyEngine::new(load_tiny(), EngineOptions { prompt, seed, max_frame: (128, 96) }).unwrap()
+    PolicyInference::new(load_tiny(), PolicyInferenceOptions { prompt, seed, max_frame: (128, 96) }).unwrap()
 }
 
 fn config(rtc: bool) -> RuntimeConfig {
     RuntimeConfig {
         thread: ThreadConfig { realtime: Realtime::Off, ..ThreadConfig::default() },
         rtc: rtc.then(|| RtcConfig { execution_horizon: 6, ..RtcConfig::default() }),
-        replan: pi0_edge::runtime::Replan::Remaining(6),
+        replan: Replan::Remaining(6),
         ..RuntimeConfig::default()
     }
 }
@@ -38,7 +36,7 @@ fn look(slot: &mut ObservationSlot, moment: usize) {
 
 #[test]
 fn live_actions_are_fresh_and_finite() {
-    let (runtime, mut observations, mut controller) = Runtime::start(engine(1), &config(true)).unwrap();
+    let (runtime, mut observations, mut controller) = Runtime::start(inference(1), &config(true)).unwrap();
     assert_eq!(controller.read().status, Status::Empty);
     let (mut newest, mut followed) = (0, 0);
     let give_up = Instant::now() + Duration::from_secs(60);
@@ -71,7 +69,7 @@ fn replay(seed: u64, rtc: bool) -> Vec<Vec<f32>> {
     let mut config = config(rtc);
     config.timeline.control_period = Duration::from_millis(10);
     let (mut lockstep, mut observations, mut controller) =
-        Lockstep::new(engine(seed), &config, clock.clone()).unwrap();
+        Lockstep::new(inference(seed), &config, clock.clone()).unwrap();
     let mut actions = Vec::new();
     for tick in 0..200 {
         let now = Timestamp::from_nanos(1_000_000_000 + tick * 10_000_000);
@@ -79,12 +77,12 @@ fn replay(seed: u64, rtc: bool) -> Vec<Vec<f32>> {
         if tick % 3 == 0 {
             look(observations.slot(), tick as usize);
             observations.publish_at(now, now).unwrap();
-            lockstep.settle();
+            lockstep.run_until_idle();
         }
         controller.read_at(now);
         actions.push(controller.action().map(<[f32]>::to_vec).unwrap_or_default());
     }
-    assert!(lockstep.stats().inference.published >= 2, "{:?}", lockstep.stats());
+    assert!(lockstep.runtime().stats().inference.published >= 2, "{:?}", lockstep.runtime().stats());
     actions
 }
 
@@ -111,7 +109,7 @@ fn onnx_runtimes_threads_have_the_priority_of_the_inference_thread_and_cpus_of_t
         keep_heap: false,
         ..ThreadConfig::default()
     };
-    let (runtime, ..) = Runtime::start(engine(1), &RuntimeConfig { thread, ..config(false) }).unwrap();
+    let (runtime, ..) = Runtime::start(inference(1), &RuntimeConfig { thread, ..config(false) }).unwrap();
     let obtained = runtime.realtime();
     assert_eq!(obtained.workers.len(), 3, "one beside the inference thread in each of three graphs");
     let denied = obtained.missing.iter().any(|m| m.what == "worker scheduling");
@@ -134,7 +132,7 @@ fn onnx_runtimes_threads_have_the_priority_of_the_inference_thread_and_cpus_of_t
     }
 }
 
-/// A chunk out of the bundle's limits is one rejected chunk, however often it comes: the engine is not at fault.
+/// A chunk out of the bundle's limits is one rejected chunk, however often it comes: inference is not at fault.
 #[test]
 fn chunks_out_of_the_bundles_limits_are_rejected_and_counted_and_inference_goes_on() {
     let bundle = copy_of_tiny();
@@ -143,21 +141,23 @@ fn chunks_out_of_the_bundles_limits_are_rejected_and_counted_and_inference_goes_
     edited["action"]["limits"] = serde_json::json!({"min": vec![-1e-6; 7], "max": vec![1e-6; 7]});
     std::fs::write(&manifest, edited.to_string()).unwrap();
     let prompt = Some("pick up the cube".to_owned());
-    let options = EngineOptions { prompt, seed: 1, max_frame: (128, 96) };
-    let engine = PolicyEngine::new(load(bundle.path()).unwrap(), options).unwrap();
+    let options = PolicyInferenceOptions { prompt, seed: 1, max_frame: (128, 96) };
+    let inference = PolicyInference::new(load(bundle.path()).unwrap(), options).unwrap();
     let clock = SimulatedClock::default();
     let (mut lockstep, mut observations, mut controller) =
-        Lockstep::new(engine, &config(false), clock.clone()).unwrap();
+        Lockstep::new(inference, &config(false), clock.clone()).unwrap();
     for tick in 1..=15u64 {
         let now = Timestamp::from_nanos(tick * 100_000_000);
         clock.set(now);
         look(observations.slot(), tick as usize);
         observations.publish_at(now, now).unwrap();
-        lockstep.settle();
+        lockstep.run_until_idle();
         assert_eq!(controller.read_at(now).status, Status::Empty);
     }
-    let stats = lockstep.stats();
+    let stats = lockstep.runtime().stats();
     assert_eq!((stats.inference.rejected_limits, stats.inference.errors), (15, 0));
     assert_eq!(stats.phase, Phase::Ready);
-    assert!(lockstep.flight_record().chunks[0].rejected.as_ref().unwrap().contains("out of limits"));
+    assert!(
+        lockstep.runtime().flight_record().chunks[0].rejected.as_ref().unwrap().contains("out of limits")
+    );
 }

@@ -6,7 +6,7 @@ use crate::common::{Scene, load_tiny};
 use pi0_edge::{InferOptions, Noise, Policy, Stage};
 
 fn addresses(policy: &Policy) -> HashMap<(String, String), (usize, usize)> {
-    policy.bound_ports().map(|(g, p, a, n)| ((g.to_owned(), p.to_owned()), (a, n))).collect()
+    policy.inspect().bound_ports().map(|(g, p, a, n)| ((g.to_owned(), p.to_owned()), (a, n))).collect()
 }
 
 #[test]
@@ -22,7 +22,11 @@ fn producers_and_consumers_share_addresses() {
     let (prefix, prefix_bytes) = at("prefix_prefill", "prefix_embeds");
     assert_eq!(embeds, prefix, "the vision encoder writes the first rows of the prefix");
     assert_eq!(embeds_bytes, 2 * d.tokens_per_view * d.prefix_width * 4, "two views, contiguous");
-    assert_eq!(prefix_bytes, policy.prefix_len() * d.prefix_width * 4, "the exact prefix, no padding");
+    assert_eq!(
+        prefix_bytes,
+        policy.inspect().prefix_len() * d.prefix_width * 4,
+        "the exact prefix, no padding"
+    );
 
     for layer in 0..d.layers {
         for part in ["key", "value"] {
@@ -61,7 +65,7 @@ fn nothing_stale_is_read() {
     let options = InferOptions { noise: Noise::Seed(3), num_steps: Some(4), guidance: None };
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     let clean = scene.with(|o| policy.infer(o, &options).cloned()).unwrap();
-    policy.poison().unwrap();
+    policy.inspect_mut().poison().unwrap();
     let poisoned = scene.with(|o| policy.infer(o, &options).cloned()).unwrap();
     assert_eq!(clean.as_slice(), poisoned.as_slice());
 }
@@ -72,10 +76,10 @@ fn poison_reaches_the_graphs() {
     let mut policy = load_tiny();
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     scene.with(|o| policy.infer(o, &InferOptions::default()).map(|_| ())).unwrap();
-    assert!(policy.last_velocity().unwrap().iter().all(|v| v.is_finite()));
-    policy.poison().unwrap();
-    policy.run_stage(Stage::DenoiseStep).unwrap();
-    assert!(policy.last_velocity().unwrap().iter().all(|v| v.is_nan()));
+    assert!(policy.inspect().last_velocity().unwrap().iter().all(|v| v.is_finite()));
+    policy.inspect_mut().poison().unwrap();
+    policy.inspect_mut().run_stage(Stage::DenoiseStep).unwrap();
+    assert!(policy.inspect().last_velocity().unwrap().iter().all(|v| v.is_nan()));
 }
 
 #[test]

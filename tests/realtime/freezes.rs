@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::engine::{Engine, Guidance};
-use pi0_edge::realtime::reading::{Flags, Status};
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::realtime::timeline::TimelineConfig;
-use pi0_edge::runtime::{Replan, Runtime, RuntimeConfig};
+use pi0_edge::rtc::Guidance;
+use pi0_edge::runtime::{
+    Flags, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
+};
 use pi0_edge::stats::Histogram;
 
 const MS: u64 = 1_000_000;
@@ -23,7 +21,7 @@ const HOLD_AFTER: u64 = 45 * MS;
 /// A policy of four half-millisecond steps, none of which ends while it is frozen.
 struct Freezing(Arc<AtomicBool>);
 
-impl Engine for Freezing {
+impl Inference for Freezing {
     type Observation = ();
     fn new_observation(&self) {}
     fn action_horizon(&self) -> usize {

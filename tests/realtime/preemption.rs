@@ -7,9 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pi0_edge::realtime::cell::cell;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
+use pi0_edge::internals::cell::cell;
+use pi0_edge::runtime::{MemoryLock, Realtime, ThreadConfig, Timestamp};
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
 
 type Payload = [u64; 16];

@@ -1,4 +1,4 @@
-//! What a read of the control loop costs, and what it must never do: allocate, call the system, fault, or tear.
+//! The cost of a control loop's read, and what it must never do: allocate, call the system, fault, or tear.
 //!
 //! The loop runs in a child process, this same program told by an environment variable, because the proof that it
 //! makes no system call is a seccomp filter that kills the process at the first one.
@@ -11,16 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
-use pi0_edge::policy::rtc::RtcConfig;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::engine::{Engine, Guidance};
-use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
-use pi0_edge::realtime::probe::thread_id;
-use pi0_edge::realtime::reading::{Flags, Status};
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::realtime::timeline::TimelineConfig;
-use pi0_edge::runtime::{Controller, Replan, Runtime, RuntimeConfig};
+use pi0_edge::rtc::{Guidance, RtcConfig};
+use pi0_edge::runtime::{
+    Controller, Flags, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig,
+    Timestamp,
+};
 use pi0_edge::stats::Histogram;
+use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
+use pi0_edge_probe::thread_id;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -31,7 +29,7 @@ struct Flood;
 const ROWS: usize = 50;
 const DIM: usize = 32;
 
-impl Engine for Flood {
+impl Inference for Flood {
     type Observation = ();
     fn new_observation(&self) {}
     fn action_horizon(&self) -> usize {
@@ -96,7 +94,7 @@ fn child(case: &str) -> Output {
     command.args(words).args([name, "--exact", "--nocapture"]).env(CASE, case).output().unwrap()
 }
 
-/// What runs this program, with its arguments, if not the processor: scripts/realtime_checks.sh says so.
+/// The program that runs this one, with its arguments, if not the processor: scripts/realtime_checks.sh says so.
 fn emulator() -> Option<String> {
     std::env::var("PI0_EMULATOR").ok()
 }
@@ -131,7 +129,7 @@ fn reads_do_not_allocate_call_the_system_fault_or_tear() {
     }
 }
 
-/// What the control loop found, for a thread that may speak.
+/// The control loop's findings, for a thread that may speak.
 #[derive(Default)]
 struct Findings {
     thread: AtomicU64,

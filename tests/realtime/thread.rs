@@ -5,7 +5,7 @@
 use std::process::{Command, Output};
 
 use pi0_edge::ErrorKind;
-use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
+use pi0_edge::runtime::{MemoryLock, Realtime, ThreadConfig};
 
 const CASE: &str = "PI0_TEST_THREAD_CASE";
 

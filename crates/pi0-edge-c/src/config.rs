@@ -9,12 +9,12 @@ use super::boundary::{grows, guard, optional_string, read_settings, slice, write
 use super::event::{Sink, pi0_event_callback};
 use super::rtc::{optional_rtc, pi0_rtc_config};
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
+use pi0_edge::ActionLimits;
 use pi0_edge::internals::nanos;
-use pi0_edge::realtime::chunk::Interpolation;
-use pi0_edge::realtime::delay::{DelayConfig, DelayRule};
-use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
-use pi0_edge::realtime::timeline::{TimelineConfig, Underrun};
-use pi0_edge::runtime::{EngineOptions, Limits, Replan, RuntimeConfig};
+use pi0_edge::runtime::{
+    DelayConfig, DelayRule, Interpolation, MemoryLock, PolicyInferenceOptions, Realtime, Replan,
+    RuntimeConfig, ThreadConfig, TimelineConfig, Underrun,
+};
 
 /// Each row of a chunk stands for a whole action period.
 pub const PI0_INTERPOLATION_NONE: u32 = 0;
@@ -213,7 +213,7 @@ grows!(pi0_runtime_config, reserved);
 
 impl Default for pi0_runtime_config {
     fn default() -> Self {
-        let engine = EngineOptions::default();
+        let inference = PolicyInferenceOptions::default();
         let config = RuntimeConfig::default();
         let replan_remaining = match config.replan {
             Replan::Remaining(rows) => rows as u32,
@@ -222,9 +222,9 @@ impl Default for pi0_runtime_config {
         pi0_runtime_config {
             struct_size: size_of::<Self>(),
             prompt: ptr::null(),
-            seed: engine.seed,
-            max_frame_width: engine.max_frame.0,
-            max_frame_height: engine.max_frame.1,
+            seed: inference.seed,
+            max_frame_width: inference.max_frame.0,
+            max_frame_height: inference.max_frame.1,
             control_period_ns: nanos(config.timeline.control_period),
             action_period_ns: nanos(config.timeline.action_period),
             max_age_ns: nanos(config.timeline.max_age),
@@ -297,7 +297,7 @@ const MOST_EVENTS: u32 = 1 << 16;
 /// A runtime's settings as Rust has them.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) engine: EngineOptions,
+    pub(super) inference: PolicyInferenceOptions,
     pub(super) runtime: RuntimeConfig,
     pub(super) sink: Sink,
 }
@@ -315,7 +315,7 @@ impl pi0_runtime_config {
             let given = self.event_capacity;
             return Err(Fail::argument(format!("event_capacity {given}; use 1 to {MOST_EVENTS}")));
         }
-        let engine = EngineOptions {
+        let inference = PolicyInferenceOptions {
             prompt: prompt.map(str::to_owned),
             seed: self.seed,
             max_frame: (self.max_frame_width, self.max_frame_height),
@@ -354,7 +354,7 @@ impl pi0_runtime_config {
             stop_timeout: Duration::from_nanos(self.stop_timeout_ns),
         };
         let sink = Sink::new(self.event_callback, self.event_user, self.event_fd)?;
-        Ok(Settings { engine, runtime, sink })
+        Ok(Settings { inference, runtime, sink })
     }
 
     fn timeline(&self) -> Result<TimelineConfig> {
@@ -389,7 +389,7 @@ pub(super) fn unknown<T>(name: &str, value: u32) -> Result<T> {
 
 /// # Safety
 /// `given` is NULL or as its structure documents.
-pub(super) unsafe fn limits(given: *const pi0_limits) -> Result<Option<Limits>> {
+pub(super) unsafe fn limits(given: *const pi0_limits) -> Result<Option<ActionLimits>> {
     if given.is_null() {
         return Ok(None);
     }
@@ -401,7 +401,7 @@ pub(super) unsafe fn limits(given: *const pi0_limits) -> Result<Option<Limits>> 
     // SAFETY: as above.
     let (min, max) =
         unsafe { (slice(given.min, given.len, "limits.min")?, slice(given.max, given.len, "limits.max")?) };
-    Ok(Some(Limits { min: min.to_vec(), max: max.to_vec() }))
+    Ok(Some(ActionLimits { min: min.to_vec(), max: max.to_vec() }))
 }
 
 fn thread(given: &pi0_thread_config) -> Result<ThreadConfig> {

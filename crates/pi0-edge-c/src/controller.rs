@@ -6,8 +6,7 @@ use super::status::{
     Fail, PI0_EMPTY, PI0_ERR_ARGUMENT, PI0_ERR_NON_FINITE, PI0_ERR_SIZE, PI0_HOLD, PI0_OK, PI0_STALE, Result,
     pi0_status,
 };
-use pi0_edge::realtime::reading::Status;
-use pi0_edge::runtime::Controller;
+use pi0_edge::runtime::{Controller, Status};
 
 /// The control loop's side of a runtime. It belongs to the first thread that calls with it.
 #[derive(Debug)]

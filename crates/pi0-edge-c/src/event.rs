@@ -11,7 +11,7 @@ use super::boundary::{fixed_text, grows};
 use super::descriptor::Descriptor;
 use super::signals::signals_blocked;
 use super::status::{Fail, PI0_ERR_RUNTIME, Result};
-use pi0_edge::realtime::chunk::Reject;
+use pi0_edge::Reject;
 use pi0_edge::runtime::Event;
 
 /// A chunk was published. `number` counts the rows that guided it, `duration_ns` is from begin to publication.
@@ -81,7 +81,7 @@ impl pi0_event {
             Event::DeadlineMiss { chunk, steps, after_ns } => {
                 (PI0_EVENT_DEADLINE_MISS, *chunk, *steps as u64, *after_ns, String::new())
             }
-            Event::EngineError { error, in_a_row } => {
+            Event::InferenceError { error, in_a_row } => {
                 (PI0_EVENT_ENGINE_ERROR, 0, u64::from(*in_a_row), 0, error.clone())
             }
             Event::CommandFailed { error } => (PI0_EVENT_COMMAND_FAILED, 0, 0, 0, error.clone()),

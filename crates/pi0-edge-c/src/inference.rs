@@ -8,9 +8,8 @@ use super::boundary::{grows, guard, optional_string, read_settings, slice, strin
 use super::policy::pi0_info;
 use super::rtc::{pi0_rtc_config, rtc};
 use super::status::{Fail, PI0_ERR_OBSERVATION, PI0_ERR_SIZE, Result, pi0_status};
-use pi0_edge::observation::MAX_FRAME_SIDE;
-use pi0_edge::policy::rtc::{Guidance, prefix_weights};
-use pi0_edge::{Frame, InferOptions, Noise, Observation};
+use pi0_edge::rtc::{Guidance, prefix_weights};
+use pi0_edge::{Frame, InferOptions, MAX_FRAME_SIDE, Noise, Observation};
 
 /// One camera's image: RGB, 8 bits a channel, rows from the top, `height * width * 3` bytes without gaps.
 ///
@@ -118,7 +117,7 @@ pub unsafe extern "C" fn pi0_infer_options_default(
 }
 
 /// Most images of one observation; no bundle has so many cameras.
-const MAX_IMAGES: usize = 64;
+const MAX_IMAGES: usize = pi0_edge::MAX_CAMERAS;
 
 /// Hands an observation to `body` as Rust has it.
 pub(super) fn with_observation(

@@ -7,8 +7,7 @@ use super::handle::Table;
 use super::status::{
     Fail, PI0_ERR_ARGUMENT, PI0_ERR_FUTURE, PI0_ERR_ORDER, PI0_ERR_RUNTIME, PI0_ERR_SIZE, Result, pi0_status,
 };
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::runtime::{ObservationSlot, ObservationWriter, PublishError};
+use pi0_edge::runtime::{ObservationSlot, ObservationWriter, PublishError, Timestamp};
 
 /// The sensor side of a runtime. It belongs to the first thread that calls with it.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::boundary::{grows, guard, read_settings, write_default};
 use super::config::unknown;
 use super::status::{Result, pi0_status};
-use pi0_edge::policy::rtc::{PrefixSchedule, RtcConfig};
+use pi0_edge::rtc::{PrefixSchedule, RtcConfig};
 
 /// Guidance is 1 for rows executed while the chunk is computed, 0 after.
 pub const PI0_RTC_ZEROS: u32 = 0;

@@ -25,8 +25,7 @@ use super::stats::pi0_stats;
 use super::status::{
     Fail, PI0_EMPTY, PI0_ERR_POISONED, PI0_ERR_STATE, PI0_ERR_THREAD, PI0_OK, Result, pi0_status,
 };
-use pi0_edge::realtime::thread::Realtime;
-use pi0_edge::runtime::{Event, PolicyEngine, Runtime};
+use pi0_edge::runtime::{Event, PolicyInference, Realtime, Runtime};
 
 /// A running runtime, for its owner. Its functions may be called from several threads at once.
 #[derive(Debug)]
@@ -155,8 +154,8 @@ type Handles = (*mut pi0_runtime, *mut pi0_observation_writer, *mut pi0_controll
 fn start(policy: pi0_edge::Policy, settings: Settings) -> Result<Handles> {
     let info = pi0_info::new(policy.manifest());
     let (runtime, writer, controller, courier, events) = signals_blocked(|| -> Result<_> {
-        let engine = PolicyEngine::new(policy, settings.engine)?;
-        let (runtime, writer, controller) = Runtime::start(engine, &settings.runtime)?;
+        let inference = PolicyInference::new(policy, settings.inference)?;
+        let (runtime, writer, controller) = Runtime::start(inference, &settings.runtime)?;
         let events = runtime.events().clone();
         let courier = Courier::start(settings.sink, events.clone())?;
         Ok((runtime, writer, controller, courier, events))

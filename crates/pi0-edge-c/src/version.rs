@@ -25,5 +25,5 @@ pub extern "C" fn pi0_version() -> *const c_char {
 #[unsafe(no_mangle)]
 #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
 pub extern "C" fn pi0_now_ns() -> u64 {
-    pi0_edge::realtime::clock::Timestamp::now().as_nanos()
+    pi0_edge::runtime::Timestamp::now().as_nanos()
 }

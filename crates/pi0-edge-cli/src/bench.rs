@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pi0_edge::realtime::probe::allocations;
 use pi0_edge::{Error, ErrorKind, InferOptions, Policy, Result, Timing, Transfers};
+use pi0_edge_probe::allocations;
 use serde_json::{Value, json};
 
 use crate::environment;
@@ -142,9 +142,9 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
             memory: environment::memory(policy),
             device_memory: environment::device_memory(policy)?,
             placement: environment::placement(policy),
-            transfers: policy.transfers(),
-            replayed: policy.replayed_graphs().collect(),
-            prefix_len: policy.prefix_len(),
+            transfers: policy.inspect().transfers(),
+            replayed: policy.inspect().replayed_graphs().collect(),
+            prefix_len: policy.inspect().prefix_len(),
             num_steps,
         })
     })

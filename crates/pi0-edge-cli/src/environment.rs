@@ -27,8 +27,8 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
     json!({
         "pi0_edge": env!("CARGO_PKG_VERSION"),
         "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "onnxruntime": policy.environment().build_info(),
-        "onnxruntime_library": policy.environment().library().file_name().map(|f| f.to_string_lossy()),
+        "onnxruntime": policy.inspect().environment().build_info(),
+        "onnxruntime_library": policy.inspect().environment().library().file_name().map(|f| f.to_string_lossy()),
         "execution_provider": policy.provider(),
         "architecture": std::env::consts::ARCH,
         "processor": processor(),
@@ -46,7 +46,7 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
 /// Nodes of each graph by the provider that runs them.
 pub fn placement(policy: &Policy) -> Value {
     let mut graphs = serde_json::Map::new();
-    for (graph, provider, nodes) in policy.placement() {
+    for (graph, provider, nodes) in policy.inspect().placement() {
         graphs.entry(graph).or_insert_with(|| json!({}))[provider] = json!(nodes);
     }
     graphs.into()
@@ -55,7 +55,7 @@ pub fn placement(policy: &Policy) -> Value {
 /// Memory of the device, in megabytes; null where it is the host's.
 pub fn device_memory(policy: &Policy) -> Result<Value> {
     let mb = |bytes: u64| bytes as f64 / 1e6;
-    let usage = policy.device_memory_use()?;
+    let usage = policy.inspect().device_memory_use()?;
     Ok(usage.map_or(
         Value::Null,
         |u| json!({"used_mb": mb(u.used), "free_mb": mb(u.free), "total_mb": mb(u.total)}),
@@ -77,6 +77,6 @@ pub fn memory(policy: &Policy) -> Value {
         "pss_anonymous_mb": field("Pss_Anon:"),
         "pss_file_mb": field("Pss_File:"),
         "weights_mb": weights as f64 / 1e6,
-        "tensors_mb": policy.tensor_bytes() as f64 / 1e6,
+        "tensors_mb": policy.inspect().tensor_bytes() as f64 / 1e6,
     })
 }

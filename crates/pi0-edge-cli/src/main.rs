@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pi0_edge::Provider;
-use pi0_edge::realtime::probe::allocations::CountingAllocator;
+use pi0_edge_probe::allocations::CountingAllocator;
 
 /// Counts the allocations that `bench` reports. ONNX Runtime's own, in C++, are not among them.
 #[global_allocator]

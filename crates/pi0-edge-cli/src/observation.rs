@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pi0_edge::bundle::Golden;
-use pi0_edge::observation::Preprocessor;
+use pi0_edge::internals::{Golden, Preprocessor};
 use pi0_edge::runtime::ObservationSlot;
 use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
 use serde::Deserialize;

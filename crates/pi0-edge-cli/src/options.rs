@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pi0_edge::realtime::thread::Realtime;
+use pi0_edge::runtime::Realtime;
 use pi0_edge::{DeviceMemory, Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 /// How a bundle is loaded.

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
-use ndarray_npy::WriteNpyExt;
+use pi0_edge::internals;
 use pi0_edge::{Error, ErrorKind, Result};
 
 /// Output formats of the verbs that know two.
@@ -37,7 +37,7 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
 pub fn write_npy(path: &Path, array: ArrayView2<'_, f32>) -> Result<()> {
     write_whole(path, |file| {
         let mut file = BufWriter::new(file);
-        array.write_npy(&mut file)?;
+        internals::write_npy(&mut file, array)?;
         Ok(file.flush()?)
     })
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use pi0_edge::bundle::read_npy;
-use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
+use pi0_edge::internals::read_npy;
+use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result};
 use serde_json::json;
 
@@ -61,7 +61,7 @@ fn read_noise(path: &Path, policy: &Policy) -> Result<ArrayD<f32>> {
         let text = format!("{}: noise has shape {:?}; it must be {wanted:?}", path.display(), noise.shape());
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
-    Ok(noise.as_standard_layout().into_owned())
+    Ok(noise)
 }
 
 /// The previous chunk's rest from `path`, and the weight of each row of the new chunk.
@@ -79,7 +79,7 @@ fn read_previous(path: &Path, args: &Args, policy: &Policy) -> Result<(ArrayD<f3
     let mut weights = vec![0.0; horizon];
     let end = args.execution_horizon.min(rows.shape()[0]);
     prefix_weights(args.rtc_schedule, args.inference_delay, end, &mut weights);
-    Ok((rows.as_standard_layout().into_owned(), weights))
+    Ok((rows, weights))
 }
 
 /// Runs the verb.
@@ -121,7 +121,7 @@ fn as_json(policy: &Policy) -> serde_json::Value {
     json!({
         "actions": policy.chunk().view().rows().into_iter().map(|r| r.to_vec()).collect::<Vec<_>>(),
         "num_steps": t.steps.len(),
-        "prefix_len": policy.prefix_len(),
+        "prefix_len": policy.inspect().prefix_len(),
         "timing_ms": {
             "preprocess": milliseconds(t.preprocess),
             "vision": milliseconds(t.vision),
@@ -160,7 +160,7 @@ fn text(policy: &Policy) -> String {
         chunk.nrows(),
         chunk.ncols(),
         t.steps.len(),
-        policy.prefix_len(),
+        policy.inspect().prefix_len(),
         milliseconds(t.preprocess),
         milliseconds(t.vision),
         milliseconds(t.prefix),

@@ -10,7 +10,7 @@ mod template;
 
 use std::path::PathBuf;
 
-use pi0_edge::engines::user_cache;
+use pi0_edge::internals::user_cache;
 use pi0_edge::{Error, ErrorKind, Result};
 
 use crate::options::Progress;

@@ -1,17 +1,16 @@
-//! The policy's engine with somebody who watches it: told of every chunk, and otherwise the engine itself.
+//! A policy's inference with somebody who watches it: told of every chunk, and otherwise the inference itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pi0_edge::Result;
-use pi0_edge::realtime::chunk::Gate;
-use pi0_edge::realtime::engine::{Engine, Guidance};
-use pi0_edge::runtime::{ObservationSlot, PolicyEngine};
+use pi0_edge::rtc::Guidance;
+use pi0_edge::runtime::{Inference, ObservationSlot, PolicyInference};
+use pi0_edge::{ActionLimits, Result};
 
 /// The policy, loaded once for all the runs that come after each other.
-pub type Loaded = Arc<Mutex<PolicyEngine>>;
+pub type Loaded = Arc<Mutex<PolicyInference>>;
 
 /// A loaded policy's lock. A run that panicked has not spoilt the policy for looking at.
-pub fn lock(loaded: &Loaded) -> MutexGuard<'_, PolicyEngine> {
+pub fn lock(loaded: &Loaded) -> MutexGuard<'_, PolicyInference> {
     loaded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -27,8 +26,8 @@ pub trait Watcher: Send {
     fn finished(&mut self, chunk: u64, actions: &[f32], length: usize);
 }
 
-/// An engine that lends the policy to one runtime, watched. Whatever an engine may say of itself has to be passed on
-/// here: what is not has its default, and limits, for one, would be gone.
+/// Inference that lends the policy to one runtime, watched. Every method of the trait is passed on here: one that is not
+/// has its default, and limits, for one, would be gone.
 #[derive(Debug)]
 pub struct Watched<W> {
     policy: Loaded,
@@ -42,7 +41,7 @@ impl<W> Watched<W> {
     }
 }
 
-impl<W: Watcher> Engine for Watched<W> {
+impl<W: Watcher> Inference for Watched<W> {
     type Observation = ObservationSlot;
 
     fn new_observation(&self) -> ObservationSlot {
@@ -73,7 +72,7 @@ impl<W: Watcher> Engine for Watched<W> {
         lock(&self.policy).max_inference_delay()
     }
 
-    fn limits(&self) -> Option<Gate> {
+    fn limits(&self) -> Option<ActionLimits> {
         lock(&self.policy).limits()
     }
 

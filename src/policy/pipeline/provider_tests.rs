@@ -8,7 +8,16 @@ use crate::bundle::Verify;
 use crate::policy::{Policy, PolicyOptions};
 use crate::provider::Provider;
 use crate::session::fake::{self, Fake};
-use crate::session::{DeviceMemory, DeviceOptions};
+use crate::session::{DeviceMemory, DeviceOptions, Transfers};
+
+fn placed_on(p: &Pipeline) -> Vec<(&'static str, &str)> {
+    let graphs = [&p.vision, &p.prefill, &p.time_conditioning, &p.denoise].into_iter();
+    graphs.flat_map(|g| g.placement().map(|(provider, _)| (g.name(), provider))).collect()
+}
+
+fn replaying(p: &Pipeline) -> Vec<&'static str> {
+    [&p.vision, &p.prefill, &p.denoise].into_iter().filter(|g| g.replays()).map(Graph::name).collect()
+}
 
 #[test]
 fn the_cuda_provider_takes_every_node_waits_for_nothing_and_replays() {
@@ -60,7 +69,7 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     let synchronized = || fake.number(c"fake_synchronized");
     let at_first = fake.number(c"fake_graph_launches");
     let launched = || fake.number(c"fake_graph_launches") - at_first;
-    let placed: Vec<_> = pipeline.placement().map(|(graph, provider, _)| (graph, provider)).collect();
+    let placed = placed_on(&pipeline);
     let cuda = ["vision_encoder", "prefix_prefill", "time_conditioning", "denoise_step"];
     assert_eq!(placed, cuda.map(|graph| (graph, "CUDAExecutionProvider")));
 
@@ -80,16 +89,16 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     pipeline.fetch_actions().unwrap();
     assert_eq!(synchronized(), before + 1, "the actions are what is waited for");
     assert!(pipeline.x_t().iter().all(|v| *v == 1.0), "what was sent comes back, as no kernel changes it");
-    assert_eq!(pipeline.laps().unwrap().len(), 1 + STEPS);
+    assert_eq!(pipeline.run_times().unwrap().len(), 1 + STEPS);
     let chunk = pipeline.x_t().len() as u64 * 4;
     let moved = if memory == DeviceMemory::Unified { 0 } else { chunk };
-    assert_eq!(pipeline.transfers(), Transfers { to_device: moved, from_device: moved });
+    assert_eq!(pipeline.tensors.transfers(), Transfers { to_device: moved, from_device: moved });
     assert_eq!(launched(), 0);
 
     // What cannot be captured says so in the log and runs on; the others replay, each with one launch.
     assert!(pipeline.encode_views().unwrap_err().to_string().contains("cuDNN"));
     pipeline.capture().unwrap();
-    assert_eq!(pipeline.replaying().collect::<Vec<_>>(), ["prefix_prefill", "denoise_step"]);
+    assert_eq!(replaying(&pipeline), ["prefix_prefill", "denoise_step"]);
     let kernels = || fake.number(c"fake_kernel_launches");
     let (graphs, before) = (launched(), kernels());
     assert_eq!(graphs, 2, "capturing ends with running what was captured");
@@ -102,18 +111,18 @@ fn run(bundle: &Path, memory: DeviceMemory) {
 
     // Captured for this length and this thread alone.
     pipeline.prepare(2, 41).unwrap();
-    assert_eq!(pipeline.replaying().count(), 0);
+    assert_eq!(replaying(&pipeline).len(), 0);
     let graphs = launched();
     pipeline.denoise_step(0).unwrap();
     assert_eq!(launched(), graphs, "another length runs as before, and captures nothing by itself");
     pipeline.prepare(2, 40).unwrap();
     std::thread::scope(|scope| {
         let other = scope.spawn(|| {
-            assert_eq!(pipeline.replaying().count(), 0);
+            assert_eq!(replaying(&pipeline).len(), 0);
             pipeline.denoise_step(0).unwrap();
         });
         other.join().unwrap();
     });
     assert_eq!(launched(), graphs);
-    assert_eq!(pipeline.replaying().count(), 2);
+    assert_eq!(replaying(&pipeline).len(), 2);
 }

@@ -1,15 +1,15 @@
-//! An engine of a few lines that computes in simulated or real time and fails where it is told to.
+//! Inference of a few lines that computes in simulated or real time and fails where it is told to.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::policy::rtc::guidance_weight;
+use crate::policy::rtc::{Guidance, guidance_weight};
 use crate::realtime::clock::SimulatedClock;
-use crate::realtime::engine::{Engine, Guidance};
+use crate::runtime::Inference;
 use crate::{Error, ErrorKind, Result};
 
-/// What goes wrong in a call.
+/// A fault in a call.
 #[derive(Debug, Clone)]
 pub(super) enum Fault {
     Error,
@@ -22,7 +22,7 @@ pub(super) enum Fault {
     Value(usize, f32),
 }
 
-/// A call the engine got.
+/// A call that inference got.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Call {
     WarmUp,
@@ -41,13 +41,13 @@ pub(super) struct Guided {
     pub(super) delay: usize,
 }
 
-/// What the test and the engine both reach.
+/// The state that the test and inference both reach.
 #[derive(Debug, Default)]
 pub(super) struct Script {
-    /// Which call goes wrong, counted over all calls from 0, and how.
+    /// The calls that go wrong, counted over all calls from 0, and how.
     pub(super) faults: BTreeMap<usize, Fault>,
     pub(super) calls: Vec<Call>,
-    /// How long each call takes, on the simulated clock.
+    /// The time each call takes, on the simulated clock.
     pub(super) begin_time: Duration,
     pub(super) step_time: Duration,
 }
@@ -114,7 +114,7 @@ pub(super) fn peculiar(chunk: u64) -> f32 {
     ((chunk.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u32 << 23) as f32) - 1.0
 }
 
-impl Engine for Fake {
+impl Inference for Fake {
     type Observation = f32;
 
     fn new_observation(&self) -> f32 {
@@ -156,7 +156,7 @@ impl Engine for Fake {
 
     fn begin(&mut self, observation: &f32, guidance: Option<Guidance<'_>>, chunk: u64) -> Result<()> {
         self.guided = guidance.map(|g| Guided {
-            leftover: g.leftover.to_vec(),
+            leftover: g.previous.to_vec(),
             weights: g.prefix_weights.to_vec(),
             max: g.max_guidance_weight,
             delay: g.inference_delay,

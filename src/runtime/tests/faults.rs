@@ -1,10 +1,10 @@
-//! Everything the engine can do wrong, at every place it can do it.
+//! Everything inference can do wrong, at every place it can do it.
 
 use std::time::Duration;
 
 use super::fake::{Call, Fake, Fault};
 use super::lockstep::{MS, Rig, config};
-use crate::realtime::chunk::{Gate, Reject};
+use crate::Reject;
 use crate::realtime::clock::{Clock, Timestamp};
 use crate::realtime::reading::{Flags, Status};
 use crate::runtime::*;
@@ -35,7 +35,7 @@ fn faulty(faults: impl IntoIterator<Item = (usize, Fault)>, config: &RuntimeConf
     rig
 }
 
-/// Runs seven seconds and checks what must hold whatever the engine does: a defined status, finite actions, no row
+/// Runs seven seconds and checks what must hold whatever inference does: a defined status, finite actions, no row
 /// beyond what was planned. Returns the last reading's status and flags.
 fn survive(rig: &mut Rig, what: &str) -> (Status, Flags) {
     let mut last = (Status::Empty, Flags::empty());
@@ -51,7 +51,7 @@ fn survive(rig: &mut Rig, what: &str) -> (Status, Flags) {
 
 fn limited() -> RuntimeConfig {
     RuntimeConfig {
-        limits: Some(Limits { min: vec![-1000.0; DIM], max: vec![1000.0; DIM] }),
+        limits: Some(ActionLimits { min: vec![-1000.0; DIM], max: vec![1000.0; DIM] }),
         replan: Replan::Remaining(3),
         retry_after: 20 * MS,
         ..config()
@@ -70,7 +70,7 @@ fn a_bad_value_at_any_place_in_any_step_never_comes_out() {
                 let mut rig = faulty([(2 * CALLS + call, Fault::Value(index, value))], &limited());
                 let last = survive(&mut rig, &what);
                 assert_eq!(last.0, Status::Ok, "{what}: recovered");
-                let stats = rig.runtime.stats().inference;
+                let stats = rig.runtime().stats().inference;
                 let rejected = stats.rejected_non_finite + stats.rejected_limits;
                 // What is put in before the last step may be healed by the flow: 1e30 is then as good as gone.
                 assert!(rejected == 1 || call < CALLS - 1, "{what}: {stats:?}");
@@ -95,9 +95,9 @@ fn a_bad_value_at_any_place_in_any_step_never_comes_out() {
 fn rejection_names_the_value_and_is_kept_in_the_flight_record() {
     let mut rig = faulty([(CALLS - 1, Fault::Value(7, f32::NAN))], &limited());
     rig.observe();
-    rig.settle();
+    rig.run_until_idle();
     assert_eq!(rig.events(), [Event::Rejected { chunk: 1, reason: Reject::NonFinite { index: 7 } }]);
-    let record = rig.runtime.flight_record();
+    let record = rig.runtime().flight_record();
     assert!(record.chunks[0].rejected.as_ref().unwrap().contains("value 7"));
     assert!(record.chunks[0].actions[2][1].is_nan());
     assert_eq!(rig.read().0.status, Status::Empty, "it never reached the control loop");
@@ -120,17 +120,17 @@ fn every_fault_at_every_call_ends_in_a_defined_status() {
             let what = format!("{fault:?} in call {call}");
             let mut rig = faulty([(call, fault.clone())], &limited());
             let (status, flags) = quietly(|| survive(&mut rig, &what));
-            let stats = rig.runtime.stats();
+            let stats = rig.runtime().stats();
             match fault {
                 Fault::Panic => {
                     assert_eq!((stats.phase, stats.inference.panics), (Phase::Failed, 1), "{what}");
                     assert!(flags.contains(Flags::STOPPED), "{what}");
                     assert!(matches!(status, Status::Hold | Status::Empty), "{what}: {status:?}");
-                    assert_eq!(rig.calls().len(), call + 1, "{what}: an engine that panicked is left alone");
+                    assert_eq!(rig.calls().len(), call + 1, "{what}: inference that panicked is left alone");
                     let gave_up =
                         |e: &Event| matches!(e, Event::GaveUp { error } if error.contains("told to panic"));
                     assert!(rig.events().iter().any(gave_up), "{what}");
-                    assert!(rig.runtime.set_prompt("more").is_err(), "{what}");
+                    assert!(rig.runtime().set_prompt("more").is_err(), "{what}");
                 }
                 _ => assert_eq!((stats.phase, status), (Phase::Ready, Status::Ok), "{what}: recovered"),
             }
@@ -149,7 +149,7 @@ fn errors_in_a_row_end_in_giving_up_and_hold_for_good() {
     let mut rig = faulty(always, &RuntimeConfig { max_errors: 5, ..limited() });
     let (status, flags) = survive(&mut rig, "failing for ever");
     assert_eq!((status, flags.and(Flags::STOPPED)), (Status::Hold, Flags::STOPPED));
-    let stats = rig.runtime.stats();
+    let stats = rig.runtime().stats();
     assert_eq!((stats.phase, stats.inference.errors), (Phase::Failed, 5));
     let events = rig.events();
     let last = events.iter().rev().find(|e| !matches!(e, Event::FlightRecord { .. })).unwrap();
@@ -158,8 +158,8 @@ fn errors_in_a_row_end_in_giving_up_and_hold_for_good() {
     let now_and_then = (0..200).map(|i| (i * 10, Fault::Error));
     let mut rig = faulty(now_and_then, &RuntimeConfig { max_errors: 2, ..limited() });
     survive(&mut rig, "failing now and then");
-    assert_eq!(rig.runtime.stats().phase, Phase::Ready);
-    assert!(rig.runtime.stats().inference.errors > 2);
+    assert_eq!(rig.runtime().stats().phase, Phase::Ready);
+    assert!(rig.runtime().stats().inference.errors > 2);
 }
 
 /// Frozen for good at 1 000 random moments: STALE on the first tick past `max_age`, HOLD on the first past
@@ -203,18 +203,18 @@ fn a_hung_step_is_seen_by_the_control_loop_and_by_the_watch() {
     let mut rig = Rig::new(Fake::new(20, 1), &config);
     rig.run(30, |_, _| {});
     let now = rig.clock.now();
-    // The heartbeat as the worker leaves it while the engine does not come back.
-    rig.runtime.office.shared.quantum_begins(now);
+    // The heartbeat as the worker leaves it while inference does not come back.
+    rig.lockstep.runtime.shared.quantum_begins(now);
     let read_after = |rig: &mut Rig, ms: u32| {
         rig.clock.set(now + ms * MS);
-        rig.runtime.watch_at(now + ms * MS);
+        rig.lockstep.watch_at(now + ms * MS);
         rig.read().0
     };
     assert_eq!(read_after(&mut rig, 100).status, Status::Ok);
     let reading = read_after(&mut rig, 110);
     assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Hold, Flags::HUNG));
     read_after(&mut rig, 120);
-    rig.runtime.office.shared.quantum_ends();
+    rig.lockstep.runtime.shared.quantum_ends();
     let reading = read_after(&mut rig, 130);
     assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Ok, Flags::empty()));
     let events: Vec<_> = rig.events().into_iter().filter(|e| !matches!(e, Event::Chunk(_))).collect();
@@ -234,7 +234,7 @@ fn a_trip_is_reported_and_the_flight_record_written() {
     let mut rig = Rig::new(Fake::new(20, 1), &config);
     rig.run(60, |_, _| {});
     assert_eq!(rig.read().0.status, Status::Hold);
-    assert_eq!(rig.runtime.stats().control.trips, 1);
+    assert_eq!(rig.runtime().stats().control.trips, 1);
     let events = rig.events();
     assert!(events.contains(&Event::Tripped));
     assert!(events.contains(&Event::FlightRecord { outcome: Ok(path.clone()) }));
@@ -255,7 +255,7 @@ fn a_trip_is_reported_and_the_flight_record_written() {
 #[test]
 fn clean_chunks_raise_no_false_alarm() {
     let (rows, dim) = (50, 32);
-    let gate = Gate::with_limits(&[-10.0; 32], &[10.0; 32]).unwrap();
+    let limits = ActionLimits { min: vec![-10.0; 32], max: vec![10.0; 32] };
     let mut values = vec![0.0f32; rows * dim];
     let (mut random, mut spent) = (1u64, 0u64);
     for chunk in 0..100_000 {
@@ -265,7 +265,7 @@ fn clean_chunks_raise_no_false_alarm() {
         }
         values[chunk % (rows * dim)] = if chunk % 2 == 0 { 10.0 } else { -10.0 };
         let begun = Timestamp::now();
-        assert_eq!(gate.check(&values), Ok(()), "chunk {chunk}");
+        assert_eq!(limits.check(&values), Ok(()), "chunk {chunk}");
         spent += Timestamp::now().since(begun);
     }
     println!("100000 clean chunks of {rows}x{dim}: 0 false alarms, {:.2} µs each", spent as f64 / 1e8);

@@ -1,4 +1,4 @@
-//! The runtime over simulated time and over real threads, with an engine that can be told to go wrong.
+//! The runtime over simulated time and over real threads, with inference that can be told to go wrong.
 
 mod fake;
 mod faults;

@@ -1,4 +1,4 @@
-//! What is marked RT-safe is what RealtimeSanitizer looks at, and the tests that run under it call all of it.
+//! Functions marked RT-safe are those that RealtimeSanitizer looks at, and the tests that run under it call all of it.
 //!
 //! The mark is the line `RT-safe: yes` in a function's documentation. In a build with `--cfg pi0_rtsan` the attribute
 //! beside it makes the sanitizer stop the program at the first allocation, lock or blocking system call below it.
@@ -9,7 +9,6 @@ use super::fake::Fake;
 use super::lockstep::{MS, Rig, config};
 use crate::realtime::cell::cell;
 use crate::realtime::clock::{Clock, Timestamp};
-use crate::realtime::probe::{allocations, system_calls};
 use crate::realtime::reading::Status;
 use crate::stats::{Counter, Histogram};
 
@@ -37,14 +36,6 @@ fn what_is_marked_runs_under_the_sanitizer() {
     assert_ne!(rig.controller.read_at(rig.clock.now()).status, Status::Empty);
     assert_eq!(rig.controller.action().map(<[f32]>::len), Some(2));
     assert_eq!(rig.controller.read().status, Status::Hold, "the machine's clock is far ahead of the rig's");
-
-    // No allocation is counted, as this is not the program's allocator here.
-    assert_eq!(allocations::on_this_thread(), 0);
-    let (counter, subject) = system_calls::counter().unwrap();
-    subject.start();
-    subject.stop();
-    drop(subject);
-    assert_eq!(counter.finish().unwrap(), []);
 }
 
 #[cfg(pi0_rtsan)]

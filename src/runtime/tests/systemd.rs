@@ -1,4 +1,4 @@
-//! What systemd hears, on real threads and a real socket.
+//! The messages that systemd hears, on real threads and a real socket.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -117,7 +117,7 @@ fn no_chunk_no_ping_and_no_interval_no_ping() {
 }
 
 #[test]
-fn an_engine_that_hangs_or_gives_up_stops_the_pings() {
+fn inference_that_hangs_or_gives_up_stops_the_pings() {
     let folder = tempfile::tempdir().unwrap();
     let [(name, address), _] = sockets(&folder, "hang");
     let mut heard = Heard::new(&address);

@@ -1,16 +1,16 @@
-//! Joining a chunk to the one being executed: what the engine is told before it, and whether it came in time.
+//! Joining a chunk to the one being executed: what inference is told before it, and whether it came in time.
 
 use super::Worker;
 use crate::policy::rtc::prefix_weights;
 use crate::realtime::chunk::ChunkInfo;
 use crate::realtime::clock::Clock;
-use crate::realtime::engine::Engine;
+use crate::runtime::Inference;
 use crate::{Error, ErrorKind};
 
-impl<E: Engine, C: Clock> Worker<E, C> {
+impl<I: Inference, C: Clock> Worker<I, C> {
     /// Prepares guidance by the chunk being executed, if there is any, and notes it in `info`.
     pub(super) fn guide(&mut self, info: &mut ChunkInfo) -> Option<f32> {
-        let rtc = self.rtc?;
+        let rtc = self.config.rtc?;
         if self.previous.info.number == 0 {
             return None;
         }
@@ -23,13 +23,16 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         let since = i128::from(info.captured.as_nanos()) - i128::from(progress.at.as_nanos());
         let position = i128::from(progress.position_ns) + since;
         let period = self.action_period as f64;
-        let planned =
-            self.previous.leftover_into(position as f64 / period, self.interpolation, &mut self.leftover);
+        let planned = self.previous.leftover_into(
+            position as f64 / period,
+            self.config.timeline.interpolation,
+            &mut self.leftover,
+        );
         if planned == 0 {
             return None;
         }
         let rows = info.expected_ns.div_ceil(self.action_period);
-        let delay = match self.engine.max_inference_delay() {
+        let delay = match self.inference.max_inference_delay() {
             None => rows.min(planned as u64) as usize,
             // A policy trained for it has to be told enough rows, and no more than it knows: one more than expected, and
             // all of them while nothing has been measured.
@@ -43,10 +46,10 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         Some(rtc.max_guidance_weight)
     }
 
-    /// Why a chunk is of no use that a policy trained for real-time chunking made to join after fewer rows than have
-    /// been executed by now: what was executed since is not what it was made to follow.
+    /// Returns an error if the policy was trained for real-time chunking and made the chunk to join after fewer rows
+    /// than have been executed by now: what was executed since is not what it was made to follow.
     pub(super) fn too_late(&mut self, info: &ChunkInfo) -> Option<Error> {
-        let most = self.engine.max_inference_delay().filter(|_| info.guided_rows > 0)?;
+        let most = self.inference.max_inference_delay().filter(|_| info.guided_rows > 0)?;
         let now = self.clock.now();
         let (late, told) = (now.since(info.captured).div_ceil(self.action_period), info.inference_delay);
         (late > u64::from(told)).then(|| {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 
 use super::cudart::{self, CudaRuntime, Event, Kind};
-use super::{Access, Block, DeviceMemoryUse, MAX_LAPS, Memory, Route};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Access, Block, DeviceMemoryUse, MAX_TIMED_RUNS, Memory, Route};
+use crate::error::Result;
 
 /// A GPU's memory with a stream of its own, shared by every session and every copy: order is the stream's order, and
 /// only [`Memory::synchronize`] waits.
@@ -16,11 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(in crate::session) struct CudaMemory {
     runtime: CudaRuntime,
     device: c_int,
-    /// Whether tensors that the host touches are pages of its memory that the GPU reads and writes in place, which
+    /// True if tensors that the host touches are pages of its memory that the GPU reads and writes in place, which
     /// saves the copies where both have the same DRAM.
     mapped: bool,
     stream: NonNull<c_void>,
-    /// Start and end of every lap, one after the other.
+    /// Start and end of every run, one after the other.
     events: Vec<Event>,
     free_at_start: usize,
 }
@@ -42,18 +42,14 @@ impl CudaMemory {
         // SAFETY: a place for the result.
         unsafe { runtime.get_device_count(&mut count) }?;
         let device = c_int::try_from(device).unwrap_or(c_int::MAX);
-        if device >= count {
-            let text = format!("there is no GPU {device}; CUDA sees {count}, counted from 0");
-            return Err(Error::new(ErrorKind::Provider, text));
-        }
+        ensure!(device < count, Provider, "there is no GPU {device}; CUDA sees {count}, counted from 0");
         let attribute = |which| {
             let mut value = 0;
             // SAFETY: a place for the result, and a device that exists.
             unsafe { runtime.get_attribute(&mut value, which, device) }.map(|()| value)
         };
         if mapped && attribute(cudart::ATTRIBUTE_CAN_MAP_HOST_MEMORY)? == 0 {
-            let text = format!("GPU {device} cannot map the host's memory; use separate device memory");
-            return Err(Error::new(ErrorKind::Provider, text));
+            bail!(Provider, "GPU {device} cannot map the host's memory; use separate device memory");
         }
         if mapped && attribute(cudart::ATTRIBUTE_INTEGRATED)? == 0 {
             log::warn!(
@@ -76,7 +72,7 @@ impl CudaMemory {
         // From here on, what was made is given back by `drop`.
         let mut memory =
             CudaMemory { runtime, device, mapped, stream, events: Vec::new(), free_at_start: free };
-        for _ in 0..2 * MAX_LAPS {
+        for _ in 0..2 * MAX_TIMED_RUNS {
             memory.events.push(memory.event()?);
         }
         Ok(memory)
@@ -205,14 +201,14 @@ impl Memory for CudaMemory {
         true
     }
 
-    fn mark(&self, lap: usize, end: bool) -> Result<()> {
+    fn mark(&self, run: usize, end: bool) -> Result<()> {
         self.enter()?;
         // SAFETY: event and stream live as long as `self`.
-        unsafe { self.runtime.event_record(self.events[2 * lap + usize::from(end)], self.stream.as_ptr()) }
+        unsafe { self.runtime.event_record(self.events[2 * run + usize::from(end)], self.stream.as_ptr()) }
     }
 
-    fn lap(&self, lap: usize) -> Result<Duration> {
-        let (start, end) = (self.events[2 * lap], self.events[2 * lap + 1]);
+    fn run_time(&self, run: usize) -> Result<Duration> {
+        let (start, end) = (self.events[2 * run], self.events[2 * run + 1]);
         let mut milliseconds = 0.0;
         // SAFETY: a place for the result, and events that live as long as `self`.
         unsafe { self.runtime.event_elapsed(&mut milliseconds, start, end) }?;
@@ -261,5 +257,5 @@ impl Drop for CudaMemory {
 }
 
 #[cfg(test)]
-#[path = "cuda_tests.rs"]
+#[path = "../tests/cuda.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{NonNull, null_mut};
 
 use super::super::shared_library::SharedLibrary;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Sonames, newest first. The one that the provider has already brought in is taken before any other.
 const SONAMES: [&str; 3] = ["libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"];
@@ -106,17 +106,17 @@ impl CudaRuntime {
             }
         }
         let names = SONAMES.join(", ");
-        let text = format!(
+        Err(err!(
+            Provider,
             "no CUDA runtime: the loader finds none of {names}; install the CUDA that ONNX Runtime was built for"
-        );
-        Err(Error::new(ErrorKind::Provider, text))
+        ))
     }
 
     /// The runtime in a file.
     #[cfg(test)]
     pub(super) fn open(path: &std::path::Path) -> Result<Self> {
         let name = path.to_string_lossy();
-        let library = SharedLibrary::open(&name).map_err(|e| Error::new(ErrorKind::Provider, e))?;
+        let library = SharedLibrary::open(&name).map_err(|e| err!(Provider, "{e}"))?;
         Self::resolve(&library, &name)
     }
 
@@ -128,7 +128,7 @@ impl CudaRuntime {
         let said = unsafe { CStr::from_ptr((self.error_string)(status)) }.to_string_lossy().into_owned();
         self.forget_error();
         let function = function.to_string_lossy();
-        Err(Error::new(ErrorKind::Provider, format!("{function} failed: {said} (CUDA error {status})")))
+        Err(err!(Provider, "{function} failed: {said} (CUDA error {status})"))
     }
 
     /// Clears the error that the next call, ONNX Runtime's perhaps, would otherwise report as its own.
@@ -148,16 +148,13 @@ impl std::fmt::Debug for CudaRuntime {
 /// `F` must be a function pointer of the symbol's C signature.
 unsafe fn symbol<F: Copy>(library: &SharedLibrary, name: &str, symbol: &CStr) -> Result<F> {
     // SAFETY: the caller vouches for the signature.
-    unsafe { library.function(symbol) }.map_err(|_| {
-        let text = format!("{name} has no {}; it is not a CUDA runtime", symbol.to_string_lossy());
-        Error::new(ErrorKind::Provider, text)
-    })
+    unsafe { library.function(symbol) }
+        .map_err(|_| err!(Provider, "{name} has no {}; it is not a CUDA runtime", symbol.to_string_lossy()))
 }
 
 /// A pointer that a function of the runtime wrote, which on success is never null.
 pub(super) fn made<T>(function: impl FnOnce(*mut *mut T) -> Result<()>) -> Result<NonNull<T>> {
     let mut ptr = null_mut();
     function(&mut ptr)?;
-    NonNull::new(ptr)
-        .ok_or_else(|| Error::new(ErrorKind::Provider, "CUDA reports success with a null pointer"))
+    NonNull::new(ptr).ok_or_else(|| err!(Provider, "CUDA reports success with a null pointer"))
 }

@@ -12,10 +12,10 @@ use crate::error::Result;
 /// Tensors start on a page: whole pages for huge transfers, and no false sharing between them.
 pub(in crate::session) const ALIGNMENT: usize = 4096;
 
-/// Memory where graphs and host are at home both. What is asked for is done at once.
+/// The CPU's memory, which graphs and host share. What is asked for is done at once.
 #[derive(Debug)]
 pub(in crate::session) struct HostMemory {
-    /// Whether the host's side of every tensor is a block of its own, with copies between the two: what a GPU needs,
+    /// True if the host's side of every tensor is a block of its own, with copies between the two: what a GPU needs,
     /// to be tried where there is none.
     pub(in crate::session) separate: bool,
 }
@@ -74,11 +74,11 @@ impl Memory for HostMemory {
         false
     }
 
-    fn mark(&self, _lap: usize, _end: bool) -> Result<()> {
+    fn mark(&self, _run: usize, _end: bool) -> Result<()> {
         Ok(())
     }
 
-    fn lap(&self, _lap: usize) -> Result<Duration> {
+    fn run_time(&self, _run: usize) -> Result<Duration> {
         Ok(Duration::ZERO)
     }
 }

@@ -6,6 +6,7 @@
 pub(super) mod cuda;
 mod cudart;
 #[cfg(test)]
+#[path = "../tests/fake_cuda.rs"]
 pub(crate) mod fake;
 pub(super) mod host;
 
@@ -18,8 +19,8 @@ use ort::memory::MemoryInfo;
 
 use crate::error::Result;
 
-/// Runs whose time is kept at once: one of each stage and the most Euler steps there can be.
-pub(super) const MAX_LAPS: usize = 72;
+/// Runs whose time is kept at once: vision, prefill and the most Euler steps there can be, with room to spare.
+pub(super) const MAX_TIMED_RUNS: usize = crate::limits::MAX_NUM_STEPS + 8;
 
 /// Who touches a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,16 +43,16 @@ pub(super) enum Route {
 /// Memory of one tensor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block {
-    /// Where graphs find it.
+    /// The address that graphs use.
     pub(super) device: NonNull<u8>,
-    /// Where the host finds it; nowhere for [`Access::Graphs`] in another memory than the host's.
+    /// The address that the host uses; none for [`Access::Graphs`] in another memory than the host's.
     pub(super) host: Option<NonNull<u8>>,
-    /// Whether both see the same bytes, so that nothing has to be copied.
+    /// True if both see the same bytes, so that nothing has to be copied.
     pub(super) shared: bool,
     pub(super) bytes: usize,
 }
 
-/// What a GPU has left, in bytes.
+/// A GPU's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMemoryUse {
     /// Taken on the device since this policy's memory was opened: weights, tensors and what the provider needs.
@@ -66,7 +67,7 @@ pub struct DeviceMemoryUse {
 /// A kind of memory, and the queue of work on it. What is queued is done in order; only
 /// [`synchronize`](Self::synchronize) waits for it.
 pub(super) trait Memory: Debug + Send + Sync {
-    /// How ONNX Runtime calls this memory.
+    /// Returns ONNX Runtime's description of this memory.
     fn info(&self) -> ort::Result<MemoryInfo<'static>>;
 
     /// A zeroed block for a tensor that is touched as `access` says.
@@ -95,21 +96,21 @@ pub(super) trait Memory: Debug + Send + Sync {
     /// Waits until all that was queued is done.
     fn synchronize(&self) -> Result<()>;
 
-    /// Whether work is only queued by the calls that ask for it. If not, it is done when they return.
+    /// Returns true if work is only queued by the calls that ask for it. If not, it is done when they return.
     fn is_queued(&self) -> bool;
 
-    /// Queues taking the time, twice per lap: at its start and at its end. Only where work is queued.
-    fn mark(&self, lap: usize, end: bool) -> Result<()>;
+    /// Queues taking the time, twice per run: at its start and at its end. Only where work is queued.
+    fn mark(&self, run: usize, end: bool) -> Result<()>;
 
-    /// The time between the two marks of a lap, once all is done.
-    fn lap(&self, lap: usize) -> Result<Duration>;
+    /// The time between the two marks of a run, once all is done.
+    fn run_time(&self, run: usize) -> Result<Duration>;
 
     /// The queue as the provider takes it: a `cudaStream_t`.
     fn stream(&self) -> Option<NonNull<std::ffi::c_void>> {
         None
     }
 
-    /// What the device has left, where there is one.
+    /// Asks what the device has left, where there is one.
     fn usage(&self) -> Result<Option<DeviceMemoryUse>> {
         Ok(None)
     }

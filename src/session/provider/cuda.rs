@@ -1,6 +1,5 @@
 //! The CUDA provider.
 
-use ort::session::builder::SessionBuilder;
 use ort::sys::OrtCUDAProviderOptionsV2;
 
 use super::Functions;
@@ -32,12 +31,4 @@ pub(super) fn functions() -> Functions<OrtCUDAProviderOptionsV2> {
         append: api.SessionOptionsAppendExecutionProvider_CUDA_V2,
         release: api.ReleaseCUDAProviderOptions,
     }
-}
-
-pub(super) fn register(
-    builder: SessionBuilder,
-    device: &Device,
-    graph: &GraphOptions,
-) -> ort::Result<SessionBuilder> {
-    functions().append(builder, &options(device, graph))
 }

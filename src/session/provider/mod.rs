@@ -1,9 +1,9 @@
 //! The execution providers, one module each: how a session gets the one that was asked for, and why it did not.
 
-mod cpu;
 mod cuda;
 pub(super) mod tensorrt;
 #[cfg(test)]
+#[path = "../tests/tensorrt_options.rs"]
 mod tensorrt_options;
 
 use std::ffi::{CString, c_char};
@@ -29,9 +29,12 @@ pub(super) fn register(
     options: &GraphOptions,
 ) -> ort::Result<SessionBuilder> {
     match device.provider() {
-        Provider::Cpu => cpu::register(builder),
-        Provider::Cuda => cuda::register(builder, device, options),
-        Provider::TensorRt => tensorrt::register(builder, device, options),
+        Provider::Cpu => {
+            let cpu = ort::ep::CPU::default().with_arena_allocator(true).build().error_on_failure();
+            Ok(builder.with_execution_providers([cpu])?)
+        }
+        Provider::Cuda => cuda::functions().append(builder, &cuda::options(device, options)),
+        Provider::TensorRt => tensorrt::functions().append(builder, &tensorrt::options(device, options)),
     }
 }
 
@@ -58,7 +61,7 @@ fn stream_options(device: &Device) -> Vec<(&'static str, String)> {
 }
 
 /// The C functions that make one provider's options `O` and give them to a session.
-struct Functions<O> {
+pub(super) struct Functions<O> {
     create: unsafe extern "system" fn(*mut *mut O) -> OrtStatusPtr,
     update:
         unsafe extern "system" fn(*mut O, *const *const c_char, *const *const c_char, usize) -> OrtStatusPtr,
@@ -68,7 +71,11 @@ struct Functions<O> {
 
 impl<O> Functions<O> {
     /// Appends the provider with `options`, of which every key must be known to its library.
-    fn append(&self, mut builder: SessionBuilder, options: &[(&str, String)]) -> ort::Result<SessionBuilder> {
+    pub(super) fn append(
+        &self,
+        mut builder: SessionBuilder,
+        options: &[(&str, String)],
+    ) -> ort::Result<SessionBuilder> {
         self.with(options, |made| {
             // SAFETY: the builder and `made` are alive; the session options take a copy.
             let status = unsafe { (self.append)(builder.ptr_mut(), made) };
@@ -79,7 +86,7 @@ impl<O> Functions<O> {
     }
 
     /// Makes the provider's library load and parse `options`.
-    fn accept(&self, options: &[(&str, String)]) -> ort::Result<()> {
+    pub(super) fn accept(&self, options: &[(&str, String)]) -> ort::Result<()> {
         self.with(options, |_| Ok(()))
     }
 
@@ -109,7 +116,7 @@ impl<O> Functions<O> {
     }
 }
 
-/// The error that `provider` cannot be used with the ONNX Runtime at `library`: what explains it where the program
+/// Makes the error that `provider` cannot be used with the ONNX Runtime at `library`: what explains it where the program
 /// has [registered](Provider::explain_failures_with) something that can, then what ONNX Runtime itself `said`.
 pub(super) fn unusable(provider: Provider, library: &Path, said: &str) -> Error {
     let text = match provider.explain_failure(library) {

@@ -1,19 +1,19 @@
 //! The TensorRT provider: loading a finished engine, and building one ahead of time.
 //!
-//! What a run loads is a stand-in that names an engine and does not hold the graph (see [`crate::engines`]), so the
+//! A run loads a context model, which names an engine and does not hold the graph (see [`crate::tensorrt`]), so the
 //! provider has nothing it could build, whatever its options.
 
 use std::path::Path;
 
-use ort::session::builder::SessionBuilder;
 use ort::sys::OrtTensorRTProviderOptionsV2;
 
 use super::Functions;
-use crate::bundle::{Dim, PREFIX, STEPS, TensorSpec, VIEWS};
-use crate::engines::{BuildOptions, EnginePrecision};
-use crate::error::{Error, ErrorKind, Result};
+use crate::bundle::graphs::{PREFIX, STEPS, VIEWS};
+use crate::bundle::{Dim, TensorSpec};
+use crate::error::Result;
 use crate::session::device::Device;
 use crate::session::graph::GraphOptions;
+use crate::tensorrt::{BuilderConfig, EnginePrecision};
 
 /// A key and a value of the provider's options, by the names its library knows. An unknown key is an error there.
 type Setting = (&'static str, String);
@@ -45,12 +45,12 @@ pub struct EngineBuild<'a> {
     pub gpu: u32,
     /// The graph's name, which the engine's file name begins with.
     pub graph: &'a str,
-    /// Where the stand-in goes; the engine goes beside it. An absolute path.
-    pub stand_in: &'a Path,
+    /// The context model's path, absolute; the engine goes beside it.
+    pub context_model: &'a Path,
     /// The directory of what the builder learns.
     pub timing: &'a Path,
-    /// How to build.
-    pub options: &'a BuildOptions,
+    /// Settings of TensorRT's builder.
+    pub options: &'a BuilderConfig,
     /// The sizes the engine has to serve.
     pub sizes: &'a RunSizes,
 }
@@ -69,25 +69,24 @@ pub struct RunSizes {
 /// The options that build an engine and write it down, for a graph with these inputs.
 ///
 /// # Errors
-/// [`ErrorKind::Manifest`] for a dimension of another name than the three; [`ErrorKind::InvalidArgument`] for a path
-/// that is not UTF-8.
+/// [`ErrorKind::Manifest`](crate::ErrorKind::Manifest) for a dimension of another name than the three;
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a path that is not UTF-8.
 pub(in crate::session) fn build_settings(
     build: &EngineBuild<'_>,
     inputs: &[TensorSpec],
 ) -> Result<Vec<Setting>> {
     let path = |path: &Path| {
-        path.to_str().map(str::to_owned).ok_or_else(|| {
-            let text = format!("{} is not UTF-8, which ONNX Runtime needs", path.display());
-            Error::new(ErrorKind::InvalidArgument, text)
-        })
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| err!(InvalidArgument, "{} is not UTF-8, which ONNX Runtime needs", path.display()))
     };
     let mut settings = vec![
         ("device_id", build.gpu.to_string()),
         ("trt_engine_cache_enable", on()),
         ("trt_engine_cache_prefix", build.graph.to_owned()),
         ("trt_dump_ep_context_model", on()),
-        ("trt_ep_context_file_path", path(build.stand_in)?),
-        // Beside the stand-in, not inside: protobuf ends at 2 GB. The provider wants the way from one to the other
+        ("trt_ep_context_file_path", path(build.context_model)?),
+        // Beside the context model, not inside: protobuf ends at 2 GB. The provider wants the way from one to the other
         // relative, and without the option it is the same directory.
         ("trt_ep_context_embed_mode", "0".to_owned()),
         ("trt_timing_cache_enable", on()),
@@ -129,9 +128,7 @@ fn shapes(inputs: &[TensorSpec], sizes: &RunSizes, which: usize) -> Result<Strin
             VIEWS => Ok(sizes.views[which]),
             PREFIX => Ok(sizes.prefix[which]),
             STEPS => Ok(sizes.steps[which]),
-            other => {
-                Err(Error::new(ErrorKind::Manifest, format!("no size is known for the dimension {other:?}")))
-            }
+            other => Err(err!(Manifest, "no size is known for the dimension {other:?}")),
         },
     };
     let mut shapes = Vec::new();
@@ -143,20 +140,8 @@ fn shapes(inputs: &[TensorSpec], sizes: &RunSizes, which: usize) -> Result<Strin
     Ok(shapes.join(","))
 }
 
-/// Appends the provider with `settings` to a session.
-pub(in crate::session) fn append(
-    builder: SessionBuilder,
-    settings: &[Setting],
-) -> ort::Result<SessionBuilder> {
-    functions().append(builder, settings)
-}
-
-/// Makes the provider's library load and parse `settings`, and keeps neither.
-pub(in crate::session) fn accept(settings: &[Setting]) -> ort::Result<()> {
-    functions().accept(settings)
-}
-
-pub(super) fn functions() -> Functions<OrtTensorRTProviderOptionsV2> {
+/// Returns the C functions that make the provider's options and give them to a session.
+pub(in crate::session) fn functions() -> Functions<OrtTensorRTProviderOptionsV2> {
     let api = ort::api();
     Functions {
         create: api.CreateTensorRTProviderOptions,
@@ -166,26 +151,20 @@ pub(super) fn functions() -> Functions<OrtTensorRTProviderOptionsV2> {
     }
 }
 
-pub(super) fn register(
-    builder: SessionBuilder,
-    device: &Device,
-    graph: &GraphOptions,
-) -> ort::Result<SessionBuilder> {
-    append(builder, &options(device, graph))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bundle::{Dtype, GraphName, Manifest};
+    use crate::error::ErrorKind;
 
     const SIZES: RunSizes = RunSizes { views: [1, 3, 3], prefix: [17, 72, 72], steps: [1, 10, 64] };
 
-    fn settings(graph: GraphName, options: &BuildOptions) -> Vec<Setting> {
+    fn settings(graph: GraphName, options: &BuilderConfig) -> Vec<Setting> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
         let manifest = Manifest::read(Path::new(path)).unwrap();
-        let (stand_in, timing) = (Path::new("/e/denoise_step_ctx.onnx"), Path::new("/e/timing"));
-        let build = EngineBuild { gpu: 0, graph: graph.as_str(), stand_in, timing, options, sizes: &SIZES };
+        let (context_model, timing) = (Path::new("/e/denoise_step_ctx.onnx"), Path::new("/e/timing"));
+        let build =
+            EngineBuild { gpu: 0, graph: graph.as_str(), context_model, timing, options, sizes: &SIZES };
         build_settings(&build, &manifest.graph(graph).inputs).unwrap()
     }
 
@@ -195,10 +174,10 @@ mod tests {
 
     #[test]
     fn profiles_span_every_size_a_run_may_have() {
-        let of = settings(GraphName::VisionEncoder, &BuildOptions::default());
+        let of = settings(GraphName::VisionEncoder, &BuilderConfig::default());
         assert_eq!(value(&of, "trt_profile_min_shapes"), Some("pixel_values:1x3x56x56"));
         assert_eq!(value(&of, "trt_profile_max_shapes"), Some("pixel_values:3x3x56x56"));
-        let of = settings(GraphName::DenoiseStep, &BuildOptions::default());
+        let of = settings(GraphName::DenoiseStep, &BuilderConfig::default());
         let max = value(&of, "trt_profile_max_shapes").unwrap();
         assert!(max.starts_with("schedule:64x3,time_table:64x32,past_key_values.0.key:1x72x16"), "{max}");
         assert!(!max.contains("x_t"), "fixed shapes need no profile: {max}");
@@ -218,7 +197,7 @@ mod tests {
     #[test]
     fn norms_stay_in_f32_where_the_rest_need_not() {
         let with = |precision| {
-            settings(GraphName::DenoiseStep, &BuildOptions { precision, ..BuildOptions::default() })
+            settings(GraphName::DenoiseStep, &BuilderConfig { precision, ..BuilderConfig::default() })
         };
         let of = with(EnginePrecision::Fp32);
         for key in ["trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_layer_norm_fp32_fallback"] {
@@ -236,10 +215,13 @@ mod tests {
 
     #[test]
     fn limits_are_given_only_when_asked_for() {
-        let of = settings(GraphName::DenoiseStep, &BuildOptions::default());
+        let of = settings(GraphName::DenoiseStep, &BuilderConfig::default());
         assert_eq!(value(&of, "trt_max_workspace_size"), None);
-        let options =
-            BuildOptions { workspace: Some(2 << 30), auxiliary_streams: Some(0), ..BuildOptions::default() };
+        let options = BuilderConfig {
+            workspace: Some(2 << 30),
+            auxiliary_streams: Some(0),
+            ..BuilderConfig::default()
+        };
         let of = settings(GraphName::DenoiseStep, &options);
         assert_eq!(value(&of, "trt_max_workspace_size"), Some("2147483648"));
         assert_eq!(value(&of, "trt_auxiliary_streams"), Some("0"));

@@ -1,4 +1,4 @@
-//! What scripts/install.sh puts in place is what C and C++ programs build against: by pkg-config and by CMake, the
+//! C and C++ programs build against what scripts/install.sh puts in place: by pkg-config and by CMake, the
 //! shared library and the static one, where it is installed and in a package's staging directory.
 
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::support::{both, bundle, has, library_dir, output, root, run, scratch};
 
-/// What install.sh installs, as cargo built it for this test; without what debuggers need, which is most of it.
+/// The library that install.sh installs, as cargo built it for this test; without what debuggers need, which is most of
+/// it.
 fn built(dir: &Path) {
     let strip = |from: &Path, name: &str| {
         run(Command::new("strip").arg("--strip-debug").arg("-o").arg(dir.join(name)).arg(from));

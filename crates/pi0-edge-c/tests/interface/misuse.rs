@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::{Function, bundle, compile, crate_dir, functions, run, scratch, with_soname};
 
-/// What a call must come back with.
+/// The status that a call must come back with.
 enum Wanted {
     /// Success or a condition.
     Success,

@@ -1,4 +1,4 @@
-//! What the tests of the C interface share: compilers, the library as cargo built it, a bundle.
+//! Parts that the tests of the C interface share: compilers, the library as cargo built it, a bundle.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::ffi::OsStr;
@@ -28,7 +28,7 @@ pub fn bundle() -> PathBuf {
     root().join("models/pi0-tiny")
 }
 
-/// Where cargo has put libpi0_edge.so and libpi0_edge.a: beside this test.
+/// The directory where cargo has put libpi0_edge.so and libpi0_edge.a: beside this test.
 pub fn library_dir() -> PathBuf {
     let test = std::env::current_exe().expect("this test");
     let dir = test.parent().expect("its directory").to_owned();
@@ -132,7 +132,7 @@ impl Function {
         words.filter(|word| word.starts_with("PI0_")).map(str::to_owned).collect()
     }
 
-    /// What it says of itself after `label`, up to the next full stop.
+    /// Returns what it says of itself after `label`, up to the next full stop.
     pub fn says(&self, label: &str) -> Option<&str> {
         let (_, rest) = self.documentation.split_once(label)?;
         Some(rest.split('.').next().unwrap_or_default().trim())

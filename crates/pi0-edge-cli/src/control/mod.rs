@@ -11,15 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pi0_edge::realtime::chunk::Interpolation;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::probe::system_calls;
-use pi0_edge::realtime::thread::{MemoryLock, Realtime, ThreadConfig};
-use pi0_edge::realtime::timeline::TimelineConfig;
 use pi0_edge::runtime::{
-    EngineOptions, ObservationSlot, ObservationWriter, Phase, PolicyEngine, Replan, Runtime, RuntimeConfig,
+    Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
+    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
+    Timestamp,
 };
 use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
+use pi0_edge_probe::system_calls;
 
 use crate::environment;
 use crate::observation::StoredObservation;
@@ -158,7 +156,7 @@ pub fn examine(args: &Args) -> Result<Report<'_>> {
 
 /// What is known beside what the control loop saw.
 pub struct Measured {
-    pub inference: pi0_edge::realtime::thread::Obtained,
+    pub inference: pi0_edge::runtime::Obtained,
     /// Chunks published while the loop ran, and the statistics of all of them.
     published: u64,
     chunks: pi0_edge::stats::Summary,
@@ -168,15 +166,15 @@ pub struct Measured {
 }
 
 fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Result<(Ticks, Measured)> {
-    let options = EngineOptions {
+    let options = PolicyInferenceOptions {
         prompt: observation.prompt().map(str::to_owned),
         max_frame: observation.largest_frame(),
-        ..EngineOptions::default()
+        ..PolicyInferenceOptions::default()
     };
     let manifest = policy.manifest().clone();
     let known = Arc::new(Known::new(manifest.dimensions.action_horizon));
-    let engine: Loaded = Arc::new(Mutex::new(PolicyEngine::new(policy, options)?));
-    let watched = Watched::new(&engine, Noting(Arc::clone(&known)));
+    let inference: Loaded = Arc::new(Mutex::new(PolicyInference::new(policy, options)?));
+    let watched = Watched::new(&inference, Noting(Arc::clone(&known)));
     let (runtime, sensors, controller) = Runtime::start(watched, &args.runtime())?;
     let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
     let disk = args.load_dir.clone().unwrap_or_else(std::env::temp_dir);

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use pi0_edge::realtime::reading::Status;
-use pi0_edge::realtime::thread::Obtained;
+use pi0_edge::runtime::{Obtained, Status};
 use pi0_edge::stats::{Histogram, Summary};
 use serde_json::{Value, json};
 

@@ -8,12 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pi0_edge::Result;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::probe::{allocations, page_faults, system_calls, thread_id};
-use pi0_edge::realtime::reading::Status;
-use pi0_edge::realtime::thread::{Obtained, ThreadConfig};
-use pi0_edge::runtime::Controller;
+use pi0_edge::runtime::{Controller, Obtained, Status, ThreadConfig, Timestamp};
 use pi0_edge::stats::Histogram;
+use pi0_edge_probe::{allocations, page_faults, system_calls, thread_id};
 
 use super::self_check::Known;
 

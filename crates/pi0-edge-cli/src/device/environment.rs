@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pi0_edge::Policy;
-use pi0_edge::bundle::{hash_file, hex};
+use pi0_edge::internals::{hash_file, hex};
 use pi0_edge_doctor::sensors::Sensors;
 use pi0_edge_doctor::{BundleFacts, Facts, Finding, Group, Options, Severity, diagnose};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub struct Environment {
 pub fn gather(policy: &Policy, load: &LoadOptions, root: &Path) -> Environment {
     let recorded = root != Path::new("/");
     let env = |name: &str| std::env::var(name).ok().filter(|_| !recorded);
-    let library = policy.environment().library();
+    let library = policy.inspect().environment().library();
     let options = Options { ort_library: Some(library.to_path_buf()), ..Options::default() };
     let facts = Facts::gather(root, &env, &options);
     let report = diagnose(&facts, Some(&BundleFacts::read(policy.bundle().root())), None);
@@ -93,7 +93,7 @@ fn software(policy: &Policy, facts: &Facts) -> Lines {
         line("CUDA", version(&facts.software.cuda)),
         line("cuDNN", version(&facts.software.cudnn)),
         line("TensorRT", version(&facts.software.tensorrt)),
-        line("ONNX Runtime", policy.environment().build_info().to_owned()),
+        line("ONNX Runtime", policy.inspect().environment().build_info().to_owned()),
         line("driver", facts.driver.version.clone()),
     ]
 }
@@ -164,7 +164,7 @@ fn moment(facts: &Facts, sensors: &Sensors) -> Lines {
 fn files(policy: &Policy) -> Lines {
     let manifest = policy.bundle().path("manifest.json");
     let program = std::env::current_exe().unwrap_or_default();
-    let library = policy.environment().library();
+    let library = policy.inspect().environment().library();
     vec![
         line("sha256 of pi0-edge", sha256(&program)),
         line("sha256 of ONNX Runtime", sha256(library)),

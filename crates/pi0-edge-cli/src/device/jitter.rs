@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pi0_edge::Result;
-use pi0_edge::realtime::reading::Status;
+use pi0_edge::runtime::Status;
 use pi0_edge::stats::Summary;
 use serde_json::Value;
 

@@ -142,7 +142,7 @@ fn facts(policy: &Policy, stored: &StoredObservation) -> PolicyFacts {
         action_horizon: m.dimensions.action_horizon,
         action_dim: m.action.dim,
         cameras: stored.cameras(),
-        prefix_len: policy.prefix_len(),
+        prefix_len: policy.inspect().prefix_len(),
         bundle: policy
             .bundle()
             .root()

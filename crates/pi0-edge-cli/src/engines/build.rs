@@ -9,9 +9,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use pi0_edge::bundle::GraphName;
-use pi0_edge::engines::{BuildOptions, EngineCache, EnginePrecision};
-use pi0_edge::policy::{build_engines, engine_directory};
-use pi0_edge::{BuildProgress, EngineOptions, EngineSet, Error, ErrorKind, Result};
+use pi0_edge::internals::EngineCache;
+use pi0_edge::tensorrt::{
+    BuildOptions, BuildOutcome, BuildProgress, BuilderConfig, EnginePrecision, build_engines,
+    engine_directory,
+};
+use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use crate::options::Progress;
@@ -79,16 +82,16 @@ pub fn run(args: &Args) -> Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|e| Error::with_source(ErrorKind::Io, "cannot listen for Ctrl-C", e))?;
     }
-    let options = EngineOptions {
+    let options = BuildOptions {
         gpu: args.gpu,
         ort_library: args.ort_library.clone(),
         directory: args.engine_cache.clone(),
         precision: args.precision,
-        build: BuildOptions {
+        builder: BuilderConfig {
             workspace: args.workspace,
             optimization_level: args.optimization_level,
             auxiliary_streams: args.auxiliary_streams,
-            ..BuildOptions::default()
+            ..BuilderConfig::default()
         },
         force: args.force,
     };
@@ -113,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
     print(&set, started.elapsed(), args.format)
 }
 
-fn print(set: &EngineSet, elapsed: Duration, format: Format) -> Result<()> {
+fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
     let record = &set.record;
     if format == Format::Json {
         return output::print_json(&json!({

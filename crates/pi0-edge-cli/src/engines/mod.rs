@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use pi0_edge::engines::{EngineCache, Entry, Lock, Outcome, Record};
-use pi0_edge::policy::engine_directory;
+use pi0_edge::internals::{CacheEntry, CacheLock, EngineCache, Removal};
+use pi0_edge::tensorrt::{Record, engine_directory};
 use pi0_edge::{Error, ErrorKind, Result, Verify};
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ fn describe(cache: &EngineCache, key: &str, record: Option<&Record>, problem: Op
 }
 
 /// One set for people.
-fn line(entry: &Entry) -> String {
+fn line(entry: &CacheEntry) -> String {
     let short = &entry.key[..12];
     match &entry.record {
         Ok(r) => format!(
@@ -178,7 +178,7 @@ fn verify(place: &Place) -> Result<()> {
 
 fn clean(args: &Clean) -> Result<()> {
     let Some(cache) = args.place.open()? else { return Ok(()) };
-    let lock = Lock::take(&cache)?;
+    let lock = CacheLock::take(&cache)?;
     let outcome = if args.all {
         cache.remove_all(&lock, args.dry_run)?
     } else {
@@ -193,7 +193,7 @@ fn clean(args: &Clean) -> Result<()> {
     output::print(&cleaned(&outcome, args.dry_run))
 }
 
-fn cleaned(outcome: &Outcome, pretend: bool) -> String {
+fn cleaned(outcome: &Removal, pretend: bool) -> String {
     let mut out = String::new();
     for (name, reason) in &outcome.removed {
         _ = writeln!(out, "{name}  {reason}");

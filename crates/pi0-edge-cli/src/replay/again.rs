@@ -8,11 +8,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
-use pi0_edge::realtime::engine::Engine;
-use pi0_edge::realtime::reading::Flags;
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::runtime::{Controller, Event, Lockstep, ObservationSlot, ObservationWriter};
+use pi0_edge::runtime::{
+    Controller, Event, Flags, Inference, Lockstep, ObservationSlot, ObservationWriter, SimulatedClock,
+    ThreadConfig, Timestamp,
+};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
 use super::episode::Episode;
@@ -49,7 +48,7 @@ struct Again<'a> {
     episode: &'a Episode,
     manifest: Manifest,
     recorded: &'a Trace,
-    runtime: Lockstep<Watched<Probe>>,
+    lockstep: Lockstep<Watched<Probe>>,
     writer: ObservationWriter<ObservationSlot>,
     controller: Controller,
     clock: SimulatedClock,
@@ -83,7 +82,7 @@ impl<'a> Again<'a> {
         let finishes_at = Arc::new(AtomicU64::new(0));
         let finishes = Some((clock.clone(), Arc::clone(&finishes_at)));
         let probe = Probe { chunks: Some(sender), finishes, ..Probe::default() };
-        let (runtime, writer, controller) =
+        let (lockstep, writer, controller) =
             Lockstep::new(Watched::new(policy, probe), &config, clock.clone())?;
         let out = Trace { dim, observations: recorded.trace.observations.clone(), ..Trace::default() };
         let recorded = &recorded.trace;
@@ -91,7 +90,7 @@ impl<'a> Again<'a> {
             episode,
             manifest,
             recorded,
-            runtime,
+            lockstep,
             writer,
             controller,
             clock,
@@ -142,9 +141,9 @@ impl<'a> Again<'a> {
         if self.told < self.reads || looks && next.reading.chunk != self.newest() {
             return false;
         }
-        self.runtime.set_hung(next.reading.flags.contains(Flags::HUNG));
+        self.lockstep.set_hung(next.reading.flags.contains(Flags::HUNG));
         let reading = self.controller.look_at(next.now);
-        self.runtime.set_hung(false);
+        self.lockstep.set_hung(false);
         self.out.push(next.now, reading, self.controller.action());
         self.reads += 1;
         true
@@ -190,9 +189,9 @@ impl<'a> Again<'a> {
             return Ok(false);
         }
         self.clock.set(next.info.begun);
-        let before = self.runtime.stats().inference.begun;
-        self.runtime.turn();
-        if self.runtime.stats().inference.begun != before + 1 {
+        let before = self.lockstep.runtime().stats().inference.begun;
+        self.lockstep.turn();
+        if self.lockstep.runtime().stats().inference.begun != before + 1 {
             let text = format!("chunk {} would not have been begun when it was", next.info.number);
             return Err(contradiction(&text));
         }
@@ -209,15 +208,15 @@ impl<'a> Again<'a> {
         if !chunk.rejected && self.awaited() < chunk.info.number {
             return Ok(false);
         }
-        (0..self.num_steps).for_each(|_| _ = self.runtime.turn());
+        (0..self.num_steps).for_each(|_| _ = self.lockstep.turn());
         // A rejected chunk has no such time; then it stays as it is.
         let published = chunk.info.published.max(chunk.info.begun);
         // Relaxed, because it is read on this thread, by the probe.
         self.finishes_at.store(published.as_nanos(), Ordering::Relaxed);
-        self.runtime.turn();
+        self.lockstep.turn();
         let number = chunk.info.number;
         let values = self.values.try_iter().find(|(got, _)| *got == number).map(|(_, values)| values);
-        let computed = std::iter::from_fn(|| self.runtime.event()).find_map(|event| match event {
+        let computed = self.lockstep.runtime().events().try_iter().find_map(|event| match event {
             Event::Chunk(info) => Some((info, false)),
             // Nothing is said of a rejected chunk but its number.
             Event::Rejected { .. } => Some((chunk.info, true)),

@@ -16,7 +16,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use pi0_edge::bundle::hex;
+use pi0_edge::internals::hex;
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};

@@ -7,14 +7,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use pi0_edge::realtime::chunk::ChunkInfo;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::engine::Engine;
-use pi0_edge::realtime::reading::{Flags, Status};
-use pi0_edge::realtime::recorder::{ChunkRecord, FlightRecord};
-use pi0_edge::realtime::thread::{Obtained, ThreadConfig};
-use pi0_edge::realtime::wake::{Waiter, wake};
-use pi0_edge::runtime::{Controller, Event, ObservationSlot, ObservationWriter, Runtime, RuntimeStats};
+use pi0_edge::internals::wake::{Waiter, wake};
+use pi0_edge::runtime::{
+    Controller, Event, Flags, FlightRecord, Inference, ObservationSlot, ObservationWriter, Obtained, Runtime,
+    RuntimeStats, Status, ThreadConfig, Timestamp,
+};
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
@@ -251,11 +248,11 @@ impl Desk {
             }
             Event::Rejected { chunk, .. } if self.trace => {
                 let values = self.values_of(chunk)?;
-                let kept = record().chunks.into_iter().find(|c| c.number == chunk).ok_or_else(|| {
+                let kept = record().chunks.into_iter().find(|c| c.info.number == chunk).ok_or_else(|| {
                     let text = format!("chunk {chunk} was rejected and the flight record does not hold it");
                     Error::new(ErrorKind::Runtime, text)
                 })?;
-                self.chunks.push(Computed { info: info(&kept), rejected: true, values });
+                self.chunks.push(Computed { info: kept.info, rejected: true, values });
             }
             Event::FlightRecord { outcome } => {
                 outcome.map_err(|e| Error::new(ErrorKind::Io, e))?;
@@ -264,11 +261,11 @@ impl Desk {
             Event::GaveUp { error } => {
                 return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {error}")));
             }
-            Event::EngineError { error, .. } if self.trace => {
+            Event::InferenceError { error, .. } if self.trace => {
                 let text = format!("inference failed, which cannot be recorded: {error}");
                 return Err(Error::new(ErrorKind::Runtime, text));
             }
-            Event::EngineError { error, .. } => log::warn!("inference failed and is tried again: {error}"),
+            Event::InferenceError { error, .. } => log::warn!("inference failed and is tried again: {error}"),
             Event::Hung { for_ns } => log::warn!("inference hangs for {} ms", for_ns / 1_000_000),
             other => log::debug!("{other:?}"),
         }
@@ -278,20 +275,6 @@ impl Desk {
     fn values_of(&self, chunk: u64) -> Result<Vec<f32>> {
         let found = self.values.try_iter().find(|(number, _)| *number == chunk).map(|(_, values)| values);
         found.ok_or_else(|| Error::new(ErrorKind::Runtime, format!("the values of chunk {chunk} are lost")))
-    }
-}
-
-/// What the flight record says of a chunk.
-fn info(record: &ChunkRecord) -> ChunkInfo {
-    ChunkInfo {
-        number: record.number,
-        captured: Timestamp::from_nanos(record.captured_ns),
-        begun: Timestamp::from_nanos(record.begun_ns),
-        published: Timestamp::from_nanos(record.published_ns),
-        guided_rows: record.guided_rows,
-        inference_delay: record.inference_delay,
-        expected_ns: record.expected_ns,
-        progress_at: Timestamp::from_nanos(record.progress_at_ns),
     }
 }
 

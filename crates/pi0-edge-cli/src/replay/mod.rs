@@ -15,11 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pi0_edge::bundle::hex;
-use pi0_edge::policy::rtc::PrefixSchedule;
-use pi0_edge::realtime::engine::Engine;
-use pi0_edge::realtime::thread::{MemoryLock, ThreadConfig};
-use pi0_edge::runtime::{EngineOptions, PolicyEngine};
+use pi0_edge::internals::hex;
+use pi0_edge::rtc::PrefixSchedule;
+use pi0_edge::runtime::{Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, ThreadConfig};
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -200,13 +198,14 @@ fn made(policy: &Policy, episode: &Episode, environment: &Value) -> Result<Made>
 }
 
 fn load(policy: Policy, episode: &Episode, prompt: Option<&str>, seed: u64) -> Result<Loaded> {
-    let options = EngineOptions { prompt: prompt.map(str::to_owned), seed, max_frame: episode.max_frame() };
-    let mut engine = PolicyEngine::new(policy, options)?;
+    let options =
+        PolicyInferenceOptions { prompt: prompt.map(str::to_owned), seed, max_frame: episode.max_frame() };
+    let mut inference = PolicyInference::new(policy, options)?;
     if let Some(prompt) = prompt {
         // Now rather than at the first chunk.
-        engine.set_prompt(prompt)?;
+        inference.set_prompt(prompt)?;
     }
-    Ok(Arc::new(Mutex::new(engine)))
+    Ok(Arc::new(Mutex::new(inference)))
 }
 
 /// Runs a recording again.

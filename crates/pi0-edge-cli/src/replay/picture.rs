@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pi0_edge::realtime::reading::{Flags, Status};
+use pi0_edge::runtime::{Flags, Status};
 
 use super::report::Run;
 use super::trace::Trace;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use pi0_edge::realtime::clock::{SimulatedClock, Timestamp};
-use pi0_edge::realtime::wake::Waker;
+use pi0_edge::internals::wake::Waker;
+use pi0_edge::runtime::{SimulatedClock, Timestamp};
 
 use crate::watched::Watcher;
 

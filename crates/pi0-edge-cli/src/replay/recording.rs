@@ -14,9 +14,7 @@
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
-use pi0_edge::realtime::chunk::ChunkInfo;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::reading::{Flags, Reading, Status};
+use pi0_edge::runtime::{ChunkInfo, Flags, Reading, Status, Timestamp};
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use pi0_edge::policy::rtc::RtcConfig;
-use pi0_edge::realtime::chunk::Interpolation;
-use pi0_edge::realtime::thread::ThreadConfig;
-use pi0_edge::realtime::timeline::TimelineConfig;
-use pi0_edge::runtime::{Replan, RuntimeConfig};
-use pi0_edge::{Error, ErrorKind, Result};
+use pi0_edge::Result;
+use pi0_edge::rtc::RtcConfig;
+use pi0_edge::runtime::{Interpolation, Replan, RuntimeConfig, ThreadConfig, TimelineConfig};
 use serde::{Deserialize, Serialize};
 
 /// The settings of one replay. A recording carries them.
@@ -56,7 +53,7 @@ pub struct Rtc {
 
 impl Rtc {
     fn config(&self) -> Result<RtcConfig> {
-        let schedule = self.schedule.parse().map_err(|e| Error::new(ErrorKind::InvalidArgument, e))?;
+        let schedule = self.schedule.parse()?;
         let Rtc { execution_horizon, max_guidance_weight, .. } = *self;
         Ok(RtcConfig { schedule, execution_horizon, max_guidance_weight })
     }

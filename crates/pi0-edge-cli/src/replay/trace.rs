@@ -1,8 +1,6 @@
 //! What happened in a run, tick by tick and chunk by chunk.
 
-use pi0_edge::realtime::chunk::ChunkInfo;
-use pi0_edge::realtime::clock::Timestamp;
-use pi0_edge::realtime::reading::Reading;
+use pi0_edge::runtime::{ChunkInfo, Reading, Timestamp};
 
 /// An observation that was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use std::sync::mpsc;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use pi0_edge::bundle::{Dtype, hex};
+use pi0_edge::bundle::Dtype;
+use pi0_edge::internals::hex;
 use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

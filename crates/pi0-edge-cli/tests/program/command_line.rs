@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Output;
 
+use crate::common::npy::{read_npy, write_npy};
 use crate::common::{copy_of_tiny, observation_dir, tiny, tiny_pi05};
 use crate::support::{assert_fails, pi0_edge, text};
 use ndarray::{Array2, array};
-use ndarray_npy::{read_npy, write_npy};
 use serde_json::Value;
 
 fn run_on(bundle: &Path, observation: &Path, more: &[&str]) -> Output {

@@ -12,7 +12,7 @@ use crate::nvidia::Otherwise;
 use crate::support::{assert_says, pi0_edge, text};
 use pi0_edge::Environment;
 use pi0_edge::bundle::GraphName;
-use pi0_edge::engines::Pins;
+use pi0_edge::tensorrt::Pins;
 use serde_json::Value;
 
 fn engines(root: &Path, arguments: &[&str]) -> Output {
@@ -134,7 +134,7 @@ impl Orin {
         self.command(&["engines", "build", tiny().to_str().unwrap()])
     }
 
-    /// What engines for the small bundle are pinned to on this machine.
+    /// The pins of engines for the small bundle on this machine.
     fn pins(&self) -> Pins {
         let manifest = fs::read(tiny().join("manifest.json")).unwrap();
         let hash = <sha2::Sha256 as sha2::Digest>::digest(&manifest);

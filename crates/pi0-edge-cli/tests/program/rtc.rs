@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::common::npy::{read_npy, write_npy};
 use crate::common::project::project;
 use crate::common::{in_robot_units, load_tiny, observation_dir, tiny};
 use ndarray::{Array1, Array2};
-use ndarray_npy::{read_npy, write_npy};
 use pi0_edge::InferOptions;
-use pi0_edge::policy::rtc::{Guidance, PrefixSchedule, prefix_weights};
+use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 
 fn recorded(name: &str) -> std::path::PathBuf {
     project().join("tests/rtc").join(name)

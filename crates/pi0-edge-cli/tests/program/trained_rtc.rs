@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::common::in_robot_units;
+use crate::common::npy::{read_npy, write_npy};
 use crate::common::project::project;
 use ndarray::{Array2, s};
-use ndarray_npy::{read_npy, write_npy};
 
 fn bundle() -> PathBuf {
     project().join("models/pi05-trained-rtc")

@@ -3,7 +3,7 @@
 use super::{Rules, list, size};
 use crate::finding::{Code, Finding, Severity};
 use crate::{BundleFacts, Provider};
-use pi0_edge::bundle::FORMAT_VERSION;
+use pi0_edge::internals::FORMAT_VERSION;
 
 /// The first GPU architecture that computes in bf16.
 const BF16: u32 = 80;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use pi0_edge::Provider;
-use pi0_edge::bundle::hex;
+use pi0_edge::internals::hex;
 
 /// More than any manifest has.
 const MAX_MANIFEST: u64 = 4 << 20;

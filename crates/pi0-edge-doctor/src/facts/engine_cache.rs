@@ -7,9 +7,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::tree::Tree;
-use pi0_edge::engines::{
-    EngineCache as Cache, Fault, Pins, default_path, fault_above, faults_of_directory, parse_uid,
+use pi0_edge::internals::{
+    EngineCache as Cache, Fault, default_path, fault_above, faults_of_directory, parse_uid,
 };
+use pi0_edge::tensorrt::Pins;
 
 /// The directory of TensorRT engines.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -31,7 +32,7 @@ pub struct EngineCache {
 pub struct Untrusted {
     /// What is wrong.
     pub problem: String,
-    /// What to type about it.
+    /// Says what to type about it.
     pub remedy: String,
 }
 

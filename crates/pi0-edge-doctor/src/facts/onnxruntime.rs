@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use object::elf::{EM_AARCH64, EM_X86_64};
-use pi0_edge::internals::{OLDEST_RUNTIME, SYSTEM, places};
-use pi0_edge::{Provider, RUNTIME_LIBRARY};
+use pi0_edge::Provider;
+use pi0_edge::internals::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
 use serde::Serialize;
 
 use super::system::System;

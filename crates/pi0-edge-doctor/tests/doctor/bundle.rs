@@ -1,4 +1,4 @@
-//! What the doctor says of a bundle, of the memory it needs, and of the directory its engines are kept in.
+//! The doctor's findings on a bundle, on the memory it needs, and on the directory its engines are kept in.
 
 use crate::machine::library::{AARCH64, Library};
 use crate::machine::{Machine, install_gpu_runtime, install_libraries, the, trouble};

@@ -1,4 +1,4 @@
-//! What the doctor says of four machines, code by code.
+//! The doctor's findings on four machines, code by code.
 
 use crate::machine::library::{AARCH64, X86_64};
 use crate::machine::{Machine, in_order, install_gpu_runtime, install_libraries, onnxruntime, the, trouble};

@@ -5,15 +5,16 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::build::{Lock, TIMING, is_leftover, remove};
-use super::context::check_stand_in;
+use super::build::{CacheLock, TIMING, is_leftover, remove};
+use super::context::check_context_model;
 use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file, modes};
 use super::pins::{Pins, short};
 use super::record::{MAX_RECORD, RECORD_FILE, Record};
-use crate::bundle::{FileEntry, Verify, hash_all, open_regular};
+use crate::bundle::integrity::hash_all;
+use crate::bundle::{FileEntry, Verify, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
-/// What builds the engines that are missing.
+/// The command that builds engines that are missing.
 const BUILD: &str = "pi0-edge engines build BUNDLE";
 
 /// A directory of engines that passed the rules of ownership.
@@ -25,16 +26,16 @@ pub struct EngineCache {
 
 /// One set of engines as it was found.
 #[derive(Debug)]
-pub struct Entry {
+pub struct CacheEntry {
     /// The name of its directory.
     pub key: String,
     /// Its record; an error if the set cannot be used by anybody.
     pub record: Result<Record>,
 }
 
-/// What removing came to.
+/// The result of removing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Removal {
     /// Names that were, or would be, removed, each with the reason.
     pub removed: Vec<(String, String)>,
     /// Bytes they took.
@@ -111,7 +112,7 @@ impl EngineCache {
         self.uid
     }
 
-    /// Where it is, without links.
+    /// Returns the directory's path, without links.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -131,9 +132,9 @@ impl EngineCache {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the directory cannot be listed; what is wrong with a set is in its entry.
-    pub fn entries(&self) -> Result<Vec<Entry>> {
+    pub fn entries(&self) -> Result<Vec<CacheEntry>> {
         let keys = self.names()?.into_iter().filter(|name| is_key(name));
-        Ok(keys.map(|key| Entry { record: self.record(&key), key }).collect())
+        Ok(keys.map(|key| CacheEntry { record: self.record(&key), key }).collect())
     }
 
     /// The directory of a set.
@@ -147,10 +148,10 @@ impl EngineCache {
     /// # Errors
     /// [`ErrorKind::Engine`] if there is none, naming what differs in the one that comes nearest, or if it is
     /// damaged or not the user's own.
-    pub fn find(&self, pins: &Pins) -> Result<Entry> {
+    pub fn find(&self, pins: &Pins) -> Result<CacheEntry> {
         let key = pins.key();
         if self.names()?.contains(&key) {
-            return Ok(Entry { record: Ok(self.record(&key)?), key });
+            return Ok(CacheEntry { record: Ok(self.record(&key)?), key });
         }
         let others: Vec<Record> = self.entries()?.into_iter().filter_map(|e| e.record.ok()).collect();
         let nearest = others
@@ -172,11 +173,16 @@ impl EngineCache {
         Err(engine_error(format!("no TensorRT engines for this bundle here: {why}. To build them: {BUILD}")))
     }
 
-    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each stand-in.
+    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each context model.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] with the first difference.
-    pub fn verify(&self, entry: &Entry, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    pub fn verify(
+        &self,
+        entry: &CacheEntry,
+        level: Verify,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
         // What was read a while ago may have changed.
         let record = self.record(&entry.key)?;
         let directory = self.directory(&entry.key);
@@ -194,7 +200,7 @@ impl EngineCache {
         }
         for (graph, name) in &record.graphs {
             let bytes = read_small(&open(name)?, name)?;
-            check_stand_in(&bytes, &record.files).map_err(|what| {
+            check_context_model(&bytes, &record.files).map_err(|what| {
                 engine_error(format!("{} for {graph}: {what}", directory.join(name).display()))
             })?;
         }
@@ -255,10 +261,10 @@ impl EngineCache {
     /// [`ErrorKind::Io`] if something cannot be removed.
     pub fn clean(
         &self,
-        lock: &Lock,
+        lock: &CacheLock,
         pretend: bool,
         unwanted: &dyn Fn(&Record) -> Option<String>,
-    ) -> Result<Outcome> {
+    ) -> Result<Removal> {
         self.remove(lock, pretend, &|name| {
             if is_leftover(name) {
                 return Some("left by a build that was stopped".to_owned());
@@ -274,7 +280,7 @@ impl EngineCache {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if something cannot be removed.
-    pub fn remove_all(&self, lock: &Lock, pretend: bool) -> Result<Outcome> {
+    pub fn remove_all(&self, lock: &CacheLock, pretend: bool) -> Result<Removal> {
         self.remove(lock, pretend, &|name| {
             (is_leftover(name) || is_key(name) || name == TIMING).then(|| "asked for".to_owned())
         })
@@ -282,11 +288,11 @@ impl EngineCache {
 
     fn remove(
         &self,
-        _lock: &Lock,
+        _lock: &CacheLock,
         pretend: bool,
         reason: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Outcome> {
-        let mut outcome = Outcome::default();
+    ) -> Result<Removal> {
+        let mut outcome = Removal::default();
         for name in self.names()? {
             let Some(reason) = reason(&name) else { continue };
             let path = self.path.join(&name);
@@ -301,10 +307,10 @@ impl EngineCache {
 }
 
 fn user() -> Result<u32> {
-    effective_uid().ok_or_else(|| Error::new(ErrorKind::Io, "cannot tell the user from /proc/self/status"))
+    effective_uid().ok_or_else(|| err!(Io, "cannot tell the user from /proc/self/status"))
 }
 
-/// Whether a name is that of a set.
+/// Tells the names of sets.
 fn is_key(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

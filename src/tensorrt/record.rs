@@ -1,14 +1,12 @@
 //! `engines.json`: what one set of engines is.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::pins::Pins;
-use crate::bundle::FileEntry;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::bundle::{FileEntry, versioned};
+use crate::error::{ErrorKind, Result};
 
 /// The record's name in its set's directory.
 pub const RECORD_FILE: &str = "engines.json";
@@ -23,42 +21,42 @@ pub(super) const MAX_RECORD: u64 = 1 << 20;
 pub struct Record {
     /// Version of this layout; [`RECORD_VERSION`].
     pub format_version: u64,
-    /// What the engines were built with and for.
+    /// The things the engines were built with and for.
     pub pins: Pins,
     /// The bundle's directory at that time. For people.
     pub bundle_path: String,
-    /// How they were built.
-    pub options: BuildOptions,
+    /// The settings they were built with.
+    pub options: BuilderConfig,
     /// The version of pi0-edge that built them.
     pub builder: String,
     /// When, in seconds since 1970.
     pub built_at: u64,
-    /// How long it took, in seconds.
+    /// The time it took, in seconds.
     pub seconds: f64,
-    /// The file that stands for each graph, by the graph's name.
+    /// The context model of each graph, by the graph's name.
     pub graphs: BTreeMap<String, String>,
     /// Every file of the set but the record.
     pub files: BTreeMap<String, FileEntry>,
 }
 
-/// How engines are built.
+/// Settings of TensorRT's builder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BuildOptions {
+pub struct BuilderConfig {
     /// Number formats the builder may choose from beside f32.
     pub precision: EnginePrecision,
     /// Most bytes of GPU memory a layer may use while it computes; `None` leaves it to TensorRT.
     pub workspace: Option<u64>,
-    /// How hard the builder looks for the fastest kernels, 0 to 5.
+    /// The effort with which the builder looks for the fastest kernels, 0 to 5.
     pub optimization_level: u8,
     /// Streams the engine may use beside the one it is run on; `None` leaves it to TensorRT.
     pub auxiliary_streams: Option<u8>,
 }
 
-impl Default for BuildOptions {
+impl Default for BuilderConfig {
     fn default() -> Self {
         // Level 3 is TensorRT's own default.
-        BuildOptions {
+        BuilderConfig {
             precision: EnginePrecision::Fp32,
             workspace: None,
             optimization_level: 3,
@@ -81,55 +79,18 @@ pub enum EnginePrecision {
     Int8,
 }
 
-impl EnginePrecision {
-    /// The word used in files and on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EnginePrecision::Fp32 => "fp32",
-            EnginePrecision::Fp16 => "fp16",
-            EnginePrecision::Bf16 => "bf16",
-            EnginePrecision::Int8 => "int8",
-        }
-    }
-}
-
-impl fmt::Display for EnginePrecision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for EnginePrecision {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        use EnginePrecision::{Bf16, Fp16, Fp32, Int8};
-        let known = [Fp32, Fp16, Bf16, Int8].into_iter().find(|p| p.as_str() == text);
-        known.ok_or_else(|| format!("{text:?} is none of fp32, fp16, bf16, int8"))
-    }
-}
+words!(EnginePrecision, "precision", { Fp32 => "fp32", Fp16 => "fp16", Bf16 => "bf16", Int8 => "int8" });
 
 impl Record {
-    /// Parses a record and checks that it holds plain names only, and that each graph's stand-in is among its files.
+    /// Parses a record and checks that it holds plain names only, and that each graph's context model is among its
+    /// files.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] with what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: u64,
-        }
-        let unreadable = || format!("{RECORD_FILE} cannot be read");
-        let version: Version = serde_json::from_slice(bytes).or_kind(ErrorKind::Engine, unreadable)?;
-        if version.format_version != RECORD_VERSION {
-            let text = format!(
-                "{RECORD_FILE} has format_version {}, this program reads {RECORD_VERSION}",
-                version.format_version
-            );
-            return Err(Error::new(ErrorKind::Engine, text));
-        }
-        let record: Record = serde_json::from_slice(bytes).or_kind(ErrorKind::Engine, unreadable)?;
-        record.check().map_err(|what| Error::new(ErrorKind::Engine, format!("{RECORD_FILE}: {what}")))?;
+        let remedy = "build the engines again";
+        let record: Record = versioned::parse(bytes, RECORD_FILE, ErrorKind::Engine, RECORD_VERSION, remedy)?;
+        record.check().map_err(|what| err!(Engine, "{RECORD_FILE}: {what}"))?;
         Ok(record)
     }
 

@@ -12,11 +12,11 @@ use super::provider::tensorrt::{self, EngineBuild};
 use super::provider::unusable;
 use super::shared_library::SharedLibrary;
 use crate::bundle::GraphSpec;
-use crate::engines::{GpuPin, Pins};
 use crate::error::Result;
 use crate::provider::Provider;
+use crate::tensorrt::{GpuPin, Pins};
 
-/// What a set of engines for the bundle with this manifest has to be pinned to here. Loads TensorRT.
+/// Returns the pins of a set of engines for the bundle with this manifest on this machine. Loads TensorRT.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`], within milliseconds, when ONNX Runtime's TensorRT provider, TensorRT or the GPU's driver
@@ -24,7 +24,7 @@ use crate::provider::Provider;
 pub fn pins_here(environment: &Environment, gpu: u32, bundle_sha256: &str) -> Result<Pins> {
     let fail = |what: &str| unusable(Provider::TensorRt, environment.library(), what);
     // Its options name nothing but the device; parsing them is what loads the provider's library.
-    tensorrt::accept(&[("device_id", gpu.to_string())]).map_err(|e| fail(e.message()))?;
+    tensorrt::functions().accept(&[("device_id", gpu.to_string())]).map_err(|e| fail(e.message()))?;
     let tensorrt = loaded_file("libnvinfer.so").ok_or_else(|| fail("libnvinfer.so is not loaded"))?;
     Ok(Pins {
         bundle: bundle_sha256.to_owned(),
@@ -34,7 +34,7 @@ pub fn pins_here(environment: &Environment, gpu: u32, bundle_sha256: &str) -> Re
     })
 }
 
-/// Builds the engine of one graph and writes it and its stand-in. Takes minutes for a full-size graph.
+/// Builds the engine of one graph and writes it and its context model. Takes minutes for a full-size graph.
 ///
 /// # Errors
 /// [`ErrorKind::Provider`] if TensorRT cannot be used or leaves a node to another provider; [`ErrorKind::Graph`] if it
@@ -50,7 +50,8 @@ pub fn build_engine(
     let start = || -> ort::Result<_> {
         Ok(Session::builder(environment.inner())?.with_no_environment_execution_providers()?)
     };
-    let builder = tensorrt::append(start().map_err(fail)?, &settings)
+    let builder = tensorrt::functions()
+        .append(start().map_err(fail)?, &settings)
         .map_err(|e| unusable(Provider::TensorRt, environment.library(), e.message()))?;
     let commit = || -> ort::Result<Session> {
         builder

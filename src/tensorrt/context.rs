@@ -1,4 +1,4 @@
-//! The stand-in of a graph: an ONNX file with one node, which names a finished engine.
+//! A graph's EP context model: an ONNX file with one node, which names a finished engine.
 //!
 //! ONNX Runtime calls the node `EPContext`. The file does not hold the graph itself, which is what makes it certain
 //! that a session made from it builds nothing: a missing or unreadable engine can only be an error.
@@ -6,30 +6,28 @@
 use std::collections::BTreeMap;
 
 use crate::bundle::FileEntry;
-use crate::bundle::wire::{Fields, once};
+use crate::bundle::wire::{once, walk};
 
-/// Checks that `model`, the bytes of a stand-in, has one node and that the node's engine is one of `files`; returns
-/// the engine's name.
+/// Checks that `model`, the bytes of a context model, has one node and that the node's engine is one of `files`;
+/// returns the engine's name.
 ///
 /// # Errors
-/// What it is instead, in words.
-pub fn check_stand_in(model: &[u8], files: &BTreeMap<String, FileEntry>) -> Result<String, String> {
+/// The words say what it is instead.
+pub fn check_context_model(model: &[u8], files: &BTreeMap<String, FileEntry>) -> Result<String, String> {
     let mut graph = None;
-    for field in Fields::new(model) {
-        let field = field?;
-        if field.number == 7 {
-            once(&mut graph, field.bytes()?, "the graph")?;
-        }
-    }
+    walk(model, |field| match field.number {
+        7 => once(&mut graph, field.bytes()?, "the graph"),
+        _ => Ok(()),
+    })?;
     let mut nodes = Vec::new();
-    for field in Fields::new(graph.ok_or("it has no graph")?) {
-        let field = field?;
-        match field.number {
-            1 => nodes.push(field.bytes()?),
-            5 | 15 => return Err("it holds weights, so a part of the graph is outside of the engine".into()),
-            _ => {}
+    walk(graph.ok_or("it has no graph")?, |field| match field.number {
+        1 => {
+            nodes.push(field.bytes()?);
+            Ok(())
         }
-    }
+        5 | 15 => Err("it holds weights, so a part of the graph is outside of the engine".into()),
+        _ => Ok(()),
+    })?;
     let [node] = nodes[..] else {
         return Err(format!(
             "it has {} nodes where one engine should stand for the whole graph",
@@ -47,32 +45,26 @@ pub fn check_stand_in(model: &[u8], files: &BTreeMap<String, FileEntry>) -> Resu
 fn engine_of(node: &[u8]) -> Result<String, String> {
     let (mut op, mut domain) = (None, None);
     let (mut embedded, mut engine) = (None, None);
-    for field in Fields::new(node) {
-        let field = field?;
-        match field.number {
-            4 => once(&mut op, field.text()?, "the operator")?,
-            5 => {
-                let (mut name, mut number, mut text) = (None, None, None);
-                for part in Fields::new(field.bytes()?) {
-                    let part = part?;
-                    match part.number {
-                        1 => once(&mut name, part.text()?, "an attribute's name")?,
-                        3 => once(&mut number, part.varint()?, "an attribute's number")?,
-                        4 => once(&mut text, part.bytes()?, "an attribute's text")?,
-                        _ => {}
-                    }
-                }
-                match name {
-                    // A field left out is zero.
-                    Some("embed_mode") => once(&mut embedded, number.unwrap_or(0), "embed_mode")?,
-                    Some("ep_cache_context") => once(&mut engine, text.unwrap_or_default(), "the engine")?,
-                    _ => {}
-                }
+    walk(node, |field| match field.number {
+        4 => once(&mut op, field.text()?, "the operator"),
+        5 => {
+            let (mut name, mut number, mut text) = (None, None, None);
+            walk(field.bytes()?, |part| match part.number {
+                1 => once(&mut name, part.text()?, "an attribute's name"),
+                3 => once(&mut number, part.varint()?, "an attribute's number"),
+                4 => once(&mut text, part.bytes()?, "an attribute's text"),
+                _ => Ok(()),
+            })?;
+            match name {
+                // A field left out is zero.
+                Some("embed_mode") => once(&mut embedded, number.unwrap_or(0), "embed_mode"),
+                Some("ep_cache_context") => once(&mut engine, text.unwrap_or_default(), "the engine"),
+                _ => Ok(()),
             }
-            7 => once(&mut domain, field.text()?, "the operator's domain")?,
-            _ => {}
         }
-    }
+        7 => once(&mut domain, field.text()?, "the operator's domain"),
+        _ => Ok(()),
+    })?;
     if (domain, op) != (Some("com.microsoft"), Some("EPContext")) {
         return Err(format!("its node is a {}, not an engine", op.unwrap_or("nameless operator")));
     }
@@ -108,8 +100,8 @@ pub(super) mod tests {
         field(1, &[field(4, op.as_bytes()), mode, engine, field(7, b"com.microsoft")].concat())
     }
 
-    /// A stand-in for `engine` as ONNX Runtime writes one.
-    pub(in crate::engines) fn stand_in(engine: &str) -> Vec<u8> {
+    /// A context model for `engine` as ONNX Runtime writes one.
+    pub(in crate::tensorrt) fn context_model(engine: &str) -> Vec<u8> {
         field(7, &node("EPContext", 0, engine))
     }
 
@@ -119,7 +111,7 @@ pub(super) mod tests {
 
     #[test]
     fn one_node_that_names_a_file_of_the_set_passes() {
-        assert_eq!(check_stand_in(&stand_in("a.engine"), &files(1)).as_deref(), Ok("a.engine"));
+        assert_eq!(check_context_model(&context_model("a.engine"), &files(1)).as_deref(), Ok("a.engine"));
     }
 
     #[test]
@@ -131,14 +123,14 @@ pub(super) mod tests {
             (field(7, b""), "0 nodes"),
             (field(7, &node("MatMul", 0, "a.engine")), "MatMul"),
             (field(7, &node("EPContext", 1, "a.engine")), "inside the file"),
-            (stand_in("../a.engine"), "not a file of this set"),
-            (stand_in("/tmp/a.engine"), "not a file of this set"),
+            (context_model("../a.engine"), "not a file of this set"),
+            (context_model("/tmp/a.engine"), "not a file of this set"),
             (b"text".to_vec(), ""),
         ];
         for (model, words) in cases {
-            let error = check_stand_in(&model, &files(1)).unwrap_err();
+            let error = check_context_model(&model, &files(1)).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        assert!(check_stand_in(&stand_in("a.engine"), &files(0)).unwrap_err().contains("empty"));
+        assert!(check_context_model(&context_model("a.engine"), &files(0)).unwrap_err().contains("empty"));
     }
 }

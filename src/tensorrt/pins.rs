@@ -1,9 +1,9 @@
-//! What a set of engines was built with and for.
+//! The things that a set of engines was built with and for.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::bundle::hex;
+use crate::bundle::integrity::hex;
 
 /// The things an engine depends on. It may run only where all of them are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Pins {
         hex(&hasher.finalize())[..32].to_owned()
     }
 
-    /// What differs between what a set was built for (`self`) and what is here, in words; empty if nothing does.
+    /// Lists the differences between what a set was built for (`self`) and what is here, in words.
     pub fn differences(&self, here: &Pins) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |what: &str, built: &str, now: &str| {

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Numbers that are counted apart; a higher one counts as the last. Linux is at about 470.
 const NUMBERS: usize = 512;
 
-/// What is known by the thread that counts and by the one that is looked at.
+/// State shared by the thread that counts and the one that is looked at.
 #[derive(Debug)]
 struct Shared {
     /// The filter's descriptor; −1 before there is one, −2 if there never will be.
@@ -36,16 +36,16 @@ pub struct Counter {
 #[derive(Debug)]
 pub struct Subject(Arc<Shared>);
 
-/// How often a system call was made.
+/// The number of times that a system call was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
     /// The call's number on this machine.
     pub number: usize,
-    /// How often.
+    /// The number of times.
     pub times: u64,
 }
 
-/// A counter, and the end for the thread that it is to look at.
+/// Creates a counter, and the end for the thread that it is to look at.
 pub fn counter() -> io::Result<(Counter, Subject)> {
     let shared = Arc::new(Shared {
         listener: AtomicI32::new(-1),
@@ -60,11 +60,10 @@ pub fn counter() -> io::Result<(Counter, Subject)> {
 
 impl Subject {
     /// Puts the calling thread under the filter, for as long as it lives. Sleeping by
-    /// [`Timestamp::sleep_until`](crate::realtime::clock::Timestamp::sleep_until) goes through uncounted; every other
-    /// call goes on as ever, a little later. Threads that it starts from now on are under it as well.
+    /// `clock_nanosleep` goes through uncounted; every other call goes on as ever, a little later. Threads that it starts from now on are under it as well.
     ///
     /// # Errors
-    /// Where the kernel, or a container's rules, do not allow such a filter.
+    /// A kernel, or a container's rules, that do not allow such a filter.
     pub fn install(&self) -> io::Result<()> {
         let listener = install_filter();
         let number = listener.as_ref().map_or(-2, |&number| number);
@@ -76,8 +75,7 @@ impl Subject {
 
     /// Starts to count.
     ///
-    /// RT-safe: yes. Thread: the one to look at.
-    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    /// Makes no system call. Thread: the one to look at.
     pub fn start(&self) {
         // Release, so that a call made before this is not seen as one made after.
         self.0.counting.store(true, Ordering::Release);
@@ -85,8 +83,7 @@ impl Subject {
 
     /// Stops to count; the filter stays.
     ///
-    /// RT-safe: yes. Thread: the one to look at.
-    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    /// Makes no system call. Thread: the one to look at.
     pub fn stop(&self) {
         // Release, as in `start`.
         self.0.counting.store(false, Ordering::Release);
@@ -101,7 +98,7 @@ impl Drop for Subject {
 }
 
 impl Counter {
-    /// What was counted, by number. To be called when the thread that was looked at has ended.
+    /// Returns the counts by system call. To be called when the thread that was looked at has ended.
     pub fn finish(self) -> io::Result<Vec<Count>> {
         // Relaxed, because it is only a hint to look no further.
         self.shared.finished.store(true, Ordering::Relaxed);
@@ -115,7 +112,7 @@ impl Counter {
 }
 
 impl Count {
-    /// A thread waits for a lock, or wakes one that does.
+    /// Returns true for the call by which a thread waits for a lock, or wakes one that does.
     pub fn is_lock(&self) -> bool {
         self.number as libc::c_long == libc::SYS_futex
     }
@@ -205,9 +202,8 @@ fn interrupted() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::realtime::clock::Timestamp;
 
-    /// What is counted while another thread does `work`; none where no filter is allowed.
+    /// Returns the counts while another thread does `work`; none where no filter is allowed.
     fn counted(work: impl FnOnce() + Send + 'static) -> Option<Vec<Count>> {
         let (counter, subject) = counter().unwrap();
         let looked_at = std::thread::spawn(move || {
@@ -253,11 +249,18 @@ mod tests {
         assert!(counts.iter().any(Count::is_lock), "{counts:?}");
     }
 
+    fn sleep_100_us() {
+        let time = libc::timespec { tv_sec: 0, tv_nsec: 100_000 };
+        // SAFETY: `time` is valid for the call; no remainder is asked for.
+        unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &time, std::ptr::null_mut()) };
+    }
+
     #[test]
     fn time_and_sleep_are_not_counted() {
         let Some(counts) = counted(|| {
             for _ in 0..50 {
-                Timestamp::now().plus(100_000).sleep_until();
+                _ = std::time::Instant::now();
+                sleep_100_us();
             }
         }) else {
             return;

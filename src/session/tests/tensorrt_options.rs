@@ -1,4 +1,4 @@
-//! Whether the TensorRT provider's own library accepts the options that are passed to it.
+//! The TensorRT provider's own library accepts the options that are passed to it.
 //!
 //! The library needs TensorRT, cuDNN and CUDA to load, which are not here. It is given libraries of their names that
 //! say there is one GPU and abort on any other call: enough to load it and have it parse options. So what is tested
@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use super::tensorrt::{EngineBuild, RunSizes, accept, build_settings, load_settings};
+use super::tensorrt::{EngineBuild, RunSizes, build_settings, functions, load_settings};
 use crate::bundle::{GraphName, Manifest};
-use crate::engines::{BuildOptions, EnginePrecision};
 use crate::session::Environment;
 use crate::session::fake::gpu_build::gpu_build;
+use crate::tensorrt::{BuilderConfig, EnginePrecision};
 
 #[path = "../../../tests/nvidia/mod.rs"]
 mod nvidia;
@@ -30,7 +30,7 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
         for graph in GraphName::ALL {
             use EnginePrecision::{Bf16, Fp16, Fp32, Int8};
             for precision in [Fp32, Fp16, Bf16, Int8] {
-                let options = BuildOptions {
+                let options = BuilderConfig {
                     precision,
                     workspace: Some(2 << 30),
                     optimization_level: 5,
@@ -39,7 +39,7 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
                 let build = EngineBuild {
                     gpu: 0,
                     graph: graph.as_str(),
-                    stand_in: Path::new("/tmp/nowhere/x_ctx.onnx"),
+                    context_model: Path::new("/tmp/nowhere/x_ctx.onnx"),
                     timing: Path::new("/tmp/nowhere/timing"),
                     options: &options,
                     sizes: &sizes,
@@ -91,7 +91,7 @@ fn parse_all(library: &Path) {
     Environment::get(Some(library)).unwrap();
     let all = all_settings();
     for settings in &all {
-        accept(settings).unwrap_or_else(|e| panic!("{settings:?}: {}", e.message()));
+        functions().accept(settings).unwrap_or_else(|e| panic!("{settings:?}: {}", e.message()));
     }
     // The parser does look: a wrong name, a wrong kind and a wrong number are refused by name.
     for (key, value) in [
@@ -100,7 +100,7 @@ fn parse_all(library: &Path) {
         ("trt_builder_optimization_level", "high"),
         ("trt_max_workspace_size", "2GiB"),
     ] {
-        let error = accept(&[(key, value.to_owned())]).expect_err(key);
+        let error = functions().accept(&[(key, value.to_owned())]).expect_err(key);
         assert!(error.message().contains(key), "{key}: {}", error.message());
     }
     println!("parsed {} sets of options", all.len());

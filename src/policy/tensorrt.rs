@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, hash_file, open_regular};
-use crate::engines::{
-    BuildOptions, Building, EngineCache, EnginePrecision, Entry, Lock, Record, default_path,
-};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::policy::MAX_NUM_STEPS;
+use crate::bundle::integrity::hash_file;
+use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, open_regular};
+use crate::error::{ErrorKind, Result, ResultExt};
+use crate::limits::MAX_NUM_STEPS;
 use crate::policy::layout::Sizes;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
+use crate::tensorrt::{
+    BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, EnginePrecision, Record, default_path,
+};
 
-/// How to build a bundle's engines.
+/// Options of building a bundle's engines.
 #[derive(Debug, Clone, Default)]
-pub struct EngineOptions {
+pub struct BuildOptions {
     /// The GPU to build on and for, as CUDA counts them from 0.
     pub gpu: u32,
     /// ONNX Runtime's library; looked for as [`Environment::get`] says when absent.
@@ -24,12 +25,12 @@ pub struct EngineOptions {
     /// Number formats TensorRT may choose from; the bundle's own when absent.
     pub precision: Option<EnginePrecision>,
     /// Everything else about the build; its `precision` is not looked at.
-    pub build: BuildOptions,
+    pub builder: BuilderConfig,
     /// Build again what is there already.
     pub force: bool,
 }
 
-/// How far a build is.
+/// The progress of a build.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BuildProgress {
     /// The bundle or an earlier set is being verified: bytes done, bytes in all.
@@ -38,32 +39,33 @@ pub enum BuildProgress {
     Building(GraphName, usize, usize),
     /// It is done with a graph, after so long.
     Built(GraphName, Duration),
-    /// What was built is being hashed: bytes done, bytes in all.
+    /// The engines are being hashed: bytes done, bytes in all.
     Recording(u64, u64),
 }
 
-/// What a build came to.
+/// The result of a build.
 #[derive(Debug)]
-pub struct EngineSet {
+pub struct BuildOutcome {
     /// The set's record.
     pub record: Record,
     /// Its directory.
     pub directory: PathBuf,
-    /// Whether it was there before and is intact, so that nothing had to be built.
+    /// True if it was there before and is intact, so that nothing had to be built.
     pub was_there: bool,
 }
 
-/// Where engines are kept: `explicit`, or `pi0-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`, else
-/// `~/.cache`).
+/// Returns the directory of engines: `explicit`, or `pi0-edge/engines` in the user's cache directory (`XDG_CACHE_HOME`,
+/// else `~/.cache`).
 ///
 /// # Errors
 /// [`ErrorKind::Engine`] when there is no home directory either.
 pub fn engine_directory(explicit: Option<&Path>) -> Result<PathBuf> {
     let found = explicit.map(Path::to_path_buf).or_else(|| default_path(&|name| std::env::var(name).ok()));
     found.ok_or_else(|| {
-        let text =
-            "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache";
-        Error::new(ErrorKind::Engine, text)
+        err!(
+            Engine,
+            "no directory for engines: neither XDG_CACHE_HOME nor HOME is set; name one by --engine-cache"
+        )
     })
 }
 
@@ -78,18 +80,18 @@ pub fn engine_directory(explicit: Option<&Path>) -> Result<PathBuf> {
 /// cannot build one; and what [`Bundle::open`] returns.
 pub fn build_engines(
     bundle: &Path,
-    options: &EngineOptions,
+    options: &BuildOptions,
     progress: &mut dyn FnMut(BuildProgress),
-) -> Result<EngineSet> {
+) -> Result<BuildOutcome> {
     let environment = Environment::get(options.ort_library.as_deref())?;
     let pins = pins_here(environment, options.gpu, &manifest_hash(bundle)?)?;
     let cache = EngineCache::create(&engine_directory(options.directory.as_deref())?)?;
-    let lock = Lock::take(&cache)?;
+    let lock = CacheLock::take(&cache)?;
     let bundle =
         Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
     let manifest = bundle.manifest();
     let precision = options.precision.unwrap_or(precision_of(manifest));
-    let build = BuildOptions { precision, ..options.build.clone() };
+    let build = BuilderConfig { precision, ..options.builder.clone() };
     if !options.force
         && let Ok(entry) = cache.find(&pins)
         && let verified =
@@ -97,7 +99,7 @@ pub fn build_engines(
         && let (Ok(()), Ok(record)) = (verified, entry.record)
         && record.options == build
     {
-        return Ok(EngineSet { record, directory: cache.directory(&entry.key), was_there: true });
+        return Ok(BuildOutcome { record, directory: cache.directory(&entry.key), was_there: true });
     }
     let root = bundle.root().canonicalize().or_kind(ErrorKind::Io, || "cannot resolve the bundle".into())?;
     let mut building = Building::start(&cache, &lock, pins, build, &root)?;
@@ -105,12 +107,12 @@ pub fn build_engines(
     for (i, name) in GraphName::ALL.into_iter().enumerate() {
         progress(BuildProgress::Building(name, i + 1, GraphName::ALL.len()));
         let start = Instant::now();
-        let stand_in = building.stand_in(name.as_str());
+        let context_model = building.context_model(name.as_str());
         let spec = manifest.graph(name);
         let engine = EngineBuild {
             gpu: options.gpu,
             graph: name.as_str(),
-            stand_in: &stand_in,
+            context_model: &context_model,
             timing: &timing,
             options: building.options(),
             sizes: &run_sizes(manifest),
@@ -121,17 +123,17 @@ pub fn build_engines(
     }
     let record = building.finish(&mut |n, all| progress(BuildProgress::Recording(n, all)))?;
     let directory = cache.directory(&record.pins.key());
-    Ok(EngineSet { record, directory, was_there: false })
+    Ok(BuildOutcome { record, directory, was_there: false })
 }
 
 /// The engines of one bundle, found before anything is loaded.
 #[derive(Debug)]
-pub(super) struct Engines {
+pub(super) struct EngineFiles {
     cache: EngineCache,
-    entry: Entry,
+    entry: CacheEntry,
 }
 
-impl Engines {
+impl EngineFiles {
     /// Finds the engines that were built for this bundle, GPU, TensorRT and ONNX Runtime. Reads no large file.
     ///
     /// # Errors
@@ -145,8 +147,8 @@ impl Engines {
     ) -> Result<Self> {
         let pins = pins_here(environment, gpu, &manifest_hash(bundle)?)?;
         let cache = EngineCache::open(&engine_directory(directory)?)?;
-        let engines = Engines { entry: cache.find(&pins)?, cache };
-        GraphName::ALL.into_iter().try_for_each(|graph| engines.stand_in(graph).map(|_| ()))?;
+        let engines = EngineFiles { entry: cache.find(&pins)?, cache };
+        GraphName::ALL.into_iter().try_for_each(|graph| engines.context_model(graph).map(|_| ()))?;
         Ok(engines)
     }
 
@@ -158,15 +160,14 @@ impl Engines {
         self.cache.verify(&self.entry, level, progress)
     }
 
-    /// The file that stands for a graph.
+    /// Returns the path of a graph's EP context model.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] when the set has none for it.
-    pub(super) fn stand_in(&self, graph: GraphName) -> Result<PathBuf> {
+    pub(super) fn context_model(&self, graph: GraphName) -> Result<PathBuf> {
         let file = self.entry.record.as_ref().ok().and_then(|r| r.graphs.get(graph.as_str()));
-        let file = file.ok_or_else(|| {
-            Error::new(ErrorKind::Engine, format!("the engines in {} have none for {graph}", self.entry.key))
-        })?;
+        let file =
+            file.ok_or_else(|| err!(Engine, "the engines in {} have none for {graph}", self.entry.key))?;
         Ok(self.cache.directory(&self.entry.key).join(file))
     }
 }

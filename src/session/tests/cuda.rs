@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::bundle::Dtype;
+use crate::error::ErrorKind;
 use crate::session::memory::fake;
 use crate::session::tensors::{Tensors, Transfers};
 
@@ -104,15 +105,15 @@ fn mapped_memory_needs_no_copies_but_waits_for_runs() {
 }
 
 #[test]
-fn laps_are_the_devices() {
+fn run_times_are_the_devices() {
     let fake = Fake::new();
     let mut t = Tensors::new(fake.memory(false));
-    for _ in 0..MAX_LAPS + 3 {
+    for _ in 0..MAX_TIMED_RUNS + 3 {
         t.timed(|| Ok(())).unwrap();
     }
-    let laps = t.laps().unwrap();
-    assert_eq!(laps.len(), MAX_LAPS, "more are run, not kept");
-    assert!(laps.iter().all(|lap| *lap == Duration::from_micros(1500)));
+    let times = t.run_times().unwrap();
+    assert_eq!(times.len(), MAX_TIMED_RUNS, "more are run, not kept");
+    assert!(times.iter().all(|time| *time == Duration::from_micros(1500)));
 }
 
 #[test]

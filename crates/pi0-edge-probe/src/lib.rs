@@ -1,12 +1,14 @@
-//! What a thread costs: allocations, system calls, page faults. For measuring a control loop, one's own or the one of
+//! The costs of a thread: allocations, system calls, page faults. For measuring a control loop, one's own or the one of
 //! `pi0-edge bench control`; the runtime needs none of it.
+
+#![allow(unsafe_code)]
 
 pub mod allocations;
 pub mod system_calls;
 
-/// Page faults of the calling thread so far, minor and major. One system call.
+/// Returns the page faults of the calling thread so far, minor and major. One system call.
 ///
-/// RT-safe: no. Thread: any.
+/// Thread: any.
 pub fn page_faults() -> u64 {
     // SAFETY: all zeros is a valid rusage, to be filled in.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -15,9 +17,9 @@ pub fn page_faults() -> u64 {
     usage.ru_minflt as u64 + usage.ru_majflt as u64
 }
 
-/// The calling thread's number, as the system's tools show it.
+/// Returns the calling thread's number, as the system's tools show it.
 ///
-/// RT-safe: no. Thread: any.
+/// Thread: any.
 pub fn thread_id() -> u32 {
     // Not by libc's function, which glibc has since 2.30 only.
     // SAFETY: no preconditions.

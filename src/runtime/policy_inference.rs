@@ -1,18 +1,16 @@
-//! A loaded policy as the runtime's engine.
+//! A loaded policy as the runtime drives it.
 
+use super::Inference;
+use crate::action::ActionLimits;
+use crate::limits::MAX_CAMERAS;
 use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
-use crate::policy::rtc::Guidance as PolicyGuidance;
+use crate::policy::rtc::Guidance;
 use crate::policy::{InferOptions, Noise, Policy};
-use crate::realtime::chunk::Gate;
-use crate::realtime::engine::{Engine, Guidance};
 use crate::{Error, ErrorKind, Result};
 
-/// Most cameras a slot can hold; their list is made on the stack, once a chunk.
-const MAX_CAMERAS: usize = 16;
-
-/// How a policy is driven by the runtime.
+/// The options of a policy that the runtime drives.
 #[derive(Debug, Clone)]
-pub struct EngineOptions {
+pub struct PolicyInferenceOptions {
     /// The task; the bundle's default when absent.
     pub prompt: Option<String>,
     /// Seed of the noise; every chunk draws its own from it and the chunk's number.
@@ -21,16 +19,16 @@ pub struct EngineOptions {
     pub max_frame: (u32, u32),
 }
 
-impl Default for EngineOptions {
-    /// The bundle's prompt, seed 0, frames of up to 1280 × 720.
+impl Default for PolicyInferenceOptions {
+    /// Returns the defaults: the bundle's prompt, seed 0, frames of up to 1280 × 720.
     fn default() -> Self {
-        EngineOptions { prompt: None, seed: 0, max_frame: (1280, 720) }
+        PolicyInferenceOptions { prompt: None, seed: 0, max_frame: (1280, 720) }
     }
 }
 
-/// A [`Policy`] as the runtime drives it.
+/// The inference of a [`Policy`], as the runtime drives it.
 #[derive(Debug)]
-pub struct PolicyEngine {
+pub struct PolicyInference {
     policy: Policy,
     prompt: Option<String>,
     seed: u64,
@@ -38,35 +36,29 @@ pub struct PolicyEngine {
     max_frame: (u32, u32),
 }
 
-impl PolicyEngine {
+impl PolicyInference {
     /// Takes a policy over. Load it with [`PolicyOptions::no_spin`](crate::PolicyOptions::no_spin): threads that spin
     /// while they wait for their share of the work would take CPUs from the control loop.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for more than 16 cameras, frames of no or too large a size, or when neither
+    /// [`ErrorKind::InvalidArgument`] for frames of no or too large a size, or when neither
     /// `options` nor the bundle has a prompt.
-    pub fn new(policy: Policy, options: EngineOptions) -> Result<Self> {
+    pub fn new(policy: Policy, options: PolicyInferenceOptions) -> Result<Self> {
         let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
         let manifest = policy.manifest();
-        if manifest.cameras.len() > MAX_CAMERAS {
-            return bad(format!(
-                "the bundle has {} cameras, the runtime takes {MAX_CAMERAS}",
-                manifest.cameras.len()
-            ));
-        }
         let (width, height) = options.max_frame;
         if !(1..=MAX_FRAME_SIDE).contains(&width) || !(1..=MAX_FRAME_SIDE).contains(&height) {
             return bad(format!("room for frames of {width}x{height}; sides are from 1 to {MAX_FRAME_SIDE}"));
         }
         if options.prompt.is_none() && manifest.prompt.default.is_none() {
-            return bad("the bundle has no default prompt; give one in EngineOptions".into());
+            return bad("the bundle has no default prompt; give one in PolicyInferenceOptions".into());
         }
         let num_steps = manifest.flow.num_steps;
-        let EngineOptions { prompt, seed, max_frame } = options;
-        Ok(PolicyEngine { policy, prompt, seed, num_steps, max_frame })
+        let PolicyInferenceOptions { prompt, seed, max_frame } = options;
+        Ok(PolicyInference { policy, prompt, seed, num_steps, max_frame })
     }
 
-    /// The policy.
+    /// Returns the policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -90,12 +82,12 @@ pub struct ObservationSlot {
 }
 
 impl ObservationSlot {
-    /// The bundle's cameras, in policy order: what `camera` counts.
+    /// Returns the names of the bundle's cameras, in the order that `camera` counts.
     pub fn cameras(&self) -> impl Iterator<Item = &str> {
         self.cameras.iter().map(|c| c.name.as_str())
     }
 
-    /// The pixels of `camera`'s frame to fill, RGB, `[height, width, 3]`. The camera is present from now on.
+    /// Returns the pixels of `camera`'s frame to fill, RGB, `[height, width, 3]`. The camera is present from now on.
     ///
     /// None, and nothing changed, if there is no such camera or the frame is larger than the slot has room for.
     pub fn frame_mut(&mut self, camera: usize, width: u32, height: u32) -> Option<&mut [u8]> {
@@ -113,20 +105,20 @@ impl ObservationSlot {
         }
     }
 
-    /// The state to fill, in robot units, without padding.
+    /// Returns the state to fill, in robot units, without padding.
     pub fn state_mut(&mut self) -> &mut [f32] {
         &mut self.state
     }
 }
 
-/// Room for a frame, written to once: zeroed memory is not there before that, and no sensor is to wait for it.
+/// Makes room for a frame, written to once: zeroed memory is not there before that, and no sensor is to wait for it.
 fn present(bytes: usize) -> Vec<u8> {
     let mut room = vec![0; bytes];
     room.fill(std::hint::black_box(0));
     room
 }
 
-/// The noise of one chunk is a function of the seed and the chunk's number (a step of SplitMix64 between them).
+/// Returns the seed of one chunk's noise, a function of the seed and the chunk's number (a step of SplitMix64).
 fn chunk_seed(seed: u64, chunk: u64) -> u64 {
     let mut z = seed.wrapping_add(chunk.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -134,7 +126,7 @@ fn chunk_seed(seed: u64, chunk: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-impl Engine for PolicyEngine {
+impl Inference for PolicyInference {
     type Observation = ObservationSlot;
 
     fn new_observation(&self) -> ObservationSlot {
@@ -178,10 +170,8 @@ impl Engine for PolicyEngine {
         Ok(())
     }
 
-    fn limits(&self) -> Option<Gate> {
-        let limits = self.policy.manifest().action.limits.as_ref()?;
-        // Checked with the manifest.
-        Gate::with_limits(&limits.min, &limits.max).ok()
+    fn limits(&self) -> Option<ActionLimits> {
+        self.policy.manifest().action.limits.clone()
     }
 
     fn worker_threads(&self) -> Vec<i32> {
@@ -201,7 +191,7 @@ impl Engine for PolicyEngine {
             for step in 0..self.num_steps {
                 self.step(step)?;
             }
-            self.policy.settle()?;
+            self.policy.synchronize()?;
             self.policy.capture_graphs()?;
         }
         Ok(())
@@ -231,12 +221,7 @@ impl Engine for PolicyEngine {
         let options = InferOptions {
             noise: Noise::Seed(chunk_seed(self.seed, chunk)),
             num_steps: Some(self.num_steps),
-            guidance: guidance.map(|g| PolicyGuidance {
-                previous: g.leftover,
-                prefix_weights: g.prefix_weights,
-                max_guidance_weight: g.max_guidance_weight,
-                inference_delay: g.inference_delay,
-            }),
+            guidance,
         };
         self.policy.begin(&observation, &options).map(|_| ())
     }
@@ -246,8 +231,8 @@ impl Engine for PolicyEngine {
     }
 
     fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
-        // A bad value is for the runtime's gate to find: it rejects the chunk, where an error would count against
-        // the engine.
+        // A bad value is for the runtime to find: it rejects the chunk, where an error would count as one of
+        // inference.
         self.policy.finish_unchecked(actions)
     }
 }

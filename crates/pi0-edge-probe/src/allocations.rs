@@ -1,7 +1,7 @@
 //! Allocations, counted by thread.
 //!
 //! ```
-//! use pi0_edge::realtime::probe::allocations::{CountingAllocator, on_this_thread};
+//! use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
 //!
 //! #[global_allocator]
 //! static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -23,12 +23,11 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Allocations, reallocations and releases of the calling thread so far. Zero for ever if [`CountingAllocator`] is not
+/// Returns the allocations, reallocations and releases of the calling thread so far. Zero for ever if [`CountingAllocator`] is not
 /// the program's global allocator.
 ///
-/// RT-safe: yes. Thread: any.
+/// Neither allocates nor makes a system call. Thread: any.
 #[inline]
-#[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
 pub fn on_this_thread() -> u64 {
     COUNT.with(Cell::get)
 }

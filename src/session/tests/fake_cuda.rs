@@ -10,7 +10,7 @@ pub(crate) mod gpu_build;
 #[path = "../../../tests/common/project.rs"]
 mod project;
 
-/// Where a test in a child process finds the GPU build of ONNX Runtime.
+/// Tells a test in a child process the path of the GPU build of ONNX Runtime.
 const GPU_BUILD: &str = "PI0_EDGE_TEST_GPU_BUILD";
 
 fn source(name: &str) -> PathBuf {
@@ -55,7 +55,7 @@ impl Fake {
         symbol
     }
 
-    /// What one of the stand-in's own counters says.
+    /// Reads one of the stand-in's own counters.
     pub(crate) fn number(&self, name: &CStr) -> c_int {
         // SAFETY: the C signature of all that begin with `fake_` and take nothing.
         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> c_int>(self.symbol(name))() }

@@ -10,7 +10,7 @@ const FOREIGN_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
 
-/// Why a file or directory is not to be trusted.
+/// A reason not to trust a file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// A symbolic link: what it leads to can be changed by whoever owns a directory on the way.
@@ -28,7 +28,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What is wrong with `path`.
+    /// Says what is wrong with `path`.
     pub fn describe(&self, path: &Path) -> String {
         let path = path.display();
         match self {
@@ -45,7 +45,7 @@ impl Fault {
         }
     }
 
-    /// What to type about it.
+    /// Says what to type about it.
     pub fn remedy(&self, path: &Path) -> String {
         let shown = path.display();
         match self {
@@ -128,14 +128,14 @@ pub fn parse_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Where engines are kept unless told otherwise: `pi0-edge/engines` in the user's cache directory. `None` without a
-/// home directory.
+/// Returns the directory of engines unless told otherwise: `pi0-edge/engines` in the user's cache directory. `None`
+/// without a home directory.
 pub fn default_path(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     Some(user_cache(&|name| env(name).map(PathBuf::from))?.join("engines"))
 }
 
-/// What `pi0-edge` keeps for its user lies here: `pi0-edge` in the user's cache directory, `XDG_CACHE_HOME` or else
-/// `.cache` in `HOME`. `None` without a home directory. `env` looks a variable up.
+/// Returns the directory of what `pi0-edge` keeps for its user: `pi0-edge` in the user's cache directory,
+/// `XDG_CACHE_HOME` or else `.cache` in `HOME`. `None` without a home directory. `env` looks a variable up.
 pub fn user_cache(env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let set = |name| env(name).filter(|v| v.is_absolute());
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;

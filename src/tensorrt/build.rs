@@ -7,12 +7,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::context::check_stand_in;
+use super::context::check_context_model;
 use super::directory::{faults_of_directory, faults_of_file, modes};
 use super::pins::Pins;
-use super::record::{BuildOptions, RECORD_FILE, RECORD_VERSION, Record};
+use super::record::{BuilderConfig, RECORD_FILE, RECORD_VERSION, Record};
 use super::store::EngineCache;
-use crate::bundle::{FileEntry, hash_file, open_regular};
+use crate::bundle::integrity::hash_file;
+use crate::bundle::{FileEntry, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 const LOCK_FILE: &str = ".lock";
@@ -24,23 +25,23 @@ pub(super) const TIMING: &str = "timing";
 /// The right to build and to remove sets of one directory. Given back when it is dropped, or by the kernel when the
 /// process ends in whatever way.
 #[derive(Debug)]
-pub struct Lock {
+pub struct CacheLock {
     file: File,
 }
 
-impl Drop for Lock {
+impl Drop for CacheLock {
     fn drop(&mut self) {
         // Not left to closing: a program that another thread is just starting has a copy of the file until it runs.
         let _ = self.file.unlock();
     }
 }
 
-impl Lock {
+impl CacheLock {
     /// Takes the lock of `cache`, without waiting.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] if another process has it, and which, if that can be told.
-    pub fn take(cache: &EngineCache) -> Result<Lock> {
+    pub fn take(cache: &EngineCache) -> Result<CacheLock> {
         let path = cache.path().join(LOCK_FILE);
         let opening = || format!("cannot open {}", path.display());
         let mut file = File::options()
@@ -59,11 +60,11 @@ impl Lock {
                 let _ = (&file).take(32).read_to_string(&mut holder);
                 let holder = holder.trim();
                 let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
-                let text = format!(
+                bail!(
+                    Engine,
                     "another pi0-edge{who} is building or removing engines in {}; wait for it, or stop it",
                     cache.path().display()
                 );
-                return Err(Error::new(ErrorKind::Engine, text));
             }
             Err(fs::TryLockError::Error(e)) => {
                 return Err(Error::with_source(ErrorKind::Io, format!("cannot lock {}", path.display()), e));
@@ -71,7 +72,7 @@ impl Lock {
         }
         // For whoever finds it locked; the lock itself does not depend on it.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { file })
+        Ok(CacheLock { file })
     }
 }
 
@@ -80,9 +81,9 @@ impl Lock {
 #[derive(Debug)]
 pub struct Building<'a> {
     cache: &'a EngineCache,
-    _lock: &'a Lock,
+    _lock: &'a CacheLock,
     pins: Pins,
-    options: BuildOptions,
+    options: BuilderConfig,
     bundle_path: String,
     directory: PathBuf,
     started: Instant,
@@ -96,9 +97,9 @@ impl<'a> Building<'a> {
     /// [`ErrorKind::Io`] if that fails.
     pub fn start(
         cache: &'a EngineCache,
-        lock: &'a Lock,
+        lock: &'a CacheLock,
         pins: Pins,
-        options: BuildOptions,
+        options: BuilderConfig,
         bundle_path: &Path,
     ) -> Result<Self> {
         cache.remove_leftovers()?;
@@ -116,18 +117,18 @@ impl<'a> Building<'a> {
         })
     }
 
-    /// The directory to build in: engines go directly into it, each beside its stand-in.
+    /// The directory to build in: engines go directly into it, each beside its context model.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// How the engines are to be built.
-    pub fn options(&self) -> &BuildOptions {
+    /// Returns the settings to build with.
+    pub fn options(&self) -> &BuilderConfig {
         &self.options
     }
 
-    /// Says that `graph` is to be built, and where its stand-in must be written.
-    pub fn stand_in(&mut self, graph: &str) -> PathBuf {
+    /// Says that `graph` is to be built, and where its context model must be written.
+    pub fn context_model(&mut self, graph: &str) -> PathBuf {
         let name = format!("{graph}_ctx.onnx");
         let path = self.directory.join(&name);
         self.graphs.insert(graph.to_owned(), name);
@@ -169,19 +170,19 @@ impl<'a> Building<'a> {
     /// is told of the bytes hashed.
     ///
     /// # Errors
-    /// [`ErrorKind::Engine`] if a graph has no stand-in or not one that names a whole engine; [`ErrorKind::Io`].
+    /// [`ErrorKind::Engine`] if a graph has no context model or not one that names a whole engine; [`ErrorKind::Io`].
     pub fn finish(self, progress: &mut dyn FnMut(u64, u64)) -> Result<Record> {
         let files = self.hash_files(progress)?;
         for (graph, name) in &self.graphs {
-            if !files.contains_key(name) {
-                let text = format!("{graph}: ONNX Runtime reported success but wrote no {name}");
-                return Err(Error::new(ErrorKind::Engine, text));
-            }
+            ensure!(
+                files.contains_key(name),
+                Engine,
+                "{graph}: ONNX Runtime reported success but wrote no {name}"
+            );
             let bytes = fs::read(self.directory.join(name))
                 .or_kind(ErrorKind::Io, || format!("cannot read {name}"))?;
-            check_stand_in(&bytes, &files).map_err(|what| {
-                Error::new(ErrorKind::Engine, format!("{graph}: TensorRT did not take it: {what}"))
-            })?;
+            check_context_model(&bytes, &files)
+                .map_err(|what| err!(Engine, "{graph}: TensorRT did not take it: {what}"))?;
         }
         let record = Record {
             format_version: RECORD_VERSION,
@@ -262,7 +263,7 @@ impl Drop for Building<'_> {
 }
 
 impl EngineCache {
-    /// Removes what a build left behind, for a process that has the [`Lock`] and is about to end in the middle of it.
+    /// Removes what a build left behind, for a process that has the [`CacheLock`] and is about to end in the middle of it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if something cannot be removed.
@@ -274,7 +275,7 @@ impl EngineCache {
     }
 }
 
-/// Whether a name is that of something a stopped build or removal left.
+/// Tells the names of what a stopped build or removal left.
 pub(super) fn is_leftover(name: &str) -> bool {
     name.starts_with(BUILDING) || name.starts_with(REMOVING)
 }
