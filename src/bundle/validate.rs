@@ -20,7 +20,7 @@ mod features;
 
 use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
-use super::manifest::{Manifest, PolicyKind, PromptFormat};
+use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
 use crate::error::Result;
 use crate::limits::{MAX_CAMERAS, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
 
