@@ -87,22 +87,27 @@ class AttentionTensorRt(TensorRt):
         return 23
 
     def attend(self, g: Graph, d: Dimensions, query: str, key: str, value: str, padding: list[str]) -> str:
-        # Of f32 it has no such kernel, and a bias would have to be repeated for every row.
-        if g.compute == "f32" or padding:
+        # A bias would have to be repeated for every row.
+        if padding or not _has_kernel(g, d.head_dim):
             return super().attend(g, d, query, key, value, padding)
         mixed = g.op("Attention", "attention", [query, key, value], scale=1.0)
         return g.op("Transpose", "rows_first", [mixed], perm=HEADS_FIRST)
 
     def attend_view(self, g: Graph, d: Dimensions, together: str) -> str:
-        if g.compute == "f32":
-            return super().attend_view(g, d, together)
         head_dim = d.vision_width // d.vision_heads
+        if not _has_kernel(g, head_dim):
+            return super().attend_view(g, d, together)
         heads = g.op("Reshape", "projected", [together, g.ints(-1, d.tokens_per_view, 3, d.vision_heads, head_dim)])
         heads = g.op("Transpose", "heads_first", [heads], perm=[2, 0, 3, 1, 4])
         parts = g.split_op("Split", ["query", "key", "value"], [heads], axis=0, num_outputs=3)
         shape = g.ints(-1, d.vision_heads, d.tokens_per_view, head_dim)
         parts = [g.op("Reshape", f"{name}_heads", [part, shape]) for name, part in zip(("query", "key", "value"), parts)]
         return g.op("Reshape", "rows", [self.attend(g, d, *parts, []), g.ints(-1, d.vision_width)])
+
+
+def _has_kernel(g: Graph, head_dim: int) -> bool:
+    """Whether TensorRT has a kernel for the operator: where it has none, the build fails."""
+    return g.compute != "f32" and head_dim % 8 == 0 and 16 <= head_dim <= 256
 
 
 class HeadRotary(Rotary):
