@@ -21,6 +21,9 @@ cargo fmt --all --check
 step "lints"
 cargo clippy --quiet --all-targets -- -D warnings
 
+step "dependencies"
+.venv/bin/python scripts/check_dependencies.py
+
 step "C header"
 scripts/header.sh --check
 

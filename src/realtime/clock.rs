@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::thread::{ClockId, clock_nanosleep_absolute};
+use rustix::time::{Timespec, clock_gettime};
+
 /// A point on `CLOCK_MONOTONIC`, in nanoseconds.
 ///
 /// The number is the one `clock_gettime(CLOCK_MONOTONIC)` gives, so a capture time stamped by C, C++ or a driver on
@@ -19,9 +23,7 @@ impl Timestamp {
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn now() -> Self {
-        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `t` is a valid timespec to write to. CLOCK_MONOTONIC exists on every Linux, so the call cannot fail.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
+        let t = clock_gettime(ClockId::Monotonic);
         Timestamp(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
     }
 
@@ -29,23 +31,14 @@ impl Timestamp {
     ///
     /// RT-safe: no, it is the wait between two ticks. Thread: any.
     pub fn sleep_until(self) {
-        let until = libc::timespec {
-            tv_sec: libc::time_t::try_from(self.0 / 1_000_000_000).unwrap_or(libc::time_t::MAX),
-            tv_nsec: (self.0 % 1_000_000_000) as libc::c_long,
-        };
-        let sleep = || {
-            // SAFETY: `until` is valid for the call; no remainder is asked for.
-            unsafe {
-                libc::clock_nanosleep(
-                    libc::CLOCK_MONOTONIC,
-                    libc::TIMER_ABSTIME,
-                    &until,
-                    std::ptr::null_mut(),
-                )
-            }
-        };
+        let until = self.timespec();
         // A signal ends the sleep early.
-        while sleep() == libc::EINTR {}
+        while clock_nanosleep_absolute(ClockId::Monotonic, &until) == Err(Errno::INTR) {}
+    }
+
+    /// The point as the kernel takes it.
+    pub(super) fn timespec(self) -> Timespec {
+        Timespec { tv_sec: (self.0 / 1_000_000_000) as i64, tv_nsec: (self.0 % 1_000_000_000) as i64 }
     }
 
     /// Returns the point `nanos` nanoseconds after the clock's origin.

@@ -2,13 +2,16 @@
 
 use std::io;
 
-use super::thread::{MemoryLock, last_error};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
+
+use super::thread::{MemoryLock, with_advice};
 
 pub(super) fn lock_memory(lock: MemoryLock) -> io::Result<()> {
     let flags = match lock {
         MemoryLock::Off => return Ok(()),
-        MemoryLock::OnFault => libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
-        MemoryLock::All => libc::MCL_CURRENT | libc::MCL_FUTURE,
+        MemoryLock::OnFault => MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT,
+        MemoryLock::All => MlockAllFlags::CURRENT | MlockAllFlags::FUTURE,
     };
     let advice = "allow it with `memlock unlimited` in limits.conf, LimitMEMLOCK=infinity, or CAP_IPC_LOCK";
     // With a limit, locking what there is may succeed and every later allocation beyond the limit then fail.
@@ -16,11 +19,7 @@ pub(super) fn lock_memory(lock: MemoryLock) -> io::Result<()> {
         let what = format!("memory locking is limited to {} KiB; {advice}", limit >> 10);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
-    // SAFETY: only the process's own pages are pinned.
-    match unsafe { libc::mlockall(flags) } {
-        0 => Ok(()),
-        _ => Err(last_error(advice)),
-    }
+    mlockall(flags).map_err(|e| with_advice(e.into(), advice))
 }
 
 /// Returns the limit on locked memory, unless there is none for this process.
@@ -30,12 +29,7 @@ fn memlock_limit() -> io::Result<Option<u64>> {
     if capable.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1) {
         return Ok(None);
     }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid to write to.
-    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+    Ok(getrlimit(Resource::Memlock).current)
 }
 
 pub(super) fn locked_kib() -> io::Result<u64> {

@@ -1,5 +1,6 @@
 //! The words of one read of the control loop about the action it gives.
 
+use bitflags::bitflags;
 use serde::Serialize;
 
 /// The degree to which an action can be relied on.
@@ -38,98 +39,35 @@ impl Status {
     }
 }
 
-/// Conditions that came with a read; any number of them at once.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-#[repr(transparent)]
-pub struct Flags(u32);
+bitflags! {
+    /// Conditions that came with a read; any number of them at once.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+    pub struct Flags: u32 {
+        /// The first read from a chunk.
+        const NEW_CHUNK = 1;
+        /// The chunk was used up before the next one came.
+        const UNDERRUN = 1 << 1;
+        /// At least one joint was kept from moving further than its step limit.
+        const CLAMPED = 1 << 2;
+        /// The step limit tripped: held until the trip is cleared.
+        const TRIPPED = 1 << 3;
+        /// Motion is coming to rest along the plan.
+        const RAMPING = 1 << 4;
+        /// Control ticks were missed since the read before.
+        const MISSED_TICKS = 1 << 5;
+        /// This control tick was read before; the action is the same.
+        const REPEATED = 1 << 6;
+        /// The inference has been in one step for longer than the watchdog allows.
+        const HUNG = 1 << 7;
+        /// The inference thread has given up or gone.
+        const STOPPED = 1 << 8;
+    }
+}
 
 impl Flags {
-    /// The first read from a chunk.
-    pub const NEW_CHUNK: Flags = Flags(1);
-    /// The chunk was used up before the next one came.
-    pub const UNDERRUN: Flags = Flags(1 << 1);
-    /// At least one joint was kept from moving further than its step limit.
-    pub const CLAMPED: Flags = Flags(1 << 2);
-    /// The step limit tripped: held until the trip is cleared.
-    pub const TRIPPED: Flags = Flags(1 << 3);
-    /// Motion is coming to rest along the plan.
-    pub const RAMPING: Flags = Flags(1 << 4);
-    /// Control ticks were missed since the read before.
-    pub const MISSED_TICKS: Flags = Flags(1 << 5);
-    /// This control tick was read before; the action is the same.
-    pub const REPEATED: Flags = Flags(1 << 6);
-    /// The inference has been in one step for longer than the watchdog allows.
-    pub const HUNG: Flags = Flags(1 << 7);
-    /// The inference thread has given up or gone.
-    pub const STOPPED: Flags = Flags(1 << 8);
-
-    const NAMES: [&'static str; 9] = [
-        "new_chunk",
-        "underrun",
-        "clamped",
-        "tripped",
-        "ramping",
-        "missed_ticks",
-        "repeated",
-        "hung",
-        "stopped",
-    ];
-
-    /// No condition.
-    pub const fn empty() -> Flags {
-        Flags(0)
-    }
-
-    /// The flags as bits, with fixed meanings.
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The flags in `bits`; bits without a meaning are dropped.
-    pub const fn from_bits(bits: u32) -> Flags {
-        Flags(bits & ((1 << Flags::NAMES.len()) - 1))
-    }
-
-    /// True if no condition is there.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// True if every condition of `other` is there.
-    pub const fn contains(self, other: Flags) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The conditions that are in `other` too.
-    #[inline]
-    pub const fn and(self, other: Flags) -> Flags {
-        Flags(self.0 & other.0)
-    }
-
-    /// The names of the conditions that are there.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Flags::NAMES.into_iter().enumerate().filter(move |(i, _)| self.0 >> i & 1 == 1).map(|(_, name)| name)
-    }
-}
-
-impl std::ops::BitOr for Flags {
-    type Output = Flags;
-    #[inline]
-    fn bitor(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-}
-
-impl std::ops::BitOrAssign for Flags {
-    #[inline]
-    fn bitor_assign(&mut self, other: Flags) {
-        self.0 |= other.0;
-    }
-}
-
-impl std::fmt::Debug for Flags {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.names()).finish()
+    /// Returns the names of the conditions that are there, as in JSON.
+    pub fn names(self) -> impl Iterator<Item = String> {
+        self.iter_names().map(|(name, _)| name.to_ascii_lowercase())
     }
 }
 
@@ -187,7 +125,7 @@ mod tests {
         let two = Flags::CLAMPED | Flags::HUNG;
         assert!(two.contains(Flags::HUNG) && !two.contains(Flags::HUNG | Flags::STOPPED));
         assert_eq!(serde_json::to_string(&two).unwrap(), r#"["clamped","hung"]"#);
-        assert_eq!(Flags::from_bits(u32::MAX).names().count(), 9);
+        assert_eq!(Flags::from_bits_truncate(u32::MAX).names().count(), 9);
     }
 
     #[test]

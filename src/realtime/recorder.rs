@@ -202,7 +202,7 @@ fn tick(words: &[u64]) -> TickRecord {
         chunk: head[2],
         age_ns: head[3],
         status: Status::from_number(head[4] as u32),
-        flags: Flags::from_bits(head[5] as u32),
+        flags: Flags::from_bits_truncate(head[5] as u32),
         row: head[6] as u32,
         remaining: 0,
         missed: head[7] as u32,

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use super::memory::{keep_heap, lock_memory, locked_kib, prefault_stack};
@@ -240,16 +242,15 @@ fn sorted(cpus: &[usize]) -> Vec<usize> {
     cpus
 }
 
-/// Returns the last system error, with advice where there is some.
-pub(super) fn last_error(advice: &str) -> io::Error {
-    let error = io::Error::last_os_error();
+/// Returns the system's error, with advice where a right is missing.
+pub(super) fn with_advice(error: io::Error, advice: &str) -> io::Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(error.kind(), format!("{error}; {advice}")),
         _ => error,
     }
 }
 
-/// The calling thread's id, as the kernel takes it.
+/// The calling thread's id, as the kernel takes it; [`Pid::from_raw`] makes it `None`, which is the same.
 const CALLER: i32 = 0;
 
 fn set_fifo(thread: i32, priority: i32) -> io::Result<()> {
@@ -257,7 +258,8 @@ fn set_fifo(thread: i32, priority: i32) -> io::Result<()> {
     // SAFETY: `param` is valid for the call; the kernel refuses an id that is no thread.
     match unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &param) } {
         0 => Ok(()),
-        _ => Err(last_error(
+        _ => Err(with_advice(
+            io::Error::last_os_error(),
             "allow it with `rtprio` in limits.conf, LimitRTPRIO= in the service, or CAP_SYS_NICE",
         )),
     }
@@ -287,31 +289,20 @@ fn set_affinity(thread: i32, cpus: &[usize]) -> io::Result<()> {
     if cpus.is_empty() {
         return Ok(());
     }
-    // SAFETY: all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let mut set = CpuSet::new();
     for &cpu in cpus {
-        if cpu >= libc::CPU_SETSIZE as usize {
+        if cpu >= CpuSet::MAX_CPU {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no CPU {cpu}")));
         }
-        // SAFETY: `cpu` is within the set, as just checked.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
+        set.set(cpu);
     }
-    // SAFETY: `set` is valid and of the size given; the kernel refuses an id that is no thread.
-    match unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &set) } {
-        0 => Ok(()),
-        _ => Err(last_error("the service's CPUAffinity= or a cpuset may forbid it")),
-    }
+    let advice = "the service's CPUAffinity= or a cpuset may forbid it";
+    sched_setaffinity(Pid::from_raw(thread), &set).map_err(|e| with_advice(e.into(), advice))
 }
 
 fn affinity(thread: i32) -> io::Result<Vec<usize>> {
-    // SAFETY: all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is valid to write to and of the size given.
-    if unsafe { libc::sched_getaffinity(thread, size_of_val(&set), &mut set) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: every index is within the set.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+    let set = sched_getaffinity(Pid::from_raw(thread))?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
 #[cfg(test)]

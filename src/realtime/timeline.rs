@@ -42,7 +42,7 @@ pub struct TimelineConfig {
     pub max_missed_ticks: u32,
     /// The most that each joint may move from one tick to the next, in robot units; none: no limit.
     pub step_limits: Option<Vec<f32>>,
-    /// After this many ticks in a row at the step limit, HOLD until [`Timeline::clear_trip`]; 0: never.
+    /// After this many ticks in a row at the step limit, HOLD until the trip is cleared; 0: never.
     pub trip_after: u32,
 }
 
@@ -226,7 +226,7 @@ impl Timeline {
         if ticks > 0 {
             self.tick(now, ticks, chunk, fault);
         } else {
-            let kept = self.last.flags.and(Flags::UNDERRUN | Flags::CLAMPED | Flags::RAMPING);
+            let kept = self.last.flags & (Flags::UNDERRUN | Flags::CLAMPED | Flags::RAMPING);
             self.last.flags = kept | fault | Flags::REPEATED;
             if self.tripped {
                 self.last.flags |= Flags::TRIPPED;

@@ -80,6 +80,8 @@ impl Waiter {
 #[cfg(not(all(test, any(pi0_loom, pi0_shuttle))))]
 mod futex {
     use super::Timestamp;
+    use rustix::thread::futex;
+    use std::num::NonZeroU32;
     use std::sync::atomic::AtomicU32;
 
     /// A word that a thread can sleep on.
@@ -96,34 +98,21 @@ mod futex {
         /// Wakes one sleeper.
         #[cold]
         pub(super) fn wake_one(&self) {
-            let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-            // SAFETY: FUTEX_WAKE uses the word's address as a key only; the word outlives the call.
-            unsafe { libc::syscall(libc::SYS_futex, self.word.as_ptr(), op, 1) };
+            _ = futex::wake(&self.word, futex::Flags::PRIVATE, 1);
         }
 
         /// Sleeps while the word is `expected`, until `deadline`. May return early for no reason.
         pub(super) fn wait_while(&self, expected: u32, deadline: Option<Timestamp>) {
-            // FUTEX_WAIT_BITSET takes an absolute time on CLOCK_MONOTONIC, where FUTEX_WAIT takes a relative one.
-            let op = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
-            let until = deadline.map(|deadline| libc::timespec {
-                tv_sec: libc::time_t::try_from(deadline.as_nanos() / 1_000_000_000)
-                    .unwrap_or(libc::time_t::MAX),
-                tv_nsec: (deadline.as_nanos() % 1_000_000_000) as libc::c_long,
-            });
-            let until = until.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-            // SAFETY: the word outlives the call, and `until` is null or points to a timespec that does. The result
-            // is not looked at: woken, timed out, interrupted and "the word had changed" all mean looking again.
-            unsafe {
-                libc::syscall(
-                    libc::SYS_futex,
-                    self.word.as_ptr(),
-                    op,
-                    expected,
-                    until,
-                    std::ptr::null::<u32>(),
-                    libc::FUTEX_BITSET_MATCH_ANY,
-                );
-            }
+            let until = deadline.map(Timestamp::timespec);
+            // FUTEX_WAIT_BITSET takes an absolute time on CLOCK_MONOTONIC, where FUTEX_WAIT takes a relative one. The
+            // result is not looked at: woken, timed out, interrupted and "the word had changed" all mean looking again.
+            _ = futex::wait_bitset(
+                &self.word,
+                futex::Flags::PRIVATE,
+                expected,
+                until.as_ref(),
+                NonZeroU32::MAX,
+            );
         }
     }
 }

@@ -148,7 +148,7 @@ fn errors_in_a_row_end_in_giving_up_and_hold_for_good() {
     let always = (3 * CALLS..1000).map(|call| (call, Fault::Error));
     let mut rig = faulty(always, &RuntimeConfig { max_errors: 5, ..limited() });
     let (status, flags) = survive(&mut rig, "failing for ever");
-    assert_eq!((status, flags.and(Flags::STOPPED)), (Status::Hold, Flags::STOPPED));
+    assert_eq!((status, flags & Flags::STOPPED), (Status::Hold, Flags::STOPPED));
     let stats = rig.runtime().stats();
     assert_eq!((stats.phase, stats.inference.errors), (Phase::Failed, 5));
     let events = rig.events();
@@ -212,11 +212,11 @@ fn a_hung_step_is_seen_by_the_control_loop_and_by_the_watch() {
     };
     assert_eq!(read_after(&mut rig, 100).status, Status::Ok);
     let reading = read_after(&mut rig, 110);
-    assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Hold, Flags::HUNG));
+    assert_eq!((reading.status, reading.flags & Flags::HUNG), (Status::Hold, Flags::HUNG));
     read_after(&mut rig, 120);
     rig.lockstep.runtime.shared.quantum_ends();
     let reading = read_after(&mut rig, 130);
-    assert_eq!((reading.status, reading.flags.and(Flags::HUNG)), (Status::Ok, Flags::empty()));
+    assert_eq!((reading.status, reading.flags & Flags::HUNG), (Status::Ok, Flags::empty()));
     let events: Vec<_> = rig.events().into_iter().filter(|e| !matches!(e, Event::Chunk(_))).collect();
     let written = Event::FlightRecord { outcome: Ok(path.clone()) };
     assert_eq!(events, [Event::Hung { for_ns: 110_000_000 }, written, Event::Recovered]);

@@ -81,7 +81,7 @@ fn an_observation_becomes_an_action_and_stopping_becomes_hold() {
     runtime.set_prompt("again").unwrap();
     runtime.stop().unwrap();
     let reading = controller.read();
-    assert_eq!((reading.status, reading.flags.and(Flags::STOPPED)), (Status::Hold, Flags::STOPPED));
+    assert_eq!((reading.status, reading.flags & Flags::STOPPED), (Status::Hold, Flags::STOPPED));
     assert!(!sensors.runtime_alive());
 }
 

@@ -225,7 +225,7 @@ fn add(trace: &mut Trace, line: Line) -> Option<()> {
             trace.chunks.push(Computed { info, rejected, values: from_hex(&hex)? });
         }
         Line::Read(now, [status, flags, chunk, age_ns, tick, row, remaining, missed, seam], hex) => {
-            let flags = Flags::from_bits(flags.try_into().ok()?);
+            let flags = Flags::from_bits_truncate(flags.try_into().ok()?);
             let reading = Reading {
                 status: *Status::ALL.get(usize::try_from(status).ok()?)?,
                 flags,
