@@ -13,6 +13,7 @@ from pathlib import Path
 
 from exporter.bundle import export
 from exporter.errors import ExportError
+from exporter.forms import TARGETS, TENSORRT
 from exporter.manifest import COMPUTE, Options
 from exporter.progress import MemoryWatch, Progress, Terminal
 
@@ -53,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", metavar="BUNDLE_DIR", help="directory to create")
     parser.add_argument("--precision", choices=list(COMPUTE), default="fp32",
                         help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only (default: fp32)")
+    parser.add_argument("--target", choices=TARGETS,
+                        help="what the graphs are written for. cpu: every provider runs them; cuda: fused kernels of ONNX Runtime 1.31's "
+                             "CUDA provider, which TensorRT does not take; tensorrt: patterns that TensorRT fuses (default: cpu; bf16 is "
+                             "recorded as cuda then, in the same forms)")
+    parser.add_argument("--tensorrt-version", choices=list(TENSORRT), default="10.3",
+                        help="--target tensorrt: the oldest TensorRT that is to take the graphs (default: 10.3)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")
     parser.add_argument("--prompt", metavar="TEXT", help="prompt to use when an observation has none")
     parser.add_argument("--letterbox-pad", type=float, choices=[-1.0, -3.0],

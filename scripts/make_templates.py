@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from exporter.manifest import COMPUTE
+from exporter.forms import TARGETS
+from exporter.manifest import COMPUTE, Options
 from exporter.synthetic.spec import SIZES, make_spec
 from exporter.synthetic.template import write_template
 
@@ -28,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         made = Path(temporary) / "templates"
         for policy in options.policy or POLICIES:
             for precision in options.precision or COMPUTE:
-                write_template(made / f"{policy}-{precision}", make_spec(options.size, policy=policy), precision)
+                for target in options.target or (None,):
+                    name = "-".join(filter(None, (policy, precision, target)))
+                    chosen = Options(precision=precision, target=target)
+                    write_template(made / name, make_spec(options.size, policy=policy), chosen)
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
         print(f"{', '.join(sorted(path.name for path in made.iterdir()))}: {size / 1e6:.1f} MB", file=sys.stderr)
         if options.out.exists():
@@ -43,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=list(SIZES), default="full", help="dimensions of the policies (default: full)")
     parser.add_argument("--policy", choices=POLICIES, action="append", help="only this kind of policy")
     parser.add_argument("--precision", choices=list(COMPUTE), action="append", help="only this precision")
+    parser.add_argument("--target", choices=TARGETS, action="append",
+                        help="graphs for this target, in a directory with its name at the end (default: those that any provider runs)")
     return parser
 
 

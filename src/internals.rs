@@ -1,4 +1,4 @@
-//! What this workspace's other crates and the tests need and users do not: nothing here is promised to stay.
+//! Parts that this workspace's other crates and the tests need and users do not: nothing here is promised to stay.
 
 /// Reading a bundle's parts, and comparing with what it records.
 pub use crate::bundle::{
@@ -10,7 +10,7 @@ pub use crate::bundle::{
     prescan::{Rules, prescan},
     token_table::TokenTable,
 };
-/// Where ONNX Runtime is looked for.
+/// The places where ONNX Runtime is looked for.
 pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
 /// The parts of an inference before the graphs.
 pub use crate::observation::{Normalizer, Preprocessor, PromptTokenizer};

@@ -68,7 +68,7 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
         graphs = []
         for name, chosen, build in GRAPHS:
             watch = progress.start(name, model.size(chosen) * NUMPY[compute].itemsize)
-            graph = Graph(directory, name, compute, watch, options.prefix_bucket is not None)
+            graph = Graph(directory, name, compute, watch, options.forms, options.prefix_bucket is not None)
             with graph.data:
                 build(graph, model)
             graph.write()

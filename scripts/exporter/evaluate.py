@@ -18,6 +18,7 @@ from .errors import ExportError
 from .graph import DTYPES, NUMPY
 
 NAMES = {number: name for name, number in DTYPES.items()}
+HALVES = ("f16", "bf16")
 
 # The graph, the name of a node's output, its dtype, its values.
 Observer = Callable[[onnx.GraphProto, str, str, np.ndarray], None]
@@ -41,21 +42,26 @@ class Evaluator:
             dtype = NAMES[declared.type.tensor_type.elem_type]
             values[declared.name] = (self._stored(inputs[declared.name], dtype), dtype)
         for index, node in enumerate(self.graph.node):
-            found = [values.get(name) or self._weights[name] for name in node.input]
+            found = [(values.get(name) or self._weights[name]) if name else (None, "") for name in node.input]
             attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
             operator = OPERATORS.get(node.op_type)
             if operator is None:
                 raise ExportError(f"{self.graph.name}: {node.name}: no evaluation of the operator {node.op_type}")
             # Weights are mapped from the file: they are widened here and let go right after.
-            operands = [array if dtype == "i64" else array.astype(np.float32, copy=False) for array, dtype in found]
+            operands = [array.astype(np.float32, copy=False) if dtype in HALVES else array for array, dtype in found]
+            dtype = found[node.op_type == "Where"][1]
+            dtype = {"Cast": NAMES.get(attributes.get("to")), "Shape": "i64"}.get(node.op_type, dtype)
+            if operator is _attention:
+                attributes["rounded"] = lambda array, dtype=dtype: self._stored(array, dtype).astype(np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
                 results = operator(attributes, len(node.output), *operands)
-                dtype = NAMES[attributes["to"]] if node.op_type == "Cast" else found[node.op_type == "Where"][1]
                 for name, result in zip(node.output, results):
+                    if not name:
+                        continue
                     if self._observe:
                         self._observe(self.graph, name, dtype, result)
                     values[name] = (self._stored(result, dtype), dtype)
-            for name in node.input:
+            for name in filter(None, node.input):
                 if self._last_use[name] == index and name not in self._outputs:
                     values.pop(name, None)
         return {name: values[name][0] for name in self._outputs}
@@ -96,6 +102,52 @@ def _layer_norm(attributes: dict, _: int, x: np.ndarray, weight: np.ndarray, bia
     return [centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(attributes["epsilon"])) * weight + bias]
 
 
+def _rms_norm(attributes: dict, _: int, x: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
+    return [x / np.sqrt((x**2).mean(-1, keepdims=True) + np.float32(attributes["epsilon"])) * weight]
+
+
+def _skip_rms_norm(attributes: dict, _: int, x: np.ndarray, branch: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
+    total = x + branch
+    return [*_rms_norm(attributes, 1, total, weight), total, total, total]
+
+
+def _skip_layer_norm(
+    attributes: dict, _: int, x: np.ndarray, branch: np.ndarray, weight: np.ndarray, bias: np.ndarray, added: np.ndarray,
+) -> list[np.ndarray]:
+    total = x + branch + added
+    return [*_layer_norm(attributes, 1, total, weight, bias), total, total, total]
+
+
+def _rotate(attributes: dict, _: int, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> list[np.ndarray]:
+    heads = x.reshape(*x.shape[:2], attributes["num_heads"], -1)
+    first, second = np.split(heads, 2, -1)
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    return [np.concatenate([first * cos - second * sin, second * cos + first * sin], -1).reshape(x.shape)]
+
+
+def _attention(
+    attributes: dict, _: int, query: np.ndarray, key: np.ndarray, value: np.ndarray, *rest: np.ndarray | None,
+) -> list[np.ndarray]:
+    """Of all keys, or the first of them. Weights are rounded before they meet the values, as fused kernels do."""
+    mask, _, _, count = [*rest, *[None] * 4][:4]
+    q, k, v = query, key, value
+    if query.ndim == 3:
+        sizes = [attributes[f"{part}_num_heads"] for part in ("q", "kv", "kv")]
+        q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x, heads in zip((q, k, v), sizes))
+    if count is not None:
+        k, v = k[:, :, : count[0]], v[:, :, : count[0]]
+    k, v = (np.repeat(x, q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = q @ k.transpose(0, 1, 3, 2) * np.float32(attributes["scale"])
+    scores = scores if mask is None else scores + mask
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = attributes["rounded"](powers) @ v / powers.sum(-1, keepdims=True)
+    return [mixed if query.ndim == 4 else mixed.transpose(0, 2, 1, 3).reshape(query.shape)]
+
+
+def _fast_gelu(_: dict, __: int, x: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
+    return _gelu({"approximate": b"tanh"}, 1, x + bias)
+
+
 def _gelu(attributes: dict, _: int, x: np.ndarray) -> list[np.ndarray]:
     assert attributes["approximate"] == b"tanh"
     inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
@@ -121,10 +173,13 @@ def _slice(_: dict, __: int, x: np.ndarray, starts: np.ndarray, ends: np.ndarray
 # Every operator the exporter emits: its attributes, how many outputs it has, its inputs.
 OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "Add": lambda _, __, a, b: [a + b],
+    "Attention": _attention,
     "Cast": lambda _, __, x: [x],
     "Concat": lambda attributes, _, *parts: [np.concatenate(parts, attributes["axis"])],
     "Conv": _conv,
     "Div": lambda _, __, a, b: [a / b],
+    "Expand": lambda _, __, x, shape: [x * np.ones(shape, np.float32)],
+    "FastGelu": _fast_gelu,
     "Gather": lambda attributes, _, x, indices: [np.take(x, indices, attributes["axis"])],
     "Gelu": _gelu,
     "Gemm": _gemm,
@@ -134,9 +189,14 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "Mul": lambda _, __, a, b: [a * b],
     "Neg": lambda _, __, x: [-x],
     "Pow": lambda _, __, x, y: [x**y],
+    "RMSNormalization": _rms_norm,
     "ReduceMean": lambda attributes, _, x, axes: [x.mean(tuple(axes), keepdims=bool(attributes["keepdims"]))],
     "Reshape": lambda _, __, x, shape: [x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])],
+    "RotaryEmbedding": _rotate,
+    "Shape": lambda attributes, _, x: [np.array(x.shape[attributes["start"] : attributes["end"]])],
     "Sigmoid": lambda _, __, x: [1 / (1 + np.exp(-x))],
+    "SkipLayerNormalization": _skip_layer_norm,
+    "SkipSimplifiedLayerNormalization": _skip_rms_norm,
     "Slice": _slice,
     "Softmax": _softmax,
     "Split": _split,

@@ -17,9 +17,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .errors import ExportError
+from .forms import Portable
 from .sources import Source
 
-OPSET = 20
 IR_VERSION = 10
 ALIGNMENT = 4096  # whole pages, so that a runtime can map the file and use the tensors where they are
 INLINE_LIMIT = 1024
@@ -30,13 +30,15 @@ NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dt
 
 class Graph:
     """A graph under construction. ``compute`` is the dtype of matrix products; everything named f32 stays in f32.
-    ``padded_prefix``: the prefix may hold rows that are not to be seen."""
+    ``forms``: how its operators are written. ``padded_prefix``: the prefix may hold rows that are not to be seen."""
 
     def __init__(
-        self, directory: Path, name: str, compute: str, progress: Callable[[int], None] = lambda size: None, padded_prefix: bool = False,
+        self, directory: Path, name: str, compute: str, progress: Callable[[int], None] = lambda size: None,
+        forms: Portable = Portable(), padded_prefix: bool = False,
     ):
         self.name = name
         self.compute = compute
+        self.forms = forms
         self.padded_prefix = padded_prefix
         self.inputs: list[dict] = []
         self.outputs: list[dict] = []
@@ -47,6 +49,10 @@ class Graph:
         self._shared: dict[tuple, str] = {}
         self._scope: list[str] = []
 
+    @property
+    def opset(self) -> int:
+        return self.forms.opset(self.padded_prefix)
+
     # -- values ---------------------------------------------------------------------------------------------------------
 
     def input(self, name: str, dtype: str, shape: list[int | str]) -> str:
@@ -56,10 +62,6 @@ class Graph:
     def output(self, name: str, dtype: str, shape: list[int | str]) -> None:
         self.outputs.append({"name": name, "dtype": dtype, "shape": shape})
 
-    def prefix_bias(self) -> list[str]:
-        """The operand that keeps the rows which only fill a padded prefix up from being seen; none if it is not padded."""
-        return [self.input("prefix_bias", self.compute, [1, "prefix"])] if self.padded_prefix else []
-
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """Puts ``name.`` before the names of everything made inside."""
@@ -67,21 +69,27 @@ class Graph:
         yield
         self._scope.pop()
 
+    def full(self, name: str) -> str:
+        """``name`` after the names of the scopes it is in."""
+        return ".".join([*self._scope, name])
+
     def op(self, kind: str, name: str, inputs: list[str], **attributes) -> str:
         """Adds a node with one output and returns the output's name."""
         return self.split_op(kind, [name], inputs, **attributes)[0]
 
     def split_op(self, kind: str, names: list[str], inputs: list[str], **attributes) -> list[str]:
         """Adds a node with several outputs."""
-        names = [self._full(name) for name in names]
+        return self.node(kind, [self.full(name) if name else "" for name in names], inputs, **attributes)
+
+    def node(self, kind: str, names: list[str], inputs: list[str], **attributes) -> list[str]:
+        """Adds a node whose outputs have these names, whatever the scope."""
         self._nodes.append(helper.make_node(kind, inputs, names, name=names[0], **attributes))
         return names
 
     def named_output(self, kind: str, name: str, inputs: list[str], dtype: str, shape: list[int | str], **attributes) -> str:
         """Adds a node whose result is the graph's output ``name``."""
-        self._nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         self.output(name, dtype, shape)
-        return name
+        return self.node(kind, [name], inputs, **attributes)[0]
 
     def cast(self, name: str, value: str, dtype: str) -> str:
         """``value`` in ``dtype``: itself where the graph computes in f32 throughout."""
@@ -97,9 +105,9 @@ class Graph:
 
     def weight(self, name: str, source: Source, dtype: str | None = None) -> str:
         """A tensor of the model, written to the data file at once and block by block; in ``compute`` unless said otherwise."""
-        dtype = dtype or self.compute
+        dtype = self.compute if dtype in (None, "compute") else dtype
         kind = NUMPY[dtype]
-        tensor = TensorProto(name=self._full(name), data_type=DTYPES[dtype], dims=source.shape)
+        tensor = TensorProto(name=self.full(name), data_type=DTYPES[dtype], dims=source.shape)
         blocks = narrowed(source, kind, f"{self.name}: {tensor.name}")
         if source.count * kind.itemsize < INLINE_LIMIT:
             tensor = numpy_helper.from_array(np.concatenate(list(blocks)).reshape(source.shape), tensor.name)
@@ -122,17 +130,14 @@ class Graph:
             [_value_info(value) for value in self.outputs],
             self._initializers,
         )
-        model = helper.make_model(
-            graph, producer_name="pi0-edge", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-        )
+        opsets = {"": self.opset, **self.forms.domains}
+        imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+        model = helper.make_model(graph, producer_name="pi0-edge", opset_imports=imports, ir_version=IR_VERSION)
         self.path.write_bytes(model.SerializeToString(deterministic=True))
 
     def _store(self, source: Source, kind: np.dtype, blocks: Iterator[np.ndarray]) -> tuple[int, int]:
         """Puts a weight into the data file; returns where it is and how long."""
         return self.data.append(blocks)
-
-    def _full(self, name: str) -> str:
-        return ".".join([*self._scope, name])
 
     def _small(self, prefix: str, values: np.ndarray) -> str:
         key = (prefix, values.shape, values.tobytes())

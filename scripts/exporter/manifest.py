@@ -9,7 +9,8 @@ from pathlib import Path
 from . import __version__
 from .config import ACTION, OPENPI, PI05, STATE, PolicyConfig
 from .errors import ExportError
-from .graph import NUMPY, OPSET, Graph
+from .forms import Portable, choose_forms
+from .graph import NUMPY, Graph
 from .model import Dimensions
 from .processors import Processing
 
@@ -22,6 +23,8 @@ class Options:
     """What the user chose, where the checkpoint leaves a choice."""
 
     precision: str = "fp32"
+    target: str | None = None  # what runs it: cpu, or cuda for bf16
+    tensorrt_version: str = "10.3"
     num_steps: int | None = None
     prompt: str | None = None
     # None: as newer versions of lerobot, and a warning where that may be wrong.
@@ -48,6 +51,15 @@ class Options:
     rename: str | None = None
     adapt_to_pi: bool | None = None
     rotary: str | None = None
+
+    @property
+    def runs_on(self) -> str:
+        """The target: bf16 is what the CPU provider has no products in; the rest runs anywhere."""
+        return self.target or ("cuda" if self.precision == "bf16" else "cpu")
+
+    @property
+    def forms(self) -> Portable:
+        return choose_forms(self.target or "cpu", self.tensorrt_version)
 
 
 def build_manifest(
@@ -76,9 +88,9 @@ def build_manifest(
         "policy": config.policy,
         "exporter": f"pi0-edge {__version__}",
         "precision": options.precision,
-        # bf16 is what the CPU provider has no products in; the rest runs anywhere.
-        "target": "cuda" if options.precision == "bf16" else "cpu",
-        "opset": OPSET,
+        "target": options.runs_on,
+        "opset": max(graph.opset for graph in graphs),
+        **options.forms.recorded(config.policy),
         "source": {
             "format": config.format,
             "checkpoint": checkpoint,

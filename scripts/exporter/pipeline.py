@@ -12,6 +12,9 @@ import numpy as np
 from .errors import ExportError
 from .graph import NUMPY
 
+# Added to the scores of rows that only fill a padded prefix up.
+MASKED = -30000.0
+
 # A graph that was opened: inputs by name in, outputs by name out.
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -27,6 +30,9 @@ class Pipeline:
     def __init__(self, bundle: Path, open_graph: Callable[[Path], Run]):
         self.manifest = read_manifest(bundle)
         self.dimensions = self.manifest["dimensions"]
+        self.state_in_prefill = self.manifest.get("state_in_prefill", False)
+        self.length = 0  # rows of the prefix that the cache holds
+        self.marks: dict[str, np.ndarray] = {}  # what tells them from those that fill it up
         self.graphs = {name: open_graph(bundle / graph["file"]) for name, graph in self.manifest["graphs"].items()}
         table = self.manifest["token_embedding"]
         self.rows = np.memmap(bundle / table["file"], NUMPY[table["dtype"]], "r", 0, (table["rows"], table["width"]))
@@ -47,11 +53,24 @@ class Pipeline:
         """pixels of the present views [V, 3, h, w] -> image_embeds."""
         return self.run("vision_encoder", pixel_values=pixels)["image_embeds"]
 
-    def prefix(self, embeds: np.ndarray, tokens: list[int]) -> dict[str, np.ndarray]:
-        """The keys and values of the prefix: the views' embeddings, then the tokens' rows."""
+    def prefix(self, embeds: np.ndarray, tokens: list[int], state: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The keys and values of the prefix: the views' embeddings, then the tokens' rows; before them those of the state token,
+        where it is the prefill's."""
         rows = self.rows[tokens].astype(embeds.dtype)
         whole = np.concatenate([embeds.reshape(-1, embeds.shape[-1]), rows])[None]
-        return self.run("prefix_prefill", prefix_embeds=whole, **self.rope(0, whole.shape[1]))
+        self.length = whole.shape[1]
+        if "prefix_bucket" in self.manifest:
+            whole = np.pad(whole, ((0, 0), (0, -self.length % self.manifest["prefix_bucket"]), (0, 0)))
+            bias = np.zeros((1, whole.shape[1]), embeds.dtype)
+            bias[:, self.length :] = MASKED
+            marks = {"prefix_bias": bias, "valid_rows": np.array([self.length])}
+            taken = {tensor["name"] for tensor in self.manifest["graphs"]["prefix_prefill"]["inputs"]}
+            self.marks = {name: mark for name, mark in marks.items() if name in taken}
+        token = {}
+        if self.state_in_prefill:
+            token = {f"state_{name}": table for name, table in self.rope(self.length, 1).items()}
+            token["state"] = state[None].astype(np.float32)
+        return self.run("prefix_prefill", prefix_embeds=whole, **self.rope(0, whole.shape[1]), **token, **self.marks)
 
     def schedule(self, steps: int, guidance: list[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows (time, dt, guidance) of every step and the table of time conditioning."""
@@ -74,13 +93,13 @@ class Pipeline:
         previous ones, for a policy trained for that."""
         horizon, width = noise.shape
         rows, table = self.schedule(steps, guidance)
-        length = cache["present.0.key"].shape[1]
-        has_state = self.manifest["policy"] == "pi0"
+        has_state = self.manifest["policy"] == "pi0" and not self.state_in_prefill
         fixed = {
             "schedule": rows, "time_table": table,
             "prev_actions": np.zeros((1, horizon, width), np.float32) if previous is None else previous[None],
             "prefix_weights": np.zeros((1, horizon, 1), np.float32) if weights is None else weights[None, :, None],
-            **self.rope(length, horizon + has_state),
+            **self.rope(self.length + self.state_in_prefill, horizon + has_state),
+            **self.marks,
             **{name.replace("present", "past_key_values"): value for name, value in cache.items()},
         }
         if "rtc_training_max_delay" in self.manifest["flow"]:

@@ -77,7 +77,7 @@ def scan_ranges(bundle: Path, progress: Progress = Progress()) -> list[Range]:
     for inputs in golden_inputs(bundle, manifest):
         scan.case, what = inputs.name, f"ranges of {inputs.name}"
         progress.start(what, 0)
-        cache = pipeline.prefix(pipeline.images(inputs.pixels), inputs.tokens)
+        cache = pipeline.prefix(pipeline.images(inputs.pixels), inputs.tokens, inputs.state)
         pipeline.denoise(inputs.noise, inputs.state, cache, inputs.num_steps)
         progress.done(what)
     stored = {key for key, found in scan.found.items() if found.dtype in ("f16", "bf16")}

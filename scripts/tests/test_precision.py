@@ -30,7 +30,7 @@ UP = "model.paligemma_with_expert.paligemma.model.language_model.layers.1.mlp.up
 
 def outputs(pipeline: Pipeline, inputs) -> dict[str, np.ndarray]:
     embeds = pipeline.images(inputs.pixels)
-    cache = pipeline.prefix(embeds, inputs.tokens)
+    cache = pipeline.prefix(embeds, inputs.tokens, inputs.state)
     actions, velocities = pipeline.denoise(inputs.noise, inputs.state, cache, inputs.num_steps)
     layers = range(pipeline.dimensions["layers"])
     keys, values = (np.stack([cache[f"present.{i}.{part}"].ravel() for i in layers]) for part in ("key", "value"))

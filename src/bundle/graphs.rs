@@ -134,20 +134,30 @@ impl From<&str> for Dim {
 pub const VIEWS: &str = "views";
 /// The dimension named for the number of prefix tokens in a run.
 pub const PREFIX: &str = "prefix";
+/// The dimension named for the number of cached keys where the state token's come before those of the prefix.
+pub const CACHE: &str = "cache";
 /// The dimension named for the number of rows in the time tables.
 pub const STEPS: &str = "steps";
+
+/// The input that is added to the scores of a padded prefix's rows.
+pub(crate) const PREFIX_BIAS: &str = "prefix_bias";
+/// The input that counts the rows of a padded prefix which are not there to fill it up.
+pub(crate) const VALID_ROWS: &str = "valid_rows";
 
 macro_rules! shape {
     ($($dim:expr),+) => { vec![$(Dim::from($dim)),+] };
 }
 
 impl Manifest {
-    /// Suffix tokens of one denoise step: the actions, and before them the state token where the policy has one.
+    /// Tokens that one denoise step computes: the actions, and before them the state token where that is not cached.
     pub fn suffix_len(&self) -> usize {
-        match self.policy {
-            PolicyKind::Pi0 => self.dimensions.action_horizon + 1,
-            PolicyKind::Pi05 => self.dimensions.action_horizon,
-        }
+        let state = self.policy == PolicyKind::Pi0 && !self.state_in_prefill;
+        self.dimensions.action_horizon + usize::from(state)
+    }
+
+    /// Whether the rows of a padded prefix that count are told by their number, not by a bias.
+    pub(crate) fn counts_valid_rows(&self) -> bool {
+        self.graph(GraphName::PrefixPrefill).inputs.iter().any(|t| t.name == VALID_ROWS)
     }
 
     /// Values of one row of the time table: what a step adds to each action token, or scale, shift and gate for every
@@ -175,13 +185,18 @@ impl Manifest {
         let d = &self.dimensions;
         let half = d.head_dim / 2;
         let embedding = self.embedding_dtype();
+        let cached = if self.state_in_prefill { CACHE } else { PREFIX };
         let cache = |template: &str| -> Vec<TensorSpec> {
             (0..d.layers)
                 .flat_map(|layer| ["key", "value"].map(|part| format!("{template}.{layer}.{part}")))
-                .map(|name| TensorSpec { name, dtype: embedding, shape: shape![1, PREFIX, d.head_dim] })
+                .map(|name| TensorSpec { name, dtype: embedding, shape: shape![1, cached, d.head_dim] })
                 .collect()
         };
-        let bias = self.prefix_bucket.map(|_| tensor("prefix_bias", embedding, shape![1, PREFIX]));
+        let state = || f32_tensor("state", shape![1, self.state.padded_dim]);
+        let padding = self.prefix_bucket.map(|_| match self.counts_valid_rows() {
+            true => tensor(VALID_ROWS, Dtype::I64, shape![1]),
+            false => tensor(PREFIX_BIAS, embedding, shape![1, PREFIX]),
+        });
         match name {
             GraphName::VisionEncoder => (
                 vec![f32_tensor("pixel_values", shape![VIEWS, 3, d.image_height, d.image_width])],
@@ -189,8 +204,15 @@ impl Manifest {
             ),
             GraphName::PrefixPrefill => (
                 std::iter::once(tensor("prefix_embeds", embedding, shape![1, PREFIX, d.prefix_width]))
-                    .chain(bias)
+                    .chain(padding)
                     .chain(["rope_cos", "rope_sin"].map(|name| f32_tensor(name, shape![PREFIX, half])))
+                    .chain(self.state_in_prefill.then(state))
+                    .chain(
+                        ["state_rope_cos", "state_rope_sin"]
+                            .into_iter()
+                            .filter(|_| self.state_in_prefill)
+                            .map(|name| f32_tensor(name, shape![1, half])),
+                    )
                     .collect(),
                 cache("present"),
             ),
@@ -206,8 +228,8 @@ impl Manifest {
                     f32_tensor("schedule", shape![STEPS, 3]),
                     f32_tensor("time_table", shape![STEPS, self.time_row_len()]),
                 ];
-                if self.policy == PolicyKind::Pi0 {
-                    inputs.push(f32_tensor("state", shape![1, self.state.padded_dim]));
+                if self.policy == PolicyKind::Pi0 && !self.state_in_prefill {
+                    inputs.push(state());
                 }
                 inputs.extend([
                     f32_tensor("prev_actions", actions()),
@@ -221,7 +243,7 @@ impl Manifest {
                         f32_tensor("clean_time", shape![1, self.time_row_len()]),
                     ]);
                 }
-                inputs.extend(bias);
+                inputs.extend(padding);
                 inputs.extend(cache("past_key_values"));
                 (inputs, vec![f32_tensor("x_next", actions()), f32_tensor("v_t", actions())])
             }

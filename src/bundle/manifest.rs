@@ -66,8 +66,20 @@ pub struct Manifest {
     pub rope: Rope,
     /// The table of token rows.
     pub token_embedding: TokenEmbedding,
+    /// The least version of ONNX Runtime that has every operator of the graphs, as `1.31`. Absent: any that this
+    /// runtime takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnxruntime: Option<String>,
+    /// The least version of TensorRT that takes the graphs, as `10.14`, where they are made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensorrt: Option<String>,
+    /// PI0: the prefill computes the state token, once a chunk, and its keys and values are the first row of the cache.
+    /// Absent or `false`: every denoise step computes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub state_in_prefill: bool,
     /// The prefix's length is padded to a multiple of this, for providers whose shapes are fixed. The rows that fill it
-    /// up are kept from being seen by a bias. Absent: the prefix is as long as it is.
+    /// up are kept from being seen, by a bias or by the number of those that count. Absent: the prefix is as long as it
+    /// is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_bucket: Option<usize>,
     /// File and signature of each graph.

@@ -28,6 +28,7 @@ pub use features::{ActionFeature, ImageRule, Normalization, PadSide, Resize, Sta
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, TensorSpec};
+pub(crate) use graphs::{PREFIX_BIAS, VALID_ROWS};
 pub use integrity::Verify;
 pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FileEntry, Manifest, PolicyKind, Precision, PromptFormat,

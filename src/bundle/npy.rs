@@ -7,9 +7,9 @@ use ndarray::{ArrayD, ArrayView, Dimension};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
-/// What begins the file: a mark and the version 1.0. Two bytes with the header's length follow.
+/// The file's beginning: a mark and the version 1.0. Two bytes with the header's length follow.
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-/// What begins the header, up to the shape, and what ends it.
+/// The header's beginning, up to the shape, and its end.
 const BEFORE_SHAPE: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
 const AFTER_SHAPE: &str = "), }";
 /// Data begins at a multiple of this.

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 /// ConstantOfShape) had better not be.
 const OPS: &[&str] = &[
     "Add",
+    "Attention",
     "Cast",
     "Concat",
     "Conv",
@@ -30,8 +31,10 @@ const OPS: &[&str] = &[
     "Mul",
     "Neg",
     "Pow",
+    "RMSNormalization",
     "ReduceMean",
     "Reshape",
+    "RotaryEmbedding",
     "Sigmoid",
     "Slice",
     "Softmax",
@@ -42,10 +45,14 @@ const OPS: &[&str] = &[
     "Where",
 ];
 
+/// Further operators of graphs made for TensorRT, which repeat one key head for every query head.
+const TENSORRT_OPS: &[&str] = &["Expand", "Shape"];
+
 /// ONNX Runtime's own operator set, for graphs that only it will ever run.
 const CONTRIB_DOMAIN: &str = "com.microsoft";
-/// Of it, the product with block-quantised weights.
-const CONTRIB_OPS: &[&str] = &["MatMulNBits"];
+/// Of it: the product with block-quantised weights, and what the CUDA provider runs as one kernel.
+const CONTRIB_OPS: &[&str] =
+    &["FastGelu", "MatMulNBits", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"];
 
 /// Most bytes of an `.onnx` file; the weights are beside it.
 pub(super) const MAX_GRAPH_BYTES: u64 = 32 << 20;
@@ -111,7 +118,12 @@ fn scan_model(bytes: &[u8], rules: &Rules<'_>) -> Result<(), String> {
         return Err(format!("its ir_version is {}, at least 4 is needed", ir_version.unwrap_or(0)));
     }
     check_opsets(&opsets, rules)?;
-    scan_graph(graph.ok_or("it has no graph")?, rules, opsets.contains_key(CONTRIB_DOMAIN))
+    let contrib = opsets.contains_key(CONTRIB_DOMAIN);
+    scan_graph(graph.ok_or("it has no graph")?, rules, &|domain, op| match domain {
+        "" => OPS.contains(&op) || (rules.target == Target::Tensorrt && TENSORRT_OPS.contains(&op)),
+        CONTRIB_DOMAIN => contrib && CONTRIB_OPS.contains(&op),
+        _ => false,
+    })
 }
 
 fn opset_import(bytes: &[u8]) -> Result<(&str, u64), String> {
@@ -144,14 +156,17 @@ fn check_opsets(opsets: &HashMap<&str, u64>, rules: &Rules<'_>) -> Result<(), St
     if opsets.contains_key("") { Ok(()) } else { Err("it does not import the default operator set".into()) }
 }
 
-fn scan_graph(bytes: &[u8], rules: &Rules<'_>, contrib: bool) -> Result<(), String> {
+/// Says of a domain and an operator whether a node may have it.
+type Allowed<'a> = &'a dyn Fn(&str, &str) -> bool;
+
+fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: Allowed<'_>) -> Result<(), String> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     let (mut nodes, mut initializers) = (0, 0);
     let mut inline = Inline::default();
     let data_file = rules.spec.data_file();
     walk(bytes, |field| match field.number {
         1 => {
-            scan_node(field.bytes()?, nodes, contrib, &mut inline)?;
+            scan_node(field.bytes()?, nodes, allowed, &mut inline)?;
             count(&mut nodes, MAX_NODES, "nodes")
         }
         5 => {
@@ -176,7 +191,7 @@ fn count(so_far: &mut usize, most: usize, what: &str) -> Result<(), String> {
     if *so_far > most { Err(format!("it has more than {most} {what}")) } else { Ok(()) }
 }
 
-fn scan_node(bytes: &[u8], index: usize, contrib: bool, inline: &mut Inline) -> Result<(), String> {
+fn scan_node(bytes: &[u8], index: usize, allowed: Allowed<'_>, inline: &mut Inline) -> Result<(), String> {
     let (mut name, mut op, mut domain) = (None, None, None);
     let mut attributes = Vec::new();
     let mut edges = 0;
@@ -198,12 +213,7 @@ fn scan_node(bytes: &[u8], index: usize, contrib: bool, inline: &mut Inline) -> 
     }
     let op = op.unwrap_or("");
     let place = || format!("node {index} ({op} {:?})", name.unwrap_or(""));
-    let allowed = match default_domain(domain.unwrap_or("")) {
-        "" => OPS.contains(&op),
-        CONTRIB_DOMAIN => contrib && CONTRIB_OPS.contains(&op),
-        _ => false,
-    };
-    if !allowed {
+    if !allowed(default_domain(domain.unwrap_or("")), op) {
         return Err(match domain {
             None | Some("") => format!("{}: the operator is not one that the exporter emits", place()),
             Some(d) => {

@@ -20,7 +20,7 @@ mod features;
 
 use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
-use super::manifest::{Manifest, PolicyKind, PromptFormat};
+use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
 use crate::error::Result;
 use crate::limits::{MAX_CAMERAS, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
 use crate::observation::aloha;
@@ -94,7 +94,13 @@ impl Manifest {
             "dimensions.vision_width is {width}, not a multiple of vision_heads {heads}"
         );
         self.prefix_bucket.map_or(Ok(()), |bucket| in_range("prefix_bucket", bucket, MAX_BUCKET))?;
-        check!((1..=20).contains(&self.opset), "opset is {}, supported are 1 to 20", self.opset);
+        // Every provider takes opset 20; newer ones are for the provider that the bundle was made for.
+        let newest = if self.target == Target::Cpu { 20 } else { 24 };
+        check!((1..=newest).contains(&self.opset), "opset is {}, supported are 1 to {newest}", self.opset);
+        check!(
+            !self.state_in_prefill || self.policy == PolicyKind::Pi0,
+            "state_in_prefill is true, but the policy has no state token"
+        );
         is_sha256("source.model_sha256", &self.source.model_sha256)
     }
 

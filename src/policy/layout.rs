@@ -1,6 +1,6 @@
 //! The pipeline's tensors and ports: their roles, their sizes, and the graphs that take them.
 
-use crate::bundle::{Dtype, Manifest};
+use crate::bundle::{Dtype, Manifest, PREFIX_BIAS, VALID_ROWS};
 use crate::error::Result;
 use crate::limits::MAX_NUM_STEPS;
 use crate::policy::flow::SCHEDULE_COLUMNS;
@@ -33,11 +33,19 @@ pub(super) struct Ids {
 /// Tells the rows of a padded prefix from those that only fill it up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Padding {
-    /// Added to the scores of every prefix row: nothing, or what makes the row weigh nothing.
-    pub(super) bias: TensorId,
-    /// Rotary tables of the suffix, whose positions follow the rows that count: at one address for every prefix.
+    pub(super) mark: Mark,
+    /// Rotary tables of the state token, if that is cached, and the suffix, whose positions follow the rows that count: at one address for every prefix.
     pub(super) rope_cos: TensorId,
     pub(super) rope_sin: TensorId,
+}
+
+/// Tells a graph which rows of a padded prefix count.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mark {
+    /// Added to the scores of every prefix row: nothing, or what makes the row weigh nothing.
+    Bias(TensorId),
+    /// The number of those that count.
+    Count(TensorId),
 }
 
 /// Of a policy trained for real-time chunking: the length of the action prefix, and the time table's row for it.
@@ -60,8 +68,10 @@ pub(super) struct Ports {
     /// Key and value of each layer: the prefill's outputs, and the denoise step's inputs.
     pub(super) kv_outputs: Vec<[Port; 2]>,
     pub(super) kv_inputs: Vec<[Port; 2]>,
+    /// The prefill's rotary tables of the state token, where it computes that.
+    pub(super) state_rope: Option<[Port; 2]>,
     /// Of the prefill and the denoise step, in a bundle with a padded prefix.
-    pub(super) prefix_bias: Option<[Port; 2]>,
+    pub(super) mark: Option<[Port; 2]>,
 }
 
 impl Ports {
@@ -87,7 +97,15 @@ impl Ports {
             rope_sin: both("rope_sin")?,
             kv_outputs: pairs(&|name| prefill.output(name), "present")?,
             kv_inputs: pairs(&|name| denoise.input(name), "past_key_values")?,
-            prefix_bias: prefill.find_input("prefix_bias").map(|_| both("prefix_bias")).transpose()?,
+            state_rope: prefill
+                .find_input("state_rope_cos")
+                .map(|cos| Ok([cos, prefill.input("state_rope_sin")?]))
+                .transpose()?,
+            mark: [PREFIX_BIAS, VALID_ROWS]
+                .into_iter()
+                .find(|name| prefill.find_input(name).is_some())
+                .map(both)
+                .transpose()?,
         })
     }
 }
@@ -105,6 +123,8 @@ pub(super) struct Sizes {
     pub(super) expert_width: usize,
     /// One row of the time table.
     pub(super) time_row: usize,
+    /// Rows of the cache before those of the prefix: the state token's, where the prefill computes it.
+    pub(super) cached_state: usize,
     pub(super) suffix: usize,
     pub(super) horizon: usize,
     pub(super) actions: usize,
@@ -130,6 +150,7 @@ impl Sizes {
             layers: d.layers,
             expert_width: d.expert_width,
             time_row: manifest.time_row_len(),
+            cached_state: manifest.state_in_prefill.into(),
             suffix: manifest.suffix_len(),
             horizon: d.action_horizon,
             actions: manifest.action.padded_dim,
@@ -158,7 +179,12 @@ impl Sizes {
 
     /// Returns the elements of the rotary tables, which have a row for every position there can be.
     pub(super) fn rope(&self) -> usize {
-        (self.max_prefix + self.suffix) * self.half_head
+        self.max_prefix * self.half_head + self.rope_after_prefix()
+    }
+
+    /// Returns the elements of the rotary tables of all that comes after the prefix.
+    pub(super) fn rope_after_prefix(&self) -> usize {
+        (self.cached_state + self.suffix) * self.half_head
     }
 }
 
@@ -167,7 +193,6 @@ pub(super) fn allocate(tensors: &mut Tensors, manifest: &Manifest, s: &Sizes, in
     use Access::{Graphs, Host};
     use Dtype::{F32, I64};
     let embedding = manifest.embedding_dtype();
-    let suffix_rope = s.suffix * s.half_head;
     let mut add = |name, access, dtype, elements| tensors.add(name, dtype, elements, access);
     Ok(Ids {
         pixel_values: add("pixel_values", Host, F32, s.max_views * s.view())?,
@@ -183,7 +208,7 @@ pub(super) fn allocate(tensors: &mut Tensors, manifest: &Manifest, s: &Sizes, in
         rope_sin: add("rope_sin", Graphs, F32, s.rope())?,
         kv_cache: (0..s.layers)
             .map(|_| {
-                let elements = s.max_prefix * s.head_dim;
+                let elements = (s.cached_state + s.max_prefix) * s.head_dim;
                 Ok([add("key", Graphs, embedding, elements)?, add("value", Graphs, embedding, elements)?])
             })
             .collect::<Result<_>>()?,
@@ -201,9 +226,12 @@ pub(super) fn allocate(tensors: &mut Tensors, manifest: &Manifest, s: &Sizes, in
         padding: match s.bucket {
             None => None,
             Some(_) => Some(Padding {
-                bias: add("prefix_bias", Host, embedding, s.max_prefix)?,
-                rope_cos: add("suffix_rope_cos", Graphs, F32, suffix_rope)?,
-                rope_sin: add("suffix_rope_sin", Graphs, F32, suffix_rope)?,
+                mark: match manifest.counts_valid_rows() {
+                    true => Mark::Count(add(VALID_ROWS, Host, I64, 1)?),
+                    false => Mark::Bias(add(PREFIX_BIAS, Host, embedding, s.max_prefix)?),
+                },
+                rope_cos: add("suffix_rope_cos", Graphs, F32, s.rope_after_prefix())?,
+                rope_sin: add("suffix_rope_sin", Graphs, F32, s.rope_after_prefix())?,
             }),
         },
     })

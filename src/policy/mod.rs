@@ -7,6 +7,7 @@ mod noise;
 mod options;
 mod pipeline;
 mod postprocess;
+mod requirements;
 mod rope;
 pub mod rtc;
 mod stages;
@@ -104,6 +105,7 @@ impl Policy {
         )?;
         let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
         let manifest = bundle.manifest();
+        requirements::check(manifest, options.provider, &library.version()?)?;
         let table = &manifest.token_embedding;
         let map = map_file(&bundle.open_file(&table.file)?, &table.file)?;
         let token_table = TokenTable::new(map, table)?;

@@ -17,7 +17,7 @@ use crate::bundle::{Bundle, FlowTimes, GraphName};
 use crate::error::Result;
 use crate::limits::MAX_NUM_STEPS;
 use crate::policy::flow::SCHEDULE_COLUMNS;
-use crate::policy::layout::{Ids, Ports, Sizes, allocate};
+use crate::policy::layout::{Ids, Mark, Ports, Sizes, allocate};
 use crate::policy::rope;
 use crate::policy::tensorrt::EngineFiles;
 use crate::session::{Device, Environment, Graph, GraphOptions, TensorId, Tensors};
@@ -126,8 +126,10 @@ impl Pipeline {
             graph.bind(graph.input(name)?, tensors, (tensor, 0), shape)?;
         }
         // PI0.5 has the state in its prompt.
-        if let Some(port) = graph.find_input("state") {
-            graph.bind(port, tensors, (ids.state, 0), &[1, state])?;
+        for graph in [&mut *graph, &mut self.prefill] {
+            if let Some(port) = graph.find_input("state") {
+                graph.bind(port, tensors, (ids.state, 0), &[1, state])?;
+            }
         }
         if let Some(prefix) = ids.action_prefix {
             graph.bind(graph.input("clean_rows")?, tensors, (prefix.len, 0), &[1])?;
@@ -174,8 +176,8 @@ impl Pipeline {
         let embeds = [views, s.tokens_per_view, s.prefix_width];
         vision.bind(ports.image_embeds, tensors, (ids.prefix, 0), &embeds)?;
         prefill.bind(ports.prefix_embeds, tensors, (ids.prefix, 0), &[1, p, s.prefix_width])?;
-        // Suffix positions continue after the prefix: the same tables, further on. After a padded one they are copied
-        // to where they do not move, see `pad`.
+        // Positions continue after the prefix: the same tables, further on. After a padded one they are copied to where
+        // they do not move, see `pad`.
         let (start, suffix_tables) = match ids.padding {
             Some(padding) => (0, [padding.rope_cos, padding.rope_sin]),
             None => (p * s.half_head, [ids.rope_cos, ids.rope_sin]),
@@ -183,16 +185,25 @@ impl Pipeline {
         let tables = [(ports.rope_cos, ids.rope_cos), (ports.rope_sin, ids.rope_sin)];
         for (([of_prefill, of_denoise], table), suffix_table) in tables.into_iter().zip(suffix_tables) {
             prefill.bind(of_prefill, tensors, (table, 0), &[p, s.half_head])?;
-            denoise.bind(of_denoise, tensors, (suffix_table, start), &[s.suffix, s.half_head])?;
+            let after_state = start + s.cached_state * s.half_head;
+            denoise.bind(of_denoise, tensors, (suffix_table, after_state), &[s.suffix, s.half_head])?;
         }
-        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.prefix_bias) {
-            prefill.bind(of_prefill, tensors, (padding.bias, 0), &[1, p])?;
-            denoise.bind(of_denoise, tensors, (padding.bias, 0), &[1, p])?;
+        for (port, table) in ports.state_rope.into_iter().flatten().zip(suffix_tables) {
+            prefill.bind(port, tensors, (table, start), &[1, s.half_head])?;
         }
+        if let (Some(padding), Some([of_prefill, of_denoise])) = (ids.padding, ports.mark) {
+            let (mark, shape): (_, &[usize]) = match padding.mark {
+                Mark::Bias(bias) => (bias, &[1, p]),
+                Mark::Count(count) => (count, &[1]),
+            };
+            prefill.bind(of_prefill, tensors, (mark, 0), shape)?;
+            denoise.bind(of_denoise, tensors, (mark, 0), shape)?;
+        }
+        let cached = [1, s.cached_state + p, s.head_dim];
         for ((outputs, inputs), pair) in ports.kv_outputs.iter().zip(&ports.kv_inputs).zip(&ids.kv_cache) {
             for side in 0..2 {
-                prefill.bind(outputs[side], tensors, (pair[side], 0), &[1, p, s.head_dim])?;
-                denoise.bind(inputs[side], tensors, (pair[side], 0), &[1, p, s.head_dim])?;
+                prefill.bind(outputs[side], tensors, (pair[side], 0), &cached)?;
+                denoise.bind(inputs[side], tensors, (pair[side], 0), &cached)?;
             }
         }
         vision.set_shape(views as u32);
@@ -207,10 +218,18 @@ impl Pipeline {
         let Some(padding) = self.ids.padding else { return Ok(()) };
         let (s, tensors) = (self.sizes, &mut self.tensors);
         tensors.clear(self.ids.prefix, valid * s.prefix_width..padded * s.prefix_width)?;
-        tensors.fill_floats(padding.bias, 0..valid, 0.0)?;
-        tensors.fill_floats(padding.bias, valid..padded, MASKED)?;
-        tensors.upload(padding.bias, 0..padded)?;
-        let (start, elements) = (valid * s.half_head, s.suffix * s.half_head);
+        match padding.mark {
+            Mark::Bias(bias) => {
+                tensors.fill_floats(bias, 0..valid, 0.0)?;
+                tensors.fill_floats(bias, valid..padded, MASKED)?;
+                tensors.upload(bias, 0..padded)?;
+            }
+            Mark::Count(count) => {
+                tensors.bytes_mut(count)?.copy_from_slice(&(valid as i64).to_ne_bytes());
+                tensors.upload(count, 0..1)?;
+            }
+        }
+        let (start, elements) = (valid * s.half_head, s.rope_after_prefix());
         tensors.copy((self.ids.rope_cos, start), padding.rope_cos, elements)?;
         tensors.copy((self.ids.rope_sin, start), padding.rope_sin, elements)
     }

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 
-/// An intermediate result handed to the observer of [`Policy::infer_observed`](super::Policy::infer_observed): f32 copies, row-major.
+/// An intermediate result handed to the observer of [`Inspector::infer_observed`](super::Inspector::infer_observed):
+/// f32 copies, row-major.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum StageOutput {
@@ -22,7 +23,7 @@ pub enum StageOutput {
     ActionsNormalized(Vec<f32>),
 }
 
-/// A part of the inference that [`Policy::run_stage`](super::Policy::run_stage) runs alone.
+/// A part of the inference that [`Inspector::run_stage`](super::Inspector::run_stage) runs alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The vision encoder over the present cameras.

@@ -24,7 +24,7 @@ pub enum DelayRule {
 /// The settings of the estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DelayConfig {
-    /// The number of latencies that are remembered, at most [`MAX_WINDOW`].
+    /// The number of latencies that are remembered, at most 64.
     pub window: usize,
     /// The rule by which they give the estimate.
     pub rule: DelayRule,

@@ -42,7 +42,7 @@ pub struct TimelineConfig {
     pub max_missed_ticks: u32,
     /// The most that each joint may move from one tick to the next, in robot units; none: no limit.
     pub step_limits: Option<Vec<f32>>,
-    /// After this many ticks in a row at the step limit, HOLD until [`Timeline::clear_trip`]; 0: never.
+    /// After this many ticks in a row at the step limit, HOLD until the trip is cleared; 0: never.
     pub trip_after: u32,
 }
 

@@ -19,7 +19,7 @@ pub(super) const MAX_RECORD: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Version of this layout; [`RECORD_VERSION`].
+    /// Version of this layout, 1.
     pub format_version: u64,
     /// The things the engines were built with and for.
     pub pins: Pins,

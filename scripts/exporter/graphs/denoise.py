@@ -6,21 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..blocks import TO_END, GemmaStack, Modulation, Rotary, rms_norm
+from ..blocks import GemmaStack
 from ..config import PI05
+from ..forms.portable import Modulation
 from ..graph import Graph
 from ..model import EXPERT, Model
 from ..sources import Rows, Values
 from . import time_conditioning
 
-# Added to the scores of what a token must not see. Its exponential is zero, and it is a number in f16 too.
-MASKED = -30000.0
-
 
 def build(g: Graph, model: Model) -> None:
     d, config = model.dimensions, model.config
     horizon, actions = d.action_horizon, config.max_action_dim
-    has_state = config.policy != PI05
+    token = config.policy != PI05  # there is a state token
+    has_state = token and not g.forms.state_in_prefill
     suffix = horizon + has_state
 
     x_t = g.input("x_t", "f32", [1, horizon, actions])
@@ -30,10 +29,11 @@ def build(g: Graph, model: Model) -> None:
     state = g.input("state", "f32", [1, config.max_state_dim]) if has_state else None
     previous = g.input("prev_actions", "f32", [1, horizon, actions])
     prefix_weights = g.input("prefix_weights", "f32", [1, horizon, 1])
-    rotary = Rotary.inputs(g, suffix, d.head_dim)
-    bias = g.prefix_bias()
+    rotary = g.forms.rotary(g, suffix, d.head_dim)
+    padding = g.forms.padding(g)
+    cached = "cache" if token and not has_state else "prefix"
     past = [
-        [g.input(f"past_key_values.{i}.{name}", g.compute, [1, "prefix", d.head_dim]) for name in ("key", "value")]
+        [g.input(f"past_key_values.{i}.{name}", g.compute, [1, cached, d.head_dim]) for name in ("key", "value")]
         for i in range(d.layers)
     ]
 
@@ -41,33 +41,30 @@ def build(g: Graph, model: Model) -> None:
     with g.scope("suffix"):
         x_t = clean.put(g, "x_t_clean", x_t) if clean else x_t
         time = g.op("Gather", "time", [time_table, step], axis=0)
-        x = _embed_suffix(g, model, x_t, time, state) if has_state else _embed_actions(g, model, x_t)
-    modulation = None if has_state else _modulation(g, model, time)
+        x = g.forms.residual(g, _embed_suffix(g, model, x_t, time, state) if token else _embed_actions(g, model, x_t))
+    modulation = None if token else _modulation(g, model, time)
     if clean:
         modulation = clean.modulation(g, modulation, _modulation(g, model, clean.time, "clean_modulation"))
     stack = GemmaStack(model, EXPERT, d.expert_width, modulation)
-    mask = g.weight("suffix.mask", Values(_suffix_mask(suffix, d.query_heads))) if has_state else None
+    attend = g.forms.suffix(g, d, suffix, token, padding)
     for i in range(d.layers):
         with g.scope(f"layer.{i}.attention"):
-            normed = stack.norm(g, "norm", x, stack.layer(i) + "input_layernorm")
-            query, key, value = stack.queries_keys_values(g, normed, i, rotary)
-            heads = _attention(g, query, key, value, past[i], mask, bias, suffix, d.head_dim)
-            x = stack.attention_output(g, heads, x, i)
+            query, key, value = stack.queries_keys_values(g, x, i, rotary)
+            stack.attention_output(g, attend(query, key, value, past[i]), x, i)
         with g.scope(f"layer.{i}.mlp"):
-            x = stack.mlp(g, x, i)
+            stack.mlp(g, x, i)
 
     with g.scope("velocity"):
         # The state token has done its part: only the actions' rows are read.
-        rows = g.op("Slice", "action_rows", [x, g.ints(1), g.ints(TO_END), g.ints(0)]) if has_state else x
-        rows = rms_norm(g, "norm", rows, stack.scale(EXPERT + "norm"))
-        rows = _linear_f32(g, model, "action_out_proj", rows)
+        rows = x.actions(1 if has_state else 0).rms_norm("norm", stack.scale(EXPERT + "norm"), "f32")
+        rows = linear_f32(g, model, "action_out_proj", rows)
     v_t = g.named_output("Reshape", "v_t", [rows, g.ints(1, horizon, actions)], "f32", [1, horizon, actions])
     now = g.op("Gather", "step_schedule", [schedule, step], axis=0)
     _euler_step(g, x_t, v_t, now, previous, prefix_weights, clean, [1, horizon, actions])
 
 
-def _embed_suffix(g: Graph, model: Model, x_t: str, time: str, state: str) -> str:
-    """The state token, then one token per action."""
+def _embed_suffix(g: Graph, model: Model, x_t: str, time: str, state: str | None) -> str:
+    """The state token, if it is one of the rows, then one token per action."""
     config_width = model["action_in_proj.weight"].shape[1]
     rows = g.op("Reshape", "x_t_rows", [x_t, g.ints(-1, config_width)])
     # action_in_proj is only ever followed by its half of action_time_mlp_in: one product in place of two.
@@ -76,14 +73,14 @@ def _embed_suffix(g: Graph, model: Model, x_t: str, time: str, state: str) -> st
     folded = into @ model.vector("action_in_proj.weight").astype(np.float64)
     hidden = g.op("Gemm", "action_time_in", [rows, g.weight("action_time_in.weight", Values(folded), "f32"), time], transB=1)
     hidden = g.op("Mul", "silu", [hidden, g.op("Sigmoid", "sigmoid", [hidden])])
-    tokens = _linear_f32(g, model, "action_time_mlp_out", hidden)
-    return g.op("Concat", "tokens", [_linear_f32(g, model, "state_proj", state), tokens], axis=0)
+    tokens = linear_f32(g, model, "action_time_mlp_out", hidden)
+    return g.op("Concat", "tokens", [linear_f32(g, model, "state_proj", state), tokens], axis=0) if state else tokens
 
 
 def _embed_actions(g: Graph, model: Model, x_t: str) -> str:
     """One token per action, and nothing else: PI0.5 has the state in its prompt and the time in its norms."""
     rows = g.op("Reshape", "x_t_rows", [x_t, g.ints(-1, model.config.max_action_dim)])
-    return _linear_f32(g, model, "action_in_proj", rows)
+    return linear_f32(g, model, "action_in_proj", rows)
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class CleanPrefix:
                 norm: Modulation(values.width, *(
                     g.op("Where", f"{norm.removeprefix(EXPERT)}.{part}", [self.rows, getattr(clean[norm], part), getattr(values, part)])
                     for part in ("scale", "shift", "gate")
-                ))
+                ), rows=True)
                 for norm, values in now.items()
             }
 
@@ -128,38 +125,14 @@ def _modulation(g: Graph, model: Model, time: str, scope: str = "modulation") ->
     norms = model.expert_norms()
     with g.scope(scope):
         names = [f"{norm.removeprefix(EXPERT)}.{part}" for norm in norms for part in ("scale", "shift", "gate")]
-        values = g.split_op("Split", names, [time], axis=1, num_outputs=len(names))
+        values = g.forms.spread(g, time, model.dimensions.expert_width, names)
     return {norm: Modulation(model.dimensions.expert_width, *values[3 * i : 3 * i + 3]) for i, norm in enumerate(norms)}
 
 
-def _linear_f32(g: Graph, model: Model, name: str, x: str) -> str:
+def linear_f32(g: Graph, model: Model, name: str, x: str) -> str:
     """A layer that stays in f32: it lies between what is f32 on both sides."""
     weights = [g.weight(f"{name}.{part}", Rows(model[f"{name}.{part}"]), "f32") for part in ("weight", "bias")]
     return g.op("Gemm", name, [x, *weights], transB=1)
-
-
-def _suffix_mask(suffix: int, heads: int) -> np.ndarray:
-    """What the suffix sees of itself: the state token, which comes first, only itself; actions everything."""
-    mask = np.zeros((suffix, heads, suffix), np.float32)
-    mask[0, :, 1:] = MASKED
-    return mask.reshape(suffix * heads, suffix)
-
-
-def _attention(
-    g: Graph, query: str, key: str, value: str, past: list[str], mask: str | None, bias: list[str], suffix: int, head_dim: int,
-) -> str:
-    """Attention over the suffix and the prefix. Their scores are joined, the prefix's keys and values never copied."""
-    past_key, past_value = (
-        g.op("Reshape", f"past_{name}", [cached, g.ints(-1, head_dim)]) for name, cached in zip(("key", "value"), past)
-    )
-    own = g.op("Gemm", "scores_suffix", [query, key, mask] if mask else [query, key], transB=1)
-    seen = g.op("Gemm", "scores_prefix", [query, past_key, *bias], transB=1)
-    # The suffix comes first: its length is fixed, so that both parts begin at fixed places.
-    scores = g.cast("scores_f32", g.op("Concat", "scores", [own, seen], axis=1), "f32")
-    weights = g.cast("softmax_cast", g.op("Softmax", "softmax", [scores], axis=-1), "compute")
-    on_own = g.op("Slice", "softmax_suffix", [weights, g.ints(0), g.ints(suffix), g.ints(1)])
-    on_seen = g.op("Slice", "softmax_prefix", [weights, g.ints(suffix), g.ints(TO_END), g.ints(1)])
-    return g.op("Gemm", "weighted_values", [on_seen, past_value, g.op("Gemm", "weighted_suffix", [on_own, value])])
 
 
 def _euler_step(

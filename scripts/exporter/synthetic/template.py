@@ -18,6 +18,7 @@ from typing import Iterator
 import numpy as np
 
 from ..bundle import GRAPHS
+from ..forms import Portable
 from ..graph import ALIGNMENT, NUMPY, Graph
 from ..manifest import COMPUTE, Options, build_manifest, embedding_factor
 from ..model import Model
@@ -39,9 +40,9 @@ LOOKED_AT = 1 << 16
 FEW = 4
 
 
-def write_template(directory: Path, spec: CheckpointSpec, precision: str) -> None:
+def write_template(directory: Path, spec: CheckpointSpec, options: Options) -> None:
     """Writes graphs, tokenizer, manifest and recipe of ``spec`` to the new directory ``directory``."""
-    compute = COMPUTE[precision]
+    compute = COMPUTE[options.precision]
     directory.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = Path(temporary)
@@ -55,7 +56,7 @@ def write_template(directory: Path, spec: CheckpointSpec, precision: str) -> Non
     recipe: dict[str, dict] = {}
     graphs = []
     for name, _, build in GRAPHS:
-        graph = TemplateGraph(directory, name, compute)
+        graph = TemplateGraph(directory, name, compute, options.forms)
         build(graph, model)
         graph.write()
         graphs.append(graph)
@@ -71,8 +72,7 @@ def write_template(directory: Path, spec: CheckpointSpec, precision: str) -> Non
     files = {name: _record(directory / name) for name in kept}
     digest = hashlib.sha256(text.encode()).hexdigest()
     manifest = build_manifest(
-        f"{spec.policy}, random weights", digest, config, processing, model.dimensions, graphs, set(), None, files,
-        Options(precision=precision),
+        f"{spec.policy}, random weights", digest, config, processing, model.dimensions, graphs, set(), None, files, options,
     )
     manifest["source"]["format"] = "synthetic"
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -81,8 +81,8 @@ def write_template(directory: Path, spec: CheckpointSpec, precision: str) -> Non
 class TemplateGraph(Graph):
     """A graph whose weights are described and not written."""
 
-    def __init__(self, directory: Path, name: str, compute: str):
-        super().__init__(directory, name, compute)
+    def __init__(self, directory: Path, name: str, compute: str, forms: Portable):
+        super().__init__(directory, name, compute, forms=forms)
         self.recipe = Recipe()
         self.data.__exit__()
         self.data.path.unlink()

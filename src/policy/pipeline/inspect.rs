@@ -101,8 +101,11 @@ impl<P: Deref<Target = Policy>> Inspector<P> {
         let embeds = views * s.tokens_per_view * s.prefix_width;
         observer(StageOutput::ImageEmbeds(self.read(ids.prefix, embeds)?))?;
         for (layer, [key, value]) in ids.kv_cache.iter().enumerate() {
-            observer(StageOutput::Keys(layer, self.read(*key, prefix * s.head_dim)?))?;
-            observer(StageOutput::Values(layer, self.read(*value, prefix * s.head_dim)?))?;
+            // Where the state token's row is cached, it comes first.
+            let (first, end) = (s.cached_state * s.head_dim, (s.cached_state + prefix) * s.head_dim);
+            let prefix_rows = |id| Ok::<_, Error>(self.read(id, end)?.split_off(first));
+            observer(StageOutput::Keys(layer, prefix_rows(*key)?))?;
+            observer(StageOutput::Values(layer, prefix_rows(*value)?))?;
         }
         Ok(())
     }
