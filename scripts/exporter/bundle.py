@@ -29,6 +29,7 @@ from .tokenizer import find_tokenizer, write_tokenizer
 from .weights_file import WeightsFile
 
 READ_BYTES = 4 << 20
+TOKENS_PER_VALUE = 4  # of a state in a prompt: a space and three digits at most
 LISTED = 10  # tensors named in one message
 
 # Name, what of the model is in it, and what builds it.
@@ -57,6 +58,8 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     required = required_cameras(options.require_cameras, config, present)
     for note in (*config.notes, *([] if config.format == OPENPI else undecided(config, processing, options))):
         progress.note(note)
+    if processing.truncates:
+        progress.note(_cut(config, processing))
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
 
     compute = COMPUTE[options.precision]
@@ -94,6 +97,15 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if compute == "f16" and golden and options.range_scan:
             _check_ranges(directory, progress)
+
+
+def _cut(config: PolicyConfig, processing: Processing) -> str:
+    """What becomes of long prompts, and whether the state alone may make one long."""
+    said = f"prompts of more than {processing.max_tokens} tokens are cut there, as in training"
+    values = processing.state.width or config.state_dim
+    if processing.prompt_format == "pi05_state" and TOKENS_PER_VALUE * values > processing.max_tokens // 2:
+        said += f"; {values} values of the state take up to {TOKENS_PER_VALUE * values} of them, and come after the task"
+    return said
 
 
 def _read(checkpoint: Path, options: Options) -> tuple[PolicyConfig, Processing]:

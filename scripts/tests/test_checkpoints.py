@@ -229,7 +229,14 @@ def test_statistics_in_both_places(broken):
 @pytest.mark.parametrize("truncation", [True, False])
 def test_prompts_are_cut_as_the_tokenizer_step_says(broken, truncation):
     edit_step(broken, "preprocessor", 3, lambda step: step["config"].update(truncation=truncation))
-    assert exported(broken)[0]["prompt"].get("truncation", False) == truncation
+    manifest, said = exported(broken)
+    assert manifest["prompt"].get("truncation", False) == truncation
+    assert ("prompts of more than 24 tokens are cut there" in said) == truncation
+
+
+def test_a_state_that_fills_the_prompt_is_told(tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", policy="pi05", state_dim=30))
+    assert "30 values of the state take up to 120 of them" in exported(tmp_path / "checkpoint")[1]
 
 
 # -- directories ----------------------------------------------------------------------------------------------------------
