@@ -46,6 +46,6 @@ if [ "$(uname -m)" = x86_64 ]; then
     step "aarch64, emulated"
     scripts/jetson.sh setup
     scripts/jetson.sh build
-    cargo build --quiet # the tests leave no library where a C program is linked with it
+    # The tests of the C interface had the libraries built there.
     scripts/jetson.sh test --native target/debug
 fi

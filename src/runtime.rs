@@ -153,7 +153,6 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
         recorder: chunk_recorder,
         shared: Arc::clone(&shared),
     };
-    let timeline = Timeline::new(&config.timeline, dim)?;
     Ok(Parts {
         worker: Worker::new(inference, clock, config.clone(), ends)?,
         waiter,
@@ -168,14 +167,15 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
             before: Alarms::default(),
         },
         observations: ObservationWriter::new(observation_writer, waker.clone(), Arc::clone(&shared)),
-        controller: Controller::new(
-            chunk_reader,
-            timeline,
-            progress_writer,
-            tick_recorder,
-            Arc::clone(&shared),
+        controller: Controller {
+            chunks: chunk_reader,
+            timeline: Timeline::new(&config.timeline, dim)?,
+            progress: progress_writer,
+            recorder: tick_recorder,
+            shared: Arc::clone(&shared),
             watchdog,
-        ),
+            flags_before: Flags::empty(),
+        },
         runtime: Runtime {
             commands,
             waker,

@@ -29,8 +29,9 @@ macro_rules! words {
 
             fn from_str(text: &str) -> $crate::error::Result<Self> {
                 let found = $type::ALL.into_iter().find(|value| value.as_str().eq_ignore_ascii_case(text));
-                let words = || $type::ALL.map($type::as_str).join(", ");
-                found.ok_or_else(|| err!(InvalidArgument, "{text:?} is no {}; there are {}", $what, words()))
+                let [others @ .., last] = $type::ALL.map($type::as_str);
+                let others = || others.join(", ");
+                found.ok_or_else(|| err!(InvalidArgument, "{text:?} is no {}; there are {} and {last}", $what, others()))
             }
         }
     };

@@ -19,20 +19,9 @@ pub enum Status {
     Empty = 3,
 }
 
+words!(Status { Ok => "ok", Stale => "stale", Hold => "hold", Empty => "empty" });
+
 impl Status {
-    /// The statuses in the order of their numbers.
-    pub const ALL: [Status; 4] = [Status::Ok, Status::Stale, Status::Hold, Status::Empty];
-
-    /// Returns the status as a short, stable word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Ok => "ok",
-            Status::Stale => "stale",
-            Status::Hold => "hold",
-            Status::Empty => "empty",
-        }
-    }
-
     /// Returns the status with this number.
     pub(crate) fn from_number(number: u32) -> Status {
         Status::ALL[(number as usize).min(3)]

@@ -41,13 +41,13 @@ use crate::realtime::timeline::{Progress, Timeline};
 /// ```
 #[derive(Debug)]
 pub struct Controller {
-    chunks: Reader<StampedChunk>,
-    timeline: Timeline,
-    progress: Writer<Progress>,
-    recorder: TickRecorder,
-    shared: Arc<Shared>,
-    watchdog: u64,
-    flags_before: Flags,
+    pub(super) chunks: Reader<StampedChunk>,
+    pub(super) timeline: Timeline,
+    pub(super) progress: Writer<Progress>,
+    pub(super) recorder: TickRecorder,
+    pub(super) shared: Arc<Shared>,
+    pub(super) watchdog: u64,
+    pub(super) flags_before: Flags,
 }
 
 #[cfg(all(test, pi0_rtsan))]
@@ -57,17 +57,6 @@ thread_local! {
 }
 
 impl Controller {
-    pub(super) fn new(
-        chunks: Reader<StampedChunk>,
-        timeline: Timeline,
-        progress: Writer<Progress>,
-        recorder: TickRecorder,
-        shared: Arc<Shared>,
-        watchdog: u64,
-    ) -> Self {
-        Controller { chunks, timeline, progress, recorder, shared, watchdog, flags_before: Flags::empty() }
-    }
-
     /// Reads the action for now. Call it once per control period, then use [`action`](Self::action).
     ///
     /// RT-safe: yes. Thread: control.

@@ -249,7 +249,8 @@ pub unsafe extern "C" fn pi0_policy_new(
         Provider::explain_failures_with(pi0_edge_doctor::explain_failure);
         let loaded = signals_blocked(|| Policy::load(bundle, &options))?;
         let handle = POLICIES.insert(loaded)?;
-        log::info!("opened {bundle}");
+        // The name that C programs know this part of the log by.
+        log::info!(target: "pi0_edge::ffi::policy", "opened {bundle}");
         // SAFETY: not NULL, so valid to write to as documented.
         unsafe { put(policy, handle, "policy") }
     };

@@ -162,7 +162,7 @@ fn start(policy: pi0_edge::Policy, settings: Settings) -> Result<Handles> {
     })?;
     // After warming up, so that ONNX Runtime's statics exist.
     at_exit::register();
-    log::info!("inference thread: {:?}", runtime.realtime());
+    log::info!(target: "pi0_edge::ffi::runtime", "inference thread: {:?}", runtime.realtime());
     let owner = Owner {
         runtime: RwLock::new(runtime),
         events,
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn pi0_runtime_free(runtime: *mut pi0_runtime) -> pi0_stat
         if let Ok(owner) = RUNTIMES.shared(runtime) {
             owner.not_the_courier()?;
             if let Err(fail) = owner.stop() {
-                log::warn!("{}", fail.message);
+                log::warn!(target: "pi0_edge::ffi::runtime", "{}", fail.message);
             }
         }
         RUNTIMES.free(runtime)

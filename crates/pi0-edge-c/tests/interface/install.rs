@@ -12,11 +12,8 @@ fn built(dir: &Path) {
     let strip = |from: &Path, name: &str| {
         run(Command::new("strip").arg("--strip-debug").arg("-o").arg(dir.join(name)).arg(from));
     };
-    let program = library_dir().parent().expect("the build's directory").join("pi0-edge");
-    assert!(program.is_file(), "no {}: cargo build -p pi0-edge-cli makes it", program.display());
-    strip(&program, "pi0-edge");
-    for library in ["libpi0_edge.so", "libpi0_edge.a"] {
-        strip(&library_dir().join(library), library);
+    for file in ["pi0-edge", "libpi0_edge.so", "libpi0_edge.a"] {
+        strip(&library_dir().join(file), file);
     }
 }
 

@@ -28,12 +28,19 @@ pub fn bundle() -> PathBuf {
     root().join("models/pi0-tiny")
 }
 
-/// The directory where cargo has put libpi0_edge.so and libpi0_edge.a: beside this test.
+/// The directory where cargo has put libpi0_edge.so, libpi0_edge.a and the program. Cargo makes no library for C when it
+/// makes tests, so it is asked for them here, in this test's profile: a moment's work where they are up to date.
 pub fn library_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("this test");
-    let dir = test.parent().expect("its directory").to_owned();
-    assert!(dir.join("libpi0_edge.so").is_file(), "no libpi0_edge.so in {}", dir.display());
-    dir
+    static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = std::env::current_exe().expect("this test");
+        let dir = test.ancestors().nth(2).expect("the profile's directory, above deps").to_owned();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.arg("build").arg("--quiet").current_dir(root());
+        cargo.arg("--target-dir").arg(dir.parent().expect("the target directory"));
+        run(cargo.args(dir.ends_with("release").then_some("--release")));
+        dir
+    });
+    DIR.clone()
 }
 
 /// A directory for what is compiled, removed at the end.
