@@ -21,7 +21,8 @@ EXAMPLES = """examples:
   python scripts/export.py checkpoints/last/pretrained_model bundle
   python scripts/export.py pi0_base bundle --tokenizer paligemma/tokenizer.json --prompt "fold the towel"
   python scripts/export.py pretrained_model bundle --precision fp16 --num-steps 5 --require-cameras all
-  python scripts/export.py openpi_pytorch bundle --tokenizer paligemma_tokenizer.model --delta-actions 6,-1,6,-1
+  python scripts/export.py openpi_pytorch bundle --tokenizer paligemma_tokenizer.model --delta-actions 6,-1
+  python scripts/export.py aloha_pytorch bundle --tokenizer paligemma_tokenizer.model --delta-actions 6,-1,6,-1 --adapt-to-pi
 """
 
 
@@ -99,6 +100,9 @@ def _add_openpi(group) -> None:
     group.add_argument("--max-tokens", type=_count, metavar="N", help="most tokens of a prompt (default: 48, PI0.5 200)")
     group.add_argument("--action-horizon", type=_count, metavar="N", help="actions of a chunk, where there is no config.json")
     group.add_argument("--rename", metavar="FROM=TO,...", help="the robot's camera names, such as observation/image=base_0_rgb")
+    group.add_argument("--adapt-to-pi", action=argparse.BooleanOptionalAction,
+                       help="ALOHA: whether the bundle converts its joints and grippers, as adapt_to_pi of openpi's AlohaInputs does "
+                            "(default: no)")
     group.add_argument("--rotary", choices=["f32", "bf16"], help="rounding of the rotary frequencies in training (default: f32)")
 
 

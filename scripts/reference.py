@@ -74,7 +74,7 @@ def main(arguments=None):
 # What export.py is told of an openpi checkpoint, this has to be told as well.
 OPENPI = {
     "norm_stats": str, "delta_actions": str, "state_dim": int, "action_dim": int, "max_tokens": int, "action_horizon": int,
-    "rotary": str, "state_in_prompt": bool,
+    "rotary": str, "state_in_prompt": bool, "adapt_to_pi": bool,
 }  # fmt: skip
 
 

@@ -29,9 +29,6 @@ MUST_BE_OFF = {
 }
 
 
-# Of lerobot 0.3 and older: keys that have another name by now, and those that are gone.
-OLD_NAMES = {"resize_imgs_with_padding": "image_resolution", "num_steps": "num_inference_steps"}
-OLD_KEYS = ("proj_width", "use_cache", "attention_implementation", "train_state_proj", "adapt_to_pi_aloha", "use_delta_joint_actions_aloha")
 # Keys that inference has no use for: they are about training or the hub, the processor files have them, or the runtime decides.
 IRRELEVANT = re.compile(
     r"(optimizer|scheduler|time_sampling|memory)_\w+|device|use_amp|push_to_hub|repo_id|private|tags|license|pretrained_\w+|"
@@ -39,6 +36,8 @@ IRRELEVANT = re.compile(
     r"normalization_mapping|tokenizer_max_length|use_relative_actions|relative_exclude_joints|empty_cameras|"
     r"n_action_steps|rtc_config"
 )
+# And those that only lerobot 0.3 and older have.
+OLD_IRRELEVANT = re.compile(IRRELEVANT.pattern + "|proj_width|use_cache|attention_implementation|train_state_proj")
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class PolicyConfig:
     rounded_rotary: bool = False  # rotary frequencies are rounded to bf16
     format: str = LEROBOT  # or OPENPI: who wrote the checkpoint
     rtc_max_delay: int = 0  # rows of a clean prefix the policy was trained with
+    old: bool = False  # saved by lerobot 0.3 or older, which has statistics among the weights and no processor files
     notes: tuple[str, ...] = ()  # what the user should know of how the files were read
 
 
@@ -71,9 +71,7 @@ def read_config(directory: Path, ignored: Collection[str]) -> PolicyConfig:
         raise ExportError(f"{directory / 'adapter_config.json'}: {MUST_BE_OFF['use_peft']}")
     config = JsonObject.read(path, "; the checkpoint must be a directory as lerobot saves it")
     policy = _policy(config)
-    for name in (BEFORE, AFTER):
-        if not (directory / name).exists():
-            raise ExportError(f"{directory / name}: no such file, as in checkpoints of lerobot 0.3 and older; {migration(directory)}")
+    old = policy == PI0 and not any((directory / name).exists() for name in (BEFORE, AFTER))
 
     inputs, outputs = config.object("input_features", {}), config.object("output_features", {})
     max_state, max_action = config.count("max_state_dim", 32), config.count("max_action_dim", 32)
@@ -90,7 +88,7 @@ def read_config(directory: Path, ignored: Collection[str]) -> PolicyConfig:
         max_action_dim=max_action,
         chunk_size=config.count("chunk_size", 50),
         num_steps=num_steps,
-        image_size=_image_size(config),
+        image_size=_image_size(config, old),
         min_period=_positive(config, "min_period", 4e-3),
         max_period=_positive(config, "max_period", 4.0),
         dtype=dtype,
@@ -98,25 +96,13 @@ def read_config(directory: Path, ignored: Collection[str]) -> PolicyConfig:
         # A policy that lerobot runs in bfloat16 has its rotary frequencies rounded along with its weights.
         rounded_rotary=dtype == "bfloat16",
         rtc_max_delay=_rtc_max_delay(config, policy),
+        old=old,
         notes=notes,
     )
     if result.max_period <= result.min_period:
         raise config.error("max_period", f"is {result.max_period}, must be above min_period {result.min_period}")
-    refuse_unknown(config, IRRELEVANT, ignored)
+    refuse_unknown(config, OLD_IRRELEVANT if old else IRRELEVANT, ignored)
     return result
-
-
-def migration(directory: Path) -> str:
-    """What to type where lerobot 0.3 or older wrote the checkpoint."""
-    path = directory / "config.json"
-    keys = JsonObject.read(path).content
-    edits = [f"rename {old} to {new}" for old, new in OLD_NAMES.items() if old in keys]
-    edits += [f"delete {key}" for key in OLD_KEYS if key in keys]
-    return (
-        (f"in {path}, whose keys lerobot 0.6 does not know, {', '.join(edits)}; then " if edits else "")
-        + f"write it anew with lerobot's own script, python -m lerobot.processor.migrate_policy_normalization --pretrained-path {directory}, "
-        f"and export {directory.name}_migrated"
-    )
 
 
 def refuse_unknown(place: JsonObject, irrelevant: re.Pattern, ignored: Collection[str]) -> None:
@@ -178,10 +164,13 @@ def _width(features: JsonObject, name: str, kind: str, most: int, padded: bool =
     return shape[0]
 
 
-def _image_size(config: JsonObject) -> tuple[int, int]:
-    size = config.get("image_resolution", list, [224, 224])
+def _image_size(config: JsonObject, old: bool) -> tuple[int, int]:
+    key, size = "image_resolution", config.get("image_resolution", list, [224, 224])
+    if old:
+        # The older key has the width first.
+        key, size = "resize_imgs_with_padding", config.get("resize_imgs_with_padding", list, size[::-1])[::-1]
     if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise config.error("image_resolution", f"is {size}, expected [height, width]")
+        raise config.error(key, f"is {config.content[key]}, expected two lengths")
     return size[0], size[1]
 
 

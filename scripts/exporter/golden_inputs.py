@@ -36,7 +36,7 @@ def golden_inputs(bundle: Path, manifest: dict) -> Iterator[Inputs]:
             case["name"],
             np.stack([view(_frame(frames[name]), manifest) for name in present]),
             case["expected"]["tokens"],
-            _state(np.array(observation["state"], np.float32), manifest["state"]),
+            model_state(np.array(observation["state"], np.float32), manifest),
             np.load(index.parent / case["noise"]),
             case["num_steps"],
         )
@@ -45,7 +45,7 @@ def golden_inputs(bundle: Path, manifest: dict) -> Iterator[Inputs]:
 def view(frame: np.ndarray, manifest: dict) -> np.ndarray:
     """``frame`` [height, width, 3] bytes -> one view of pixel_values: resized to fit, in [-1, 1], between bars."""
     rule, sizes = manifest["image"], manifest["dimensions"]
-    if rule["resize"] != "bilinear" or rule["pad_side"] != "center":
+    if rule["resize"] != "bilinear" or rule["pad_side"] not in ("center", "top_left"):
         raise ExportError(f"images resized by the rule {rule} cannot be made here")
     target = (sizes["image_height"], sizes["image_width"])
     ratio = max(size / wanted for size, wanted in zip(frame.shape, target))
@@ -58,7 +58,8 @@ def view(frame: np.ndarray, manifest: dict) -> np.ndarray:
         rows, columns = (_bilinear(size, wanted) for size, wanted in zip(image.shape, fitted))
         image = np.einsum("ri,ijc,sj->rsc", rows, image, columns, optimize=True).clip(0, 1)
     whole = np.full((*target, 3), rule["pad_value"], np.float32)
-    top, left = ((wanted - size) // 2 for size, wanted in zip(image.shape, target))
+    share = 2 if rule["pad_side"] == "center" else 1
+    top, left = ((wanted - size) // share for size, wanted in zip(image.shape, target))
     whole[top : top + image.shape[0], left : left + image.shape[1]] = image * 2 - 1
     return whole.transpose(2, 0, 1)
 
@@ -77,7 +78,12 @@ def _frame(path: Path) -> np.ndarray:
         raise ExportError(f"{path}: not an image that can be read") from None
 
 
-def _state(state: np.ndarray, feature: dict) -> np.ndarray:
+def model_state(state: np.ndarray, manifest: dict) -> np.ndarray:
+    """The robot's state as the model takes it: normalised, and zero to the padded width."""
+    feature = manifest["state"]
+    if manifest.get("adapt_to_pi"):
+        state = _of_aloha(state)
+    state = np.pad(state, (0, feature.get("normalized_dim", len(state)) - len(state)))
     rule = {name: np.array(value, np.float32) for name, value in feature["normalization"].items() if name not in ("mode", "eps")}
     eps, mode = np.float32(feature["normalization"]["eps"]), feature["normalization"]["mode"]
     if mode in ("mean_std", "z_score"):
@@ -89,3 +95,14 @@ def _state(state: np.ndarray, feature: dict) -> np.ndarray:
         span = high - low
         state = 2 * (state - low) / np.where(span == 0, eps, span) - 1
     return np.pad(state, (0, feature["padded_dim"] - len(state)))
+
+
+def _of_aloha(state: np.ndarray) -> np.ndarray:
+    """ALOHA's state as openpi's policies know it: some joints turn the other way, and grippers are angles between two stops."""
+    state = state.astype(np.float64)
+    for arm in (state[:7], state[7:]):
+        arm[1:3] *= -1
+        opening = arm[6] * (0.058 - 0.01844) + 0.01844
+        sine = (0.022**2 + opening**2 - 0.036**2) / (2 * 0.022 * opening)
+        arm[6] = (np.arcsin(np.clip(sine, -1, 1)) - 0.5476) / (1.6296 - 0.5476)
+    return state.astype(np.float32)

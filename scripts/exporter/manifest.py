@@ -49,6 +49,7 @@ class Options:
     max_tokens: int | None = None
     action_horizon: int | None = None
     rename: str | None = None
+    adapt_to_pi: bool | None = None
     rotary: str | None = None
 
     @property
@@ -101,11 +102,15 @@ def build_manifest(
         "dimensions": asdict(dimensions),
         "cameras": [{"name": name, "required": name in required_cameras} for name in config.cameras],
         "rename": processing.rename,
-        "image": {"resize": "bilinear", "antialias": openpi, "pad_value": letterbox_pad, "pad_side": "center"},
+        "image": {
+            "resize": "bilinear", "antialias": openpi, "pad_value": letterbox_pad, "pad_side": "top_left" if config.old else "center",
+        },
         "state": {
             "name": "state" if openpi else STATE,
             "dim": config.state_dim,
             "padded_dim": config.max_state_dim,
+            # Training padded the state before it was normalised and written into the prompt.
+            **({"normalized_dim": processing.state.width} if (processing.state.width or 0) > config.state_dim else {}),
             "names": None,
             "normalization": processing.state.to_json(),
         },
@@ -118,9 +123,11 @@ def build_manifest(
             "relative_mask": list(mask) if mask is not None else None,
             "limits": None,
         },
+        **({"adapt_to_pi": True} if processing.adapt_to_pi else {}),
         "prompt": {
             "format": prompt_format,
             "max_tokens": processing.max_tokens,
+            **({"truncation": True} if processing.truncates else {}),
             "default": options.prompt,
             "tokenizer": "tokenizer.json",
         },
@@ -154,6 +161,8 @@ def undecided(config: PolicyConfig, processing: Processing, options: Options) ->
         raise ExportError(f"--pad-state-in-prompt: {config.path.parent} is a {config.policy} policy, whose prompt has no state")
     # Relative actions came to lerobot after both conventions had changed, so that pipelines with that step are clear.
     if processing.knows_relative:
+        return []
+    if config.old:
         return []
     unknown = "the checkpoint does not tell which it was trained with; exported as by later ones, choose with"
     warnings = []

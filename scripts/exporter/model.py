@@ -13,9 +13,10 @@ from typing import Callable
 
 import numpy as np
 
-from .config import PI0, PI05, PolicyConfig, migration
+from .config import PI0, PI05, PolicyConfig
 from .errors import ExportError
 from .sources import check_finite
+from .statistics import BUFFERS
 from .weights_file import READABLE, Tensor, WeightsFile
 
 RELEASED_VISION_HEADS = 16
@@ -37,8 +38,13 @@ RENAMED = {
 # What predicts words is saved with the rest and takes no part in predicting actions. Nor does PI0's state token in a PI0.5
 # that began as a PI0.
 KNOWN_UNUSED = {PI0: {EXPERT_LM_HEAD}, PI05: {EXPERT_LM_HEAD, "state_proj.weight", "state_proj.bias"}}
-# Of lerobot before it had processor files.
-STATISTICS = re.compile(r"(un)?normalize_(inputs|targets|outputs)\.")
+# Where transformers had the parts of PaliGemma when lerobot 0.3 saved them.
+MOVED = {
+    "paligemma_with_expert.paligemma.language_model.model.": PREFIX,
+    "paligemma_with_expert.paligemma.language_model.lm_head.": LM_HEAD.removesuffix("weight"),
+    "paligemma_with_expert.paligemma.vision_tower.": VISION.removesuffix("vision_model."),
+    "paligemma_with_expert.paligemma.multi_modal_projector.": PROJECTOR.removesuffix("linear"),
+}
 
 
 @dataclass(frozen=True)
@@ -195,14 +201,17 @@ class Model:
         for name in sorted(self._tensors.keys() - self._used - KNOWN_UNUSED[self.config.policy]):
             kind = self.config.policy
             why = f"{kind} as it is exported here has no place for it"
-            if STATISTICS.match(name):
-                why = f"lerobot 0.3 and older kept statistics among the weights; {migration(self.file.path.parent)}"
+            if BUFFERS.match(name) and self.config.old:
+                continue
+            if BUFFERS.match(name):
+                why = "lerobot 0.3 and older kept statistics among the weights, later ones in the policy_*.json's files; remove one of the two"
             raise self.file.error(f"{self._tensors[name].name}: unknown tensor; {why}")
 
 
 def plain_name(key: str) -> str:
-    """A tensor's name in the model, without what lerobot and torch.compile put before it."""
-    return key.replace("_orig_mod.", "").removeprefix("model.")
+    """A tensor's name in the model, without what lerobot and torch.compile put before it, as today's transformers has it."""
+    name = key.replace("_orig_mod.", "").removeprefix("model.")
+    return next((new + name.removeprefix(old) for old, new in MOVED.items() if name.startswith(old)), name)
 
 
 def expected_shapes(d: Dimensions, config: PolicyConfig) -> dict[str, tuple[int, ...]]:

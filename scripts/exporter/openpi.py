@@ -26,6 +26,7 @@ CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 STATISTICS = "norm_stats.json"
 EPS = 1e-6
 NUM_STEPS = 10
+ALOHA = 14  # values of its state and of its action
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
 MAX_TOKENS = {PI0: 48, PI05: 200}
 ONLY_LEROBOT = ("letterbox_pad", "pad_state_in_prompt", "ignore_keys")
@@ -33,7 +34,8 @@ ONLY_LEROBOT = ("letterbox_pad", "pad_state_in_prompt", "ignore_keys")
 IRRELEVANT = ("pytorch_compile_mode",)
 # Options that only these checkpoints need.
 OPTIONS = (
-    "norm_stats", "state_dim", "action_dim", "delta_actions", "state_in_prompt", "max_tokens", "action_horizon", "rename", "rotary",
+    "norm_stats", "state_dim", "action_dim", "delta_actions", "state_in_prompt", "max_tokens", "action_horizon", "rename",
+    "adapt_to_pi", "rotary",
 )
 
 
@@ -57,8 +59,11 @@ def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Proces
     policy = PI05 if EXPERT + "norm.dense.weight" in shapes else PI0
     model = _read_model(directory, file, shapes, policy, options)
     path, stats = _find_statistics(directory, options.norm_stats)
-    state = _read_statistics(stats.object("state"), policy, model.action_dim, options.state_dim, "--state-dim")
+    in_prompt = policy == PI05 and model.state_in_prompt is not False
+    state = _read_statistics(stats.object("state"), policy, model.action_dim, options.state_dim, "--state-dim", in_prompt)
     action = _read_statistics(stats.object("actions"), policy, model.action_dim, options.action_dim, "--action-dim")
+    if options.adapt_to_pi and (state.length, action.length) != (ALOHA, ALOHA):
+        raise ExportError(f"--adapt-to-pi: ALOHA has {ALOHA} values of state and action; here are {state.length} and {action.length}")
     config = PolicyConfig(
         path=directory / "config.json",
         policy=policy,
@@ -77,13 +82,15 @@ def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Proces
         # Training in JAX never rounds them, and what openpi's PyTorch does in bfloat16 follows from how it casts a model.
         rounded_rotary=options.rotary == "bf16",
         format=OPENPI,
-        notes=tuple(_undecided(policy, model, options)),
+        notes=tuple(_notes(policy, model, state, action, options)),
     )
     processing = Processing(
         rename=_rename(options),
         max_tokens=model.max_tokens or MAX_TOKENS[policy],
         tokenizer_name=None,
-        prompt_format="cleaned_newline" if model.state_in_prompt is False or policy == PI0 else "pi05_state",
+        prompt_format="pi05_state" if in_prompt else "cleaned_newline",
+        truncates=True,
+        adapt_to_pi=bool(options.adapt_to_pi),
         state=state,
         action=action,
         relative_mask=_delta_mask(options.delta_actions, state.length, action.length),
@@ -94,11 +101,18 @@ def read_openpi(directory: Path, options: Options) -> tuple[PolicyConfig, Proces
     return config, processing
 
 
-def _undecided(policy: str, model: _Model, options: Options) -> list[str]:
-    """What the checkpoint does not tell and nobody said."""
+def _notes(policy: str, model: _Model, state: _Statistics, action: _Statistics, options: Options) -> list[str]:
+    """What the checkpoint does not tell and nobody said, and what was made of the rest."""
     found = []
     if model.unknown:
         found.append(f"config.json: {', '.join(model.unknown)}: not known to openpi, and exported as if it were not there")
+    if state.width != state.length:
+        found.append(f"the prompt holds {state.width} values of the state, padded as in training; the robot gives {state.length}")
+    if options.adapt_to_pi is None and state.length == action.length == ALOHA:
+        found.append(
+            f"a robot of {ALOHA} joints may be an ALOHA, whose joints and grippers openpi converts (adapt_to_pi); exported without, "
+            "choose with --adapt-to-pi or --no-adapt-to-pi"
+        )
     if options.delta_actions is None:
         found.append(
             "openpi's checkpoints do not tell whether actions are deltas to the state; exported as absolute, choose with "
@@ -226,7 +240,10 @@ class _Statistics(Normalization):
     length: int = 0
 
 
-def _read_statistics(stats: JsonObject, policy: str, width: int, given: int | None, flag: str) -> _Statistics:
+def _read_statistics(
+    stats: JsonObject, policy: str, width: int, given: int | None, flag: str, keep_padding: bool = False
+) -> _Statistics:
+    """Statistics of the first ``given`` values. ``keep_padding``: and of all that are padding behind them."""
     quantiles = policy == PI05
     names = ("q01", "q99") if quantiles else ("mean", "std")
     values = {name: _vector(stats, name) for name in names}
@@ -242,11 +259,12 @@ def _read_statistics(stats: JsonObject, policy: str, width: int, given: int | No
         raise stats.error(
             names[0],
             f"the last {zeros} of {length} values have never been anything but zero, as padding has; give the number of values "
-            f"that the robot has with {flag}",
+            f"that the robot has with {flag}" + ("; the prompt keeps all of them" if keep_padding else ""),
         )
-    if not 1 <= length <= width:
-        raise stats.error(names[0], f"has {length} values, the model has room for 1 to {width}")
-    values = {name: vector[:length] for name, vector in values.items()}
+    if not (keep_padding and all((vector[length:] == 0).all() for vector in values.values())):
+        values = {name: vector[:length] for name, vector in values.items()}
+    if not 1 <= len(values[names[0]]) <= width:
+        raise stats.error(names[0], f"has {len(values[names[0]])} values, the model has room for 1 to {width}")
     low, high = (values[name] for name in names)
     if quantiles and (low > high).any():
         index = int(np.argmax(low > high))

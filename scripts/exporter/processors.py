@@ -14,7 +14,9 @@ from typing import Collection
 from .config import ACTION, AFTER, BEFORE, PI0, PI05, STATE, PolicyConfig, read_config, refuse_unknown
 from .errors import ExportError
 from .json_file import JsonObject
-from .statistics import Normalization, mode_of, read_normalization
+from .statistics import BUFFERS, Normalization, mode_of, read_buffers, read_normalization
+from .tokenizer import PALIGEMMA
+from .weights_file import WeightsFile
 
 ALIASES = {"delta_actions_processor": "relative_actions_processor"}  # the name of 0.5.x
 
@@ -62,6 +64,8 @@ class Processing:
     action_names: tuple[str, ...] | None
     knows_relative: bool  # the pipeline has the step that makes actions relative, enabled or not
     prompt_format: str  # the manifest's name of it
+    truncates: bool  # a prompt of more than max_tokens is cut there
+    adapt_to_pi: bool = False  # openpi: the joints are ALOHA's, and the policy's are another robot's
     norm_stats: str | None = None  # openpi: where in the checkpoint the statistics are from
 
 
@@ -75,9 +79,11 @@ def read_lerobot(directory: Path, ignored: Collection[str] = ()) -> tuple[Policy
     """What config.json and both pipelines of a checkpoint of lerobot say. Keys of theirs that lerobot does not have are refused,
     unless they are among the ``ignored``."""
     config = read_config(directory, ignored)
+    if config.old:
+        return _read_old(directory, config)
     before = _read_pipeline(directory / BEFORE, PREPROCESSOR[config.policy], ignored)
     after = _read_pipeline(directory / AFTER, POSTPROCESSOR, ignored)
-    max_tokens, tokenizer_name = _prompt(before["tokenizer_processor"].config)
+    max_tokens, tokenizer_name, truncates = _prompt(before["tokenizer_processor"].config)
     if config.policy == PI05:
         _one_of(before[STATE_IN_PROMPT].config, "task_key", "task", ("task",))
     state = _state_normalization(before["normalizer_processor"], config)
@@ -94,10 +100,32 @@ def read_lerobot(directory: Path, ignored: Collection[str] = ()) -> tuple[Policy
         action_names=names,
         knows_relative="relative_actions_processor" in before,
         prompt_format="pi05_state" if config.policy == PI05 else "append_newline",
+        truncates=truncates,
     )
     for step in (*before.values(), *after.values()):
         refuse_unknown(step.config, STEP_IRRELEVANT, ignored)
     return config, processing
+
+
+def _read_old(directory: Path, config: PolicyConfig) -> tuple[PolicyConfig, Processing]:
+    """What a PI0 of lerobot 0.3 or older does around the model, which is code there, with the statistics among its weights."""
+    content, weights = JsonObject.read(config.path), WeightsFile(directory / "model.safetensors")
+    if not any(map(BUFFERS.match, weights.tensors)):
+        raise ExportError(
+            f"{directory / BEFORE}: no such file, and {weights.path.name} holds no statistics as lerobot 0.3 and older have them; "
+            "save the policy again with its processors and the statistics of its data set"
+        )
+    modes = content.object("normalization_mapping", {"STATE": "MEAN_STD", "ACTION": "MEAN_STD"})
+    if mode_of(modes, "VISUAL") != "IDENTITY":
+        raise modes.error("VISUAL", "images are normalised by the model itself; it must be IDENTITY")
+    state = read_buffers(weights, modes, "normalize_inputs", STATE, "STATE", config.state_dim)
+    action = read_buffers(weights, modes, "unnormalize_outputs", ACTION, "ACTION", config.action_dim)
+    note = f"{config.path}: saved by lerobot 0.3 or older; exported as that computes it, with bars at the top and left of images"
+    config = replace(_with_widths(config, state, action), notes=(*config.notes, note))
+    return config, Processing(
+        rename={}, max_tokens=content.count("tokenizer_max_length", 48), tokenizer_name=PALIGEMMA, state=state, action=action,
+        relative_mask=None, action_names=None, knows_relative=False, prompt_format="append_newline", truncates=False,
+    )
 
 
 def _with_widths(config: PolicyConfig, state: Normalization, action: Normalization) -> PolicyConfig:
@@ -158,13 +186,14 @@ def _rename(steps: dict[str, _Step]) -> dict[str, str]:
     return {key: names.get(key, str) for key in names.content}
 
 
-def _prompt(tokenizer: JsonObject) -> tuple[int, str | None]:
+def _prompt(tokenizer: JsonObject) -> tuple[int, str | None, bool]:
+    """Most tokens, the tokenizer's name, and whether longer prompts are cut."""
     for key, default, allowed in (
         ("task_key", "task", ("task",)), ("padding_side", "right", ("right",)), ("padding", "max_length", ("max_length", "longest")),
     ):
         _one_of(tokenizer, key, default, allowed)
-    tokenizer.get("truncation", bool, True)
-    return tokenizer.count("max_length"), tokenizer.get("tokenizer_name", str, None)
+    truncates = tokenizer.get("truncation", bool, True)
+    return tokenizer.count("max_length"), tokenizer.get("tokenizer_name", str, None), truncates
 
 
 def _one_of(step: JsonObject, key: str, default: str, allowed: tuple[str, ...]) -> None:
@@ -174,7 +203,7 @@ def _one_of(step: JsonObject, key: str, default: str, allowed: tuple[str, ...]) 
 
 
 def _state_normalization(step: _Step, config: PolicyConfig) -> Normalization:
-    if mode_of(step.config, "VISUAL") != "IDENTITY":
+    if mode_of(step.config.object("norm_map"), "VISUAL") != "IDENTITY":
         raise step.config.object("norm_map").error("VISUAL", "images are normalised by the model itself; it must be IDENTITY")
     features = step.config.object("features")
     if STATE not in features.content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from safetensors.numpy import load_file
 
 from .errors import ExportError, refuse_lfs_pointer
 from .json_file import JsonObject
+from .weights_file import WeightsFile
+
+# Names of statistics among the weights.
+BUFFERS = re.compile(r"(un)?normalize_(inputs|targets|outputs)\.buffer_.*")
 
 # lerobot's name of a mode -> the bundle's name, and the statistics it reads.
 MODES = {
@@ -40,9 +45,8 @@ class Normalization:
         return {"mode": self.mode, "eps": self.eps, **{name: [float(x) for x in v] for name, v in self.statistics.items()}}
 
 
-def mode_of(step: JsonObject, kind: str) -> str:
+def mode_of(modes: JsonObject, kind: str) -> str:
     """lerobot's mode for features of ``kind``; a kind the map does not list is left as it is."""
-    modes = step.object("norm_map")
     mode = modes.get(kind, str, "IDENTITY")
     if mode not in MODES:
         raise modes.error(kind, f'unknown normalisation mode "{mode}"; known are {", ".join(MODES)}')
@@ -58,17 +62,30 @@ def read_normalization(step: JsonObject, state_file: Path | None, feature: str, 
     eps = step.get("eps", float, 1e-8)
     if not 0 <= eps < 1:
         raise step.error("eps", f"is {eps}, must be a small number")
-    mode, names = MODES[mode_of(step, kind)]
+    mode, names = MODES[mode_of(step.object("norm_map"), kind)]
     if not names:
         return Normalization(mode, eps, {})
     if state_file is None:
         raise step.error("state_file", f"missing, and {kind} is normalised by {' and '.join(names)} of {feature}")
-    stored = _read_state(state_file)
-    statistics = {name: _statistic(stored, state_file, f"{feature}.{name}") for name in names}
-    first, second = (len(values) for values in statistics.values())
-    if first != second or (first == 1 != length):
-        expected = first if first != second else length
-        raise ExportError(f"{state_file}: {feature}.{names[1]}: has shape [{second}], expected [{expected}]: one value for each entry")
+    return _normalization(mode, eps, names, _read_state(state_file), state_file, feature, length)
+
+
+def read_buffers(file: WeightsFile, modes: JsonObject, place: str, feature: str, kind: str, length: int) -> Normalization:
+    """The normalisation that lerobot 0.3 and older kept among the weights, in the module ``place``."""
+    mode, names = MODES[mode_of(modes, kind)]
+    stored = {name: tensor.read() for name, tensor in file.tensors.items() if BUFFERS.match(name)}
+    return _normalization(mode, 1e-8, names, stored, file.path, f"{place}.buffer_{feature.replace('.', '_')}", length)
+
+
+def _normalization(
+    mode: str, eps: float, names: tuple[str, ...], stored: dict[str, np.ndarray], path: Path, feature: str, length: int
+) -> Normalization:
+    statistics = {name: _statistic(stored, path, f"{feature}.{name}") for name in names}
+    if names:
+        first, second = (len(values) for values in statistics.values())
+        if first != second or (first == 1 != length):
+            expected = first if first != second else length
+            raise ExportError(f"{path}: {feature}.{names[1]}: has shape [{second}], expected [{expected}]: one value for each entry")
     return Normalization(mode, eps, statistics)
 
 

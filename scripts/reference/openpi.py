@@ -30,6 +30,8 @@ from .recording import COMPACTION_LIMIT, DisagreementError, Recording, prefix_ca
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 CONFIGS = {"pi0": (PI0Config, modeling_pi0), "pi05": (PI05Config, modeling_pi05)}
 EPS = 1e-6
+# ALOHA's joints turn the other way in these places, of either arm.
+JOINT_FLIPS = np.array([1, -1, -1, 1, 1, 1, 1] * 2)
 
 
 def wrote(directory):
@@ -80,6 +82,11 @@ class OpenpiReference:
         stats = self._statistics()
         self.state, self.action = (self._of(stats[name], option) for name, option in (("state", "state_dim"), ("actions", "action_dim")))
         self.state_dim, self.action_dim = len(self.state[0]), len(self.action[0])
+        self.adapt_to_pi = self.told.get("adapt_to_pi", False)
+        # A state that was padded before its statistics were taken is so in the prompt.
+        padded = self._of(stats["state"], None)
+        if not any(values[self.state_dim :].any() for values in padded):
+            self.state = padded
         self.tokenizer = _tokenizer(self.directory, self.told.get("tokenizer"))
 
     def _statistics(self):
@@ -96,10 +103,29 @@ class OpenpiReference:
         return tuple(np.array(stats[name], np.float64)[: self.told.get(option)] for name in names)
 
     def normalized(self, state):
+        """The whole state that there are statistics of, as training padded it, in f64."""
         first, second = self.state
+        state = self.of_robot(state)
+        state = np.pad(state, (0, len(first) - len(state)))
         if self.quantiles:
             return (state - first) / (second - first + EPS) * 2.0 - 1.0
         return (state - first) / (second + EPS)
+
+    def of_robot(self, state):
+        """The robot's state as the policy was trained with it."""
+        if not self.adapt_to_pi:
+            return state
+        flipped = state.astype(np.float64) * JOINT_FLIPS
+        opening = flipped[[6, 13]] * (0.05800 - 0.01844) + 0.01844
+        angle = np.arcsin(np.clip((0.022**2 + opening**2 - 0.036**2) / (2 * 0.022 * opening), -1.0, 1.0))
+        flipped[[6, 13]] = (angle - 0.5476) / (1.6296 - 0.5476)
+        return flipped
+
+    def to_robot(self, actions):
+        if self.adapt_to_pi:
+            actions = actions * JOINT_FLIPS
+            actions[:, [6, 13]] = (actions[:, [6, 13]] + 0.5476 + 0.6213) / (1.4910 + 0.6213)
+        return actions
 
     def actions(self, chunk, state):
         """A chunk [horizon, width] in f32 and the raw state to actions in robot units."""
@@ -107,9 +133,10 @@ class OpenpiReference:
         rows = chunk[:, : self.action_dim]
         rows = (rows + 1.0) / 2.0 * (second - first + EPS) + first if self.quantiles else rows * (second + EPS) + first
         mask = self.delta_mask()
+        state = self.of_robot(state)
         padded = np.pad(state.astype(np.float64), (0, self.config.max_state_dim - len(state)))
         rows[:, : len(mask)] += np.where(mask, padded[: len(mask)], 0)
-        return rows
+        return self.to_robot(rows)
 
     def delta_mask(self):
         given = self.told.get("delta_actions", "none")
@@ -179,7 +206,8 @@ def record(reference, case):
     padded[0, : len(tokens)] = torch.tensor(tokens)
     mask = torch.arange(reference.max_tokens)[None] < len(tokens)
     state = np.zeros(reference.config.max_state_dim, np.float32)
-    state[: reference.state_dim] = reference.normalized(case.state)
+    values = reference.normalized(case.state)
+    state[: len(values)] = values
     state = [torch.from_numpy(state)[None]] if reference.config.type == "pi0" else []
     noise = torch.from_numpy(case.noise)[None]
 

@@ -75,7 +75,7 @@ def test_manifest(tiny, manifest):
     assert manifest["cameras"] == [{"name": f"observation.images.{name}", "required": False} for name in ("base", "wrist", "side")]
     assert manifest["flow"] == {"convention": "noise_at_one", "num_steps": 7, "min_period": 0.004, "max_period": 4.0}
     assert manifest["prompt"] == {
-        "format": "append_newline", "max_tokens": 24, "default": "pick up the cube", "tokenizer": "tokenizer.json",
+        "format": "append_newline", "max_tokens": 24, "truncation": True, "default": "pick up the cube", "tokenizer": "tokenizer.json",
     }
     assert manifest["rope"] == {"theta": 10000.0, "inv_freq": "f32"}
     assert manifest["token_embedding"] == {"file": "token_embedding.bin", "dtype": "f32", "rows": 512, "width": 64}

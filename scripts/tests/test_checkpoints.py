@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import edit_json, edit_weights
 from exporter.bundle import export
+from exporter.golden_inputs import model_state, view
 from exporter.manifest import Options
 from exporter.synthetic.spec import make_spec
 from exporter.synthetic.tokenizer import write_tokenizer
@@ -156,18 +157,79 @@ def test_one_number_for_all_entries(broken):
     assert_names(refusal(broken), PRE_STATE, "observation.state.std", "has shape [1], expected [6]")
 
 
-def test_statistics_among_the_weights(broken):
-    """As lerobot 0.3 and older has them."""
-    buffers = {f"normalize_inputs.buffer_observation_state.{name}": ["F32", [6], bytes(24)] for name in ("mean", "std")}
-    edit_weights(broken / "model.safetensors", lambda tensors: tensors.update(buffers))
-    assert_names(refusal(broken), "normalize_inputs.buffer_observation_state.mean", "lerobot.processor.migrate_policy_normalization")
+# transformers had PaliGemma's parts elsewhere then.
+FORMERLY = {
+    "paligemma.model.language_model.": "paligemma.language_model.model.", "paligemma.lm_head.": "paligemma.language_model.lm_head.",
+    "paligemma.model.vision_tower.": "paligemma.vision_tower.", "paligemma.model.multi_modal_projector.": "paligemma.multi_modal_projector.",
+}
+
+
+@pytest.fixture
+def old(broken) -> Path:
+    """As lerobot 0.3 saved it: code and not files around the model, statistics among the weights, other names."""
+    statistics = load_file(broken / PRE_STATE)
+    places = {"normalize_inputs": "observation.state", "normalize_targets": "action", "unnormalize_outputs": "action"}
+
+    def edit(tensors):
+        for name in list(tensors):
+            former = next((name.replace(new, old) for new, old in FORMERLY.items() if new in name), name)
+            tensors[former] = tensors.pop(name)
+        for place, feature in places.items():
+            for name in ("mean", "std"):
+                values = statistics[f"{feature}.{name}"]
+                tensors[f"{place}.buffer_{feature.replace('.', '_')}.{name}"] = ["F32", [len(values)], values.tobytes()]
+
+    edit_weights(broken / "model.safetensors", edit)
     for path in broken.glob("policy_p*"):
         path.unlink()
-    edit_json(broken / "config.json", lambda config: config.update(resize_imgs_with_padding=[56, 56], proj_width=1024))
-    assert_names(
-        refusal(broken), "policy_preprocessor.json: no such file", "rename resize_imgs_with_padding to image_resolution, delete proj_width",
-        f"python -m lerobot.processor.migrate_policy_normalization --pretrained-path {broken}", "checkpoint_migrated",
-    )
+
+    def rename(config):
+        width_first = config.pop("image_resolution")[::-1]
+        config.update(
+            resize_imgs_with_padding=width_first, num_steps=config.pop("num_inference_steps"), proj_width=1024, use_cache=True,
+            attention_implementation="eager", train_state_proj=True, adapt_to_pi_aloha=False, use_delta_joint_actions_aloha=False,
+        )
+
+    edit_json(broken / "config.json", rename)
+    return broken
+
+
+def test_lerobot_before_its_processor_files(old, wanted):
+    manifest, said = exported(old)
+    found = numbers(manifest)
+    # It put images at the bottom right, did not cut prompts, and did not relate action names to the state.
+    assert found.pop("image") == wanted["image"] | {"pad_side": "top_left"}
+    assert found.pop("prompt") == {key: value for key, value in wanted["prompt"].items() if key != "truncation"}
+    assert found == {key: value for key, value in wanted.items() if key not in ("image", "prompt")}
+    assert "saved by lerobot 0.3 or older" in said and "0.4.4" not in said
+
+
+def test_what_of_old_checkpoints_cannot_be_told(old):
+    edit_json(old / "config.json", lambda config: config.update(adapt_to_pi_aloha=True))
+    assert_names(refusal(old), "adapt_to_pi_aloha")
+    edit_json(old / "config.json", lambda config: config.update(adapt_to_pi_aloha=False, old_option=1))
+    assert_names(refusal(old), "config.json: old_option: not known")
+
+
+def test_neither_processor_files_nor_statistics_among_the_weights(broken):
+    for path in broken.glob("policy_p*"):
+        path.unlink()
+    assert_names(refusal(broken), "policy_preprocessor.json: no such file", "model.safetensors holds no statistics")
+
+
+def test_statistics_in_both_places(broken):
+    buffers = {f"normalize_inputs.buffer_observation_state.{name}": ["F32", [6], bytes(24)] for name in ("mean", "std")}
+    edit_weights(broken / "model.safetensors", lambda tensors: tensors.update(buffers))
+    assert_names(refusal(broken), "normalize_inputs.buffer_observation_state.mean: unknown tensor", "remove one of the two")
+
+
+# -- prompts --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("truncation", [True, False])
+def test_prompts_are_cut_as_the_tokenizer_step_says(broken, truncation):
+    edit_step(broken, "preprocessor", 3, lambda step: step["config"].update(truncation=truncation))
+    assert exported(broken)[0]["prompt"].get("truncation", False) == truncation
 
 
 # -- directories ----------------------------------------------------------------------------------------------------------
@@ -287,3 +349,58 @@ def test_openpis_own_tokenizer(openpi, tmp_path, monkeypatch):
     model.parent.mkdir(parents=True)
     model.write_bytes(b"\xff")
     assert_names(refusal(openpi), f"{model}: not a sentencepiece model")
+
+
+def pad_statistics(checkpoint: Path, width: int) -> None:
+    def pad(content):
+        for feature in content["norm_stats"].values():
+            for values in feature.values():
+                values.extend([0.0] * (width - len(values)))
+
+    edit_json(checkpoint / "assets/arm/norm_stats.json", pad)
+
+
+def test_a_state_padded_in_training_is_so_in_the_prompt(tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", policy="pi05", format="openpi", state_dim=7))
+    pad_statistics(tmp_path / "checkpoint", 24)
+    assert_names(refusal(tmp_path / "checkpoint", action_dim=7), "the last 17 of 24 values", "--state-dim", "the prompt keeps all of them")
+    manifest, said = exported(tmp_path / "checkpoint", state_dim=7, action_dim=7)
+    state = manifest["state"]
+    assert (state["dim"], state["normalized_dim"], len(state["normalization"]["q01"]), state["padded_dim"]) == (7, 24, 24, 32)
+    assert "the prompt holds 24 values of the state, padded as in training; the robot gives 7" in said
+    # Where it is not in the prompt, and where a part of real values is taken, there is nothing to keep.
+    for told in ({"state_dim": 7, "state_in_prompt": False}, {"state_dim": 5}):
+        state = exported(tmp_path / "checkpoint", action_dim=7, **told)[0]["state"]
+        assert "normalized_dim" not in state and len(state["normalization"]["q01"]) == state["dim"] == told["state_dim"]
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+def test_aloha(tmp_path, told):
+    make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", format="openpi", state_dim=14, action_dim=14))
+    manifest, said = exported(tmp_path / "checkpoint", adapt_to_pi=told)
+    assert manifest.get("adapt_to_pi", False) == bool(told)
+    assert ("choose with --adapt-to-pi or --no-adapt-to-pi" in said) == (told is None)
+
+
+def test_what_is_not_aloha(openpi):
+    assert_names(refusal(openpi, adapt_to_pi=True), "--adapt-to-pi: ALOHA has 14 values of state and action; here are 6 and 7")
+
+
+# -- the range scan's own preprocessing --------------------------------------------------------------------------------------
+
+
+def test_bars_at_the_top_and_the_left():
+    rule = {"resize": "bilinear", "antialias": False, "pad_value": -1.0, "pad_side": "top_left"}
+    manifest = {"image": rule, "dimensions": {"image_height": 56, "image_width": 56}}
+    pixels = view(np.full((14, 28, 3), 255, np.uint8), manifest)
+    assert (pixels[:, :28] == -1).all() and (pixels[:, 28:] == 1).all()
+
+
+def test_the_models_state():
+    zeros = {"mode": "quantile_range", "eps": 1e-6, "q01": [0.0] * 4, "q99": [2.0, 4.0, 0.0, 0.0]}
+    feature = {"dim": 2, "normalized_dim": 4, "padded_dim": 6, "normalization": zeros}
+    assert np.allclose(model_state(np.float32([1, 1]), {"state": feature}), [0, -0.5, -1, -1, 0, 0], atol=1e-6)
+    feature = {"dim": 14, "padded_dim": 16, "normalization": {"mode": "identity", "eps": 1e-8}}
+    arm = [0.5, -0.5, -0.5, 0.5, 0.5, 0.5, -0.14005592]
+    got = model_state(np.full(14, 0.5, np.float32), {"state": feature, "adapt_to_pi": True})
+    assert np.allclose(got, [*arm, *arm, 0, 0], atol=1e-6)

@@ -59,9 +59,12 @@ class Bundle:
         assert len(frames) == len(images)
         pixels = np.stack([self.pixels(observation_file.parent / file) for file in frames])
         raw_state = np.array(observation["state"], f32)
+        if manifest.get("adapt_to_pi"):
+            raw_state = of_aloha(raw_state)
+        given = np.pad(raw_state, (0, manifest["state"].get("normalized_dim", len(raw_state)) - len(raw_state)))
         state = np.zeros((1, manifest["state"]["padded_dim"]), f32)
-        shown = normalized(raw_state, manifest["state"]["normalization"])
-        state[0, : len(raw_state)] = shown
+        shown = normalized(given, manifest["state"]["normalization"])
+        state[0, : len(given)] = shown
         if manifest["prompt"]["format"] == "pi05_padded_state":
             shown = state[0]
         tokens = self.tokens(observation["prompt"], shown)
@@ -116,7 +119,9 @@ class Bundle:
             # The largest k from -1 to 255 with -1 + k / 128 <= x; a product with a power of two is exact.
             bins = [min(max(int(np.floor((np.float64(x) + 1) * 128)), -1), 255) for x in state]
             text = f"Task: {task}, State: {' '.join(map(str, bins))};\nAction: "
-        return tokenizer.encode(text).ids
+        ids, limit = tokenizer.encode(text).ids, self.manifest["prompt"]["max_tokens"]
+        assert len(ids) <= limit or self.manifest["prompt"]["truncation"]
+        return ids[:limit]
 
     def pixels(self, file):
         rule = self.manifest["image"]
@@ -164,7 +169,22 @@ class Bundle:
             mask = np.array(feature["relative_mask"])
             state = np.pad(raw_state, (0, max(0, len(mask) - len(raw_state))))
             actions[:, : len(mask)] += np.where(mask, state[: len(mask)], f32(0))
-        return actions
+        return to_aloha(actions) if self.manifest.get("adapt_to_pi") else actions
+
+
+def of_aloha(state):
+    """Two arms of six joints and a gripper, which is a share of its opening in metres and becomes one of its angle in radians."""
+    arms = state.astype(np.float64).reshape(2, 7) * [1, -1, -1, 1, 1, 1, 1]
+    metres = 0.01844 + arms[:, 6] * (0.058 - 0.01844)
+    radians = np.arcsin(np.clip((metres**2 + 0.022**2 - 0.036**2) / (0.044 * metres), -1, 1))
+    arms[:, 6] = (radians - 0.5476) / (1.6296 - 0.5476)
+    return arms.reshape(14).astype(f32)
+
+
+def to_aloha(actions):
+    arms = actions.reshape(-1, 2, 7) * np.array([1, -1, -1, 1, 1, 1, 1], f32)
+    arms[:, :, 6] = (arms[:, :, 6] + 1.1689) / 2.1123
+    return arms.reshape(-1, 14)
 
 
 def bilinear(image, size, axis):

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import reference_script
 import torch
 from conftest import ROOT, run
+from PIL import Image
 from reference import observations
 from reference.loading import Reference
 from reference.recording import batch_of
@@ -64,6 +66,19 @@ def assets_elsewhere(checkpoint):
     (checkpoint / "assets").rename(checkpoint.parent / "assets")
 
 
+def padded_statistics(checkpoint):
+    def pad(content):
+        for feature in content["norm_stats"].values():
+            for values in feature.values():
+                values.extend([0.0] * (24 - len(values)))
+
+    edit_json(checkpoint / "assets/arm/norm_stats.json", pad)
+
+
+def unchanged(checkpoint):
+    pass
+
+
 # Flags for make_checkpoint.py, what is done to the result, and what export.py and reference.py are told.
 CHECKPOINTS = {
     "a base model's features": ("", base_features, ""),
@@ -75,6 +90,19 @@ CHECKPOINTS = {
     "pi05, a state wider than the padding": ("--policy pi05 --state-dim 9", narrow_padding, ""),
     "openpi, all of its configuration": ("--policy pi05 --format openpi", openpis_configuration, ""),
     "openpi, assets elsewhere": ("--format openpi", assets_elsewhere, "--action-horizon 10 --norm-stats {checkpoint}/../assets"),
+    "openpi, a padded state": ("--format openpi", padded_statistics, "--state-dim 6 --action-dim 7"),
+    "openpi pi05, a padded state": ("--policy pi05 --format openpi", padded_statistics, "--state-dim 6 --action-dim 7"),
+    "openpi, ALOHA": ("--format openpi --state-dim 14 --action-dim 14", unchanged, "--adapt-to-pi --delta-actions 6,-1,6,-1"),
+    "openpi pi05, ALOHA": ("--policy pi05 --format openpi --state-dim 14 --action-dim 14", unchanged, "--adapt-to-pi"),
+}
+
+# Flags for make_checkpoint.py whose prompts are cut: in the task, and in the state behind it.
+LONG = {
+    "a task": "",
+    "pi05, a task": "--policy pi05 --max-tokens 60",
+    "pi05, many joints": "--policy pi05 --state-dim 30 --max-tokens 110",
+    "openpi, a task": "--format openpi",
+    "openpi pi05, many joints": "--policy pi05 --format openpi --state-dim 30 --max-state-dim 64 --max-action-dim 64",
 }
 
 
@@ -84,6 +112,27 @@ def test_bundle_agrees_with_the_reference(make_checkpoint, export_python, tmp_pa
     change(checkpoint)
     told = told.format(checkpoint=checkpoint).split()
     agree(checkpoint, export_python, tmp_path, told)
+
+
+@pytest.mark.parametrize("flags", LONG.values(), ids=LONG.keys())
+def test_a_long_prompt_is_cut_where_the_reference_cuts_it(make_checkpoint, export_python, tmp_path, flags):
+    checkpoint = make_checkpoint("long", "--size", "tiny", "--seed", "13", *flags.split())
+    config = json.loads((checkpoint / "config.json").read_text())
+    cameras = [key for key in config.get("input_features", {"base_0_rgb": None}) if "state" not in key]
+    (tmp_path / "long").mkdir()
+    Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)).save(tmp_path / "long/frame.png")
+    width = 30 if "30" in flags else 6
+    observation = {
+        "images": {cameras[0]: "frame.png"},
+        "state": np.random.default_rng(3).normal(size=width).tolist(),
+        "prompt": "pick up the red cube and put it into the blue box, then close the lid and push the button next to the door",
+    }
+    (tmp_path / "long/observation.json").write_text(json.dumps(observation))
+    told = ["--max-tokens", "160"] if "openpi" in flags and "pi05" in flags else []
+    agree(checkpoint, export_python, tmp_path, told, ["--observation", str(tmp_path / "long")])
+    golden = json.loads((tmp_path / "bundle/golden/golden.json").read_text())
+    limit = json.loads((tmp_path / "bundle/manifest.json").read_text())["prompt"]["max_tokens"]
+    assert [len(case["expected"]["tokens"]) for case in golden["cases"]] == [limit]
 
 
 def agree(checkpoint, export_python, tmp_path, told=(), recorded=()):

@@ -36,6 +36,8 @@ pub enum Resize {
 pub enum PadSide {
     /// In the middle; an odd pixel of padding goes to the bottom or right.
     Center,
+    /// At the bottom right: all bars are at the top or the left, as in lerobot 0.3 and older.
+    TopLeft,
 }
 
 /// The robot's state vector.
@@ -46,13 +48,24 @@ pub struct StateFeature {
     pub name: String,
     /// Entries the robot gives, in robot units.
     pub dim: usize,
-    /// Entries the model takes; those beyond `dim` are zero.
+    /// Entries the model takes; those beyond the normalised ones are zero.
     pub padded_dim: usize,
+    /// Entries that are normalised, where they are more than `dim`: training padded the state with zeros, in robot units,
+    /// before its statistics were taken. Absent: `dim`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalized_dim: Option<usize>,
     /// Names of the `dim` entries, if the checkpoint has them.
     #[serde(deserialize_with = "present")]
     pub names: Option<Vec<String>>,
     /// From robot units to model units.
     pub normalization: Normalization,
+}
+
+impl StateFeature {
+    /// Returns how many entries are normalised: those the robot gives, and the zeros that training put behind them.
+    pub fn normalized_len(&self) -> usize {
+        self.normalized_dim.unwrap_or(self.dim)
+    }
 }
 
 /// The action vector.

@@ -54,6 +54,10 @@ pub struct Manifest {
     pub state: StateFeature,
     /// The action vector.
     pub action: ActionFeature,
+    /// True for openpi's `adapt_to_pi`: the robot is an ALOHA, and the policy's joints are those PI0 was trained with. The
+    /// state is converted before it is normalised, and actions at the very end. Absent: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adapt_to_pi: bool,
     /// The rule by which the task text becomes tokens.
     pub prompt: PromptRule,
     /// The flow-matching sampler.
@@ -243,6 +247,10 @@ pub struct PromptRule {
     pub format: PromptFormat,
     /// Most tokens a prompt may have, BOS included.
     pub max_tokens: usize,
+    /// True if a prompt of more tokens is cut there, as the checkpoint's tokenizer step does. False or absent: it is
+    /// refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncation: bool,
     /// The task used when an observation brings none.
     #[serde(deserialize_with = "present")]
     pub default: Option<String>,
@@ -259,7 +267,8 @@ pub enum PromptFormat {
     AppendNewline,
     /// The task without white space around it, its underscores and newlines as spaces, and a newline.
     CleanedNewline,
-    /// The task, cleaned likewise, and the normalised state as numbers from -1 to 255.
+    /// The task, cleaned likewise, and the normalised state as numbers from -1 to 255:
+    /// [`StateFeature::normalized_len`] entries.
     Pi05State,
     /// As [`Pi05State`](Self::Pi05State), of the state padded with zeros.
     Pi05PaddedState,

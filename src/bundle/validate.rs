@@ -23,6 +23,7 @@ use super::graphs::{GraphName, compare_tensors};
 use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
 use crate::error::Result;
 use crate::limits::{MAX_CAMERAS, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
+use crate::observation::aloha;
 
 /// No single size of a real model comes near; keeps every product of two sizes far inside 64 bits.
 const MAX_SIZE: usize = 1 << 24;
@@ -42,6 +43,7 @@ impl Manifest {
         self.check_image()?;
         self.state.check()?;
         self.action.check(self.state.dim)?;
+        self.check_robot()?;
         self.check_prompt()?;
         self.check_flow()?;
         self.check_graph_files()?;
@@ -121,6 +123,16 @@ impl Manifest {
         check!(
             pad == convention,
             "image.pad_value is {pad}, but source.conventions.letterbox_pad is {convention}"
+        );
+        Ok(())
+    }
+
+    fn check_robot(&self) -> Result<()> {
+        let (state, action) = (self.state.dim, self.action.dim);
+        check!(
+            !self.adapt_to_pi || (state, action) == (aloha::DIM, aloha::DIM),
+            "adapt_to_pi is true, but state and action have {state} and {action} entries, and ALOHA's {} each",
+            aloha::DIM
         );
         Ok(())
     }

@@ -113,6 +113,15 @@ impl Bpe {
     }
 }
 
+impl Bpe {
+    /// Cuts the ids of one text to `len`, those that stand behind every text among them.
+    pub fn truncate(&self, ids: &mut Vec<u32>, len: usize) {
+        let after = &self.tables.after;
+        ids.truncate(len.saturating_sub(after.len()));
+        ids.extend_from_slice(&after[..after.len().min(len)]);
+    }
+}
+
 impl Tables {
     /// The smallest tokens of `text`, in a row.
     fn spell(&self, text: &str, symbols: &mut Vec<Symbol>) {

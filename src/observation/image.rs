@@ -7,6 +7,7 @@
 
 use super::Frame;
 use super::antialias::Antialiased;
+use crate::bundle::{ImageRule, PadSide};
 use crate::error::Result;
 
 /// The size an image is scaled to, so that it fits into `target` and keeps its shape: (height, width).
@@ -78,6 +79,7 @@ pub(super) struct Resizer {
     height: usize,
     width: usize,
     pad: f32,
+    pad_side: PadSide,
     /// The size that the resampler is prepared for, and what it makes of it: (height, width).
     source: (u32, u32),
     resized: (usize, usize),
@@ -96,14 +98,15 @@ static UNIT: [f32; 256] = {
 };
 
 impl Resizer {
-    /// For views of `height` x `width` pixels with bars of the value `pad`.
-    pub fn new(height: usize, width: usize, pad: f32, antialias: bool) -> Self {
-        let resampler = if antialias {
+    /// Creates a resizer for views of `height` x `width` pixels.
+    pub fn new(height: usize, width: usize, rule: &ImageRule) -> Self {
+        let resampler = if rule.antialias {
             Resampler::Antialiased(Antialiased::new(height, width))
         } else {
             Resampler::Bilinear(Bilinear::new(height, width))
         };
-        Resizer { height, width, pad, source: (0, 0), resized: (0, 0), resampler }
+        let (pad, pad_side) = (rule.pad_value, rule.pad_side);
+        Resizer { height, width, pad, pad_side, source: (0, 0), resized: (0, 0), resampler }
     }
 
     /// Writes the view of `frame`: `[3, height, width]`, which is the length of `dst`.
@@ -146,7 +149,11 @@ impl Resizer {
 
     fn resample(&mut self, frame: &Frame<'_>, dst: &mut [f32]) {
         let (height, width) = self.resized;
-        let (top, left) = ((self.height - height) / 2, (self.width - width) / 2);
+        let (rows, columns) = (self.height - height, self.width - width);
+        let (top, left) = match self.pad_side {
+            PadSide::Center => (rows / 2, columns / 2),
+            PadSide::TopLeft => (rows, columns),
+        };
         let plane = self.height * self.width;
         for channel in dst.chunks_exact_mut(plane) {
             channel[..top * self.width].fill(self.pad);
@@ -262,7 +269,12 @@ fn copy(source: &[u8], dst: &mut [f32], plane: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Resize;
     use crate::error::ErrorKind;
+
+    fn rule(pad_value: f32, antialias: bool) -> ImageRule {
+        ImageRule { resize: Resize::Bilinear, antialias, pad_value, pad_side: PadSide::Center }
+    }
 
     #[test]
     fn fitted_sizes_are_those_of_the_policy() {
@@ -308,7 +320,7 @@ mod tests {
         let frame = Frame::new(&data, 640, 480).unwrap();
         for (pad, antialias) in [(-1.0, false), (-3.0, false), (-1.0, true)] {
             let mut view = vec![f32::NAN; 3 * 224 * 224];
-            Resizer::new(224, 224, pad, antialias).write(&frame, &mut view).unwrap();
+            Resizer::new(224, 224, &rule(pad, antialias)).write(&frame, &mut view).unwrap();
             for (i, v) in view.iter().enumerate() {
                 let row = i / 224 % 224;
                 assert_eq!(*v, if (28..196).contains(&row) { 1.0 } else { pad }, "row {row}");
@@ -320,9 +332,27 @@ mod tests {
     fn the_odd_pixel_of_padding_is_at_the_end() {
         let data = vec![0; 376 * 672 * 3];
         let mut view = vec![f32::NAN; 3 * 224 * 224];
-        Resizer::new(224, 224, -3.0, false).write(&Frame::new(&data, 672, 376).unwrap(), &mut view).unwrap();
+        Resizer::new(224, 224, &rule(-3.0, false))
+            .write(&Frame::new(&data, 672, 376).unwrap(), &mut view)
+            .unwrap();
         let image: Vec<usize> = (0..224).filter(|y| view[y * 224] == -1.0).collect();
         assert_eq!((image[0], image.len()), (49, 125));
+    }
+
+    #[test]
+    fn bars_may_all_be_at_the_top_and_the_left() {
+        for (width, height, inside) in [(672, 376, (99..224, 0..224)), (100, 200, (0..224, 112..224))] {
+            let data = vec![255; width * height * 3];
+            let frame = Frame::new(&data, width as u32, height as u32).unwrap();
+            let mut view = vec![f32::NAN; 3 * 224 * 224];
+            let rule = ImageRule { pad_side: PadSide::TopLeft, ..rule(-1.0, false) };
+            Resizer::new(224, 224, &rule).write(&frame, &mut view).unwrap();
+            for (i, v) in view.iter().enumerate() {
+                let (y, x) = (i / 224 % 224, i % 224);
+                let image = inside.0.contains(&y) && inside.1.contains(&x);
+                assert_eq!(*v, if image { 1.0 } else { -1.0 }, "row {y}, column {x}");
+            }
+        }
     }
 
     #[test]
@@ -330,7 +360,9 @@ mod tests {
         let data: Vec<u8> = (0..2 * 3 * 3).map(|i| (i * 14) as u8).collect();
         for antialias in [false, true] {
             let mut view = vec![0.0; 18];
-            Resizer::new(2, 3, -1.0, antialias).write(&Frame::new(&data, 3, 2).unwrap(), &mut view).unwrap();
+            Resizer::new(2, 3, &rule(-1.0, antialias))
+                .write(&Frame::new(&data, 3, 2).unwrap(), &mut view)
+                .unwrap();
             for (i, v) in view.iter().enumerate() {
                 let (channel, pixel) = (i / 6, i % 6);
                 assert_eq!(*v, f32::from(data[pixel * 3 + channel]) / 255.0 * 2.0 - 1.0);
@@ -341,7 +373,7 @@ mod tests {
     #[test]
     fn a_frame_too_narrow_to_fit_is_an_error() {
         let data = vec![0; 3000 * 3];
-        let error = Resizer::new(224, 224, -1.0, false)
+        let error = Resizer::new(224, 224, &rule(-1.0, false))
             .write(&Frame::new(&data, 1, 3000).unwrap(), &mut vec![0.0; 3 * 224 * 224])
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Observation);

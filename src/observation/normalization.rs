@@ -80,22 +80,30 @@ impl Normalizer {
         Normalizer { map }
     }
 
-    /// Maps robot units to model units: `dst[i]` from `src[i]`. The slices have the feature's length.
-    pub fn forward(&self, src: &[f32], dst: &mut [f32]) {
+    /// Maps `values` from robot units to model units, in place. The slice has the feature's length.
+    pub fn forward(&self, values: &mut [f32]) {
         match &self.map {
-            Map::Identity => dst.copy_from_slice(src),
+            Map::Identity => {}
             Map::MeanStd { mean, divisor, .. } => {
-                each(src, dst, mean, divisor, |x, mean, divisor| (x - mean) / divisor)
+                for ((x, mean), divisor) in values.iter_mut().zip(mean).zip(divisor) {
+                    *x = (*x - mean) / divisor;
+                }
             }
             Map::Span { low, span, .. } => {
-                each(src, dst, low, span, |x, low, span| 2.0 * (x - low) / span - 1.0)
+                for ((x, low), span) in values.iter_mut().zip(low).zip(span) {
+                    *x = 2.0 * (*x - low) / span - 1.0;
+                }
             }
             Map::ZScore { mean, divisor } => {
-                each(src, dst, mean, divisor, |x, mean, divisor| ((f64::from(x) - mean) / divisor) as f32)
+                for ((x, mean), divisor) in values.iter_mut().zip(mean).zip(divisor) {
+                    *x = ((f64::from(*x) - mean) / divisor) as f32;
+                }
             }
-            Map::QuantileRange { low, span } => each(src, dst, low, span, |x, low, span| {
-                rounded_down((f64::from(x) - low) / span * 2.0 - 1.0)
-            }),
+            Map::QuantileRange { low, span } => {
+                for ((x, low), span) in values.iter_mut().zip(low).zip(span) {
+                    *x = rounded_down((f64::from(*x) - low) / span * 2.0 - 1.0);
+                }
+            }
         }
     }
 
@@ -157,8 +165,8 @@ mod tests {
         for mode in modes() {
             let normalizer = Normalizer::new(&mode);
             let x = [0.7, 0.04, 7.5];
-            let (mut y, mut back) = ([0.0; 3], [0.0; 3]);
-            normalizer.forward(&x, &mut y);
+            let (mut y, mut back) = (x, [0.0; 3]);
+            normalizer.forward(&mut y);
             normalizer.inverse(&y, &mut back);
             for (a, b) in x.iter().zip(back) {
                 assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{mode:?}: {a} {b}");
@@ -179,8 +187,8 @@ mod tests {
             [2.25 / 4.000_001 * 2.0 - 1.0, -1.0 / 0.100_001 * 2.0 - 1.0, -0.990_972_9],
         ];
         for (mode, expected) in modes().iter().zip(expected) {
-            let mut y = [0.0; 3];
-            Normalizer::new(mode).forward(&x, &mut y);
+            let mut y = x;
+            Normalizer::new(mode).forward(&mut y);
             for (y, e) in y.iter().zip(expected) {
                 assert!((y - e).abs() <= 2e-5 * e.abs(), "{mode:?}: {y} {e}");
             }
@@ -190,11 +198,12 @@ mod tests {
     #[test]
     fn a_quantile_range_never_lifts_a_value_into_the_next_bin() {
         let rule = Normalization::QuantileRange { eps: 1e-6, q01: vec![-0.3], q99: vec![1.7] };
-        let (normalizer, mut y) = (Normalizer::new(&rule), [0.0]);
+        let normalizer = Normalizer::new(&rule);
         let mut apart = 0;
         for i in 0..100_000 {
             let x = -0.3 + i as f32 * 2e-5;
-            normalizer.forward(&[x], &mut y);
+            let mut y = [x];
+            normalizer.forward(&mut y);
             let exact = (f64::from(x) - -0.3) / (1.7 - -0.3 + 1e-6) * 2.0 - 1.0;
             assert!(f64::from(y[0]) <= exact && f64::from(y[0].next_up()) > exact, "{x}: {} {exact}", y[0]);
             apart += usize::from(y[0] != exact as f32);
@@ -204,12 +213,13 @@ mod tests {
 
     #[test]
     fn a_deviation_or_span_of_zero_is_divided_by_eps() {
-        let mut y = [0.0];
+        let mut y = [1.5];
         Normalizer::new(&Normalization::MeanStd { eps: 1e-8, mean: vec![1.0], std: vec![0.0] })
-            .forward(&[1.5], &mut y);
+            .forward(&mut y);
         assert_eq!(y, [0.5f32 / 1e-8f32]);
         let constant = Normalizer::new(&Normalization::MinMax { eps: 1e-8, min: vec![2.0], max: vec![2.0] });
-        constant.forward(&[2.0], &mut y);
+        y = [2.0];
+        constant.forward(&mut y);
         assert_eq!(y, [-1.0]);
         let mut x = [0.0];
         constant.inverse(&y, &mut x);

@@ -1,7 +1,7 @@
 //! An observation's frames and state to the model's inputs.
 
 use super::image::Resizer;
-use super::{Frame, Normalizer, Observation};
+use super::{Frame, Normalizer, Observation, aloha};
 use crate::bundle::Manifest;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,9 @@ pub struct Preprocessor {
     view_len: usize,
     state: Normalizer,
     state_dim: usize,
+    state_normalized: usize,
     state_padded: usize,
+    adapt_to_pi: bool,
 }
 
 #[derive(Debug)]
@@ -37,12 +39,7 @@ impl Preprocessor {
             .map(|camera| Camera {
                 name: camera.name.clone(),
                 required: camera.required,
-                resizer: Resizer::new(
-                    d.image_height,
-                    d.image_width,
-                    manifest.image.pad_value,
-                    manifest.image.antialias,
-                ),
+                resizer: Resizer::new(d.image_height, d.image_width, &manifest.image),
                 found: None,
             })
             .collect();
@@ -57,7 +54,9 @@ impl Preprocessor {
             view_len: 3 * d.image_height * d.image_width,
             state: Normalizer::new(&manifest.state.normalization),
             state_dim: manifest.state.dim,
+            state_normalized: manifest.state.normalized_len(),
             state_padded: manifest.state.padded_dim,
+            adapt_to_pi: manifest.adapt_to_pi,
         }
     }
 
@@ -159,14 +158,26 @@ impl Preprocessor {
             self.state_padded,
             dst.len()
         );
-        let (values, padding) = dst.split_at_mut(self.state_dim);
-        self.state.forward(state, values);
+        let (values, padding) = dst.split_at_mut(self.state_normalized);
+        values.fill(0.0);
+        values[..self.state_dim].copy_from_slice(state);
+        self.to_policy(&mut values[..self.state_dim]);
+        self.state.forward(values);
         padding.fill(0.0);
         match values.iter().position(|v| !v.is_finite()) {
             Some(i) => {
-                Err(err!(NonFinite, "state[{i}] = {} becomes {} when it is normalised", state[i], values[i]))
+                let given = state.get(i).copied().unwrap_or_default();
+                Err(err!(NonFinite, "state[{i}] = {given} becomes {} when it is normalised", values[i]))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Converts a state of the robot, in place, into the policy's joints and robot units: into itself, but for a bundle
+    /// made with openpi's `adapt_to_pi`.
+    pub(crate) fn to_policy(&self, state: &mut [f32]) {
+        if self.adapt_to_pi {
+            aloha::state_to_policy(state);
         }
     }
 

@@ -41,8 +41,8 @@ impl PromptTokenizer {
         Self::new(&bundle.read_file(&manifest.prompt.tokenizer, MAX_TOKENIZER_BYTES)?, manifest)
     }
 
-    /// Makes a tokenizer from the bytes of a `tokenizer.json`. Its padding and truncation are left out: a prompt that is
-    /// too long is an error here and not a shorter prompt.
+    /// Makes a tokenizer from the bytes of a `tokenizer.json`. Its padding and truncation are left out: the manifest says
+    /// what becomes of a prompt that is too long.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl PromptTokenizer {
         let rule = &manifest.prompt;
         let (shown, state_len) = match rule.format {
             PromptFormat::AppendNewline | PromptFormat::CleanedNewline => (0, manifest.state.padded_dim),
-            PromptFormat::Pi05State => (manifest.state.dim, manifest.state.padded_dim),
+            PromptFormat::Pi05State => (manifest.state.normalized_len(), manifest.state.padded_dim),
             PromptFormat::Pi05PaddedState => (manifest.state.padded_dim, manifest.state.padded_dim),
         };
         let max_bytes = MAX_PROMPT_BYTES + state_text::overhead(shown);
@@ -84,7 +84,7 @@ impl PromptTokenizer {
     }
 
     /// The tokens of `prompt`, or of the bundle's default if it is `None` or empty: ids in order, BOS included, without
-    /// padding; from 1 to `max_tokens` of them. `state` is the model's, as
+    /// padding; from 1 to `max_tokens` of them, of a longer prompt the first where the bundle has `truncation`. `state` is the model's, as
     /// [`write_state`](super::Preprocessor::write_state) writes it; PI0.5 has it in its prompt, other policies do not
     /// look at it. The same as the last time costs one comparison.
     ///
@@ -139,6 +139,16 @@ impl PromptTokenizer {
             }
         }
         self.encoder.encode(&self.text, &mut self.ids);
+        let tokens = self.ids.len();
+        if self.rule.truncation && tokens > self.rule.max_tokens {
+            self.encoder.truncate(&mut self.ids, self.rule.max_tokens);
+            if !known {
+                log::warn!(
+                    "the prompt has {tokens} tokens and is cut to {}, as in training",
+                    self.rule.max_tokens
+                );
+            }
+        }
         if self.ids.is_empty() || self.ids.len() > self.rule.max_tokens {
             let with_state = if self.shown > 0 { ", those of the state among them" } else { "" };
             bail!(

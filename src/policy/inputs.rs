@@ -51,7 +51,7 @@ impl Policy {
         );
         weights.copy_from_slice(guidance.prefix_weights);
         let target = self.pipeline.prev_actions_mut()?;
-        write_target(guidance.previous, &self.post, &self.raw_state, &mut self.row, target);
+        write_target(guidance.previous, &self.post, &self.raw_state, target);
         self.pipeline.send(Filled::Guidance)?;
         match self.manifest().flow.rtc_training_max_delay {
             Some(trained) => {
@@ -66,19 +66,12 @@ impl Policy {
 
 /// Writes the rows of `previous`, robot units, to the rows of `target` in model units, and holds the last to the end.
 ///
-/// Held, never zeros: in model units a zero is the data set's mean, and guidance would pull towards it. `row` has room
-/// for one action.
-fn write_target(
-    previous: &[f32],
-    post: &Postprocessor,
-    raw_state: &[f32],
-    row: &mut [f32],
-    target: &mut [f32],
-) {
-    let mut rows = previous.chunks_exact(row.len());
+/// Held, never zeros: in model units a zero is the data set's mean, and guidance would pull towards it.
+fn write_target(previous: &[f32], post: &Postprocessor, raw_state: &[f32], target: &mut [f32]) {
+    let mut rows = previous.chunks_exact(post.dim());
     let mut held = rows.next().unwrap_or_default();
     for target in target.chunks_exact_mut(post.padded_dim()) {
-        post.normalize(held, raw_state, row, target);
+        post.normalize(held, raw_state, target);
         held = rows.next().unwrap_or(held);
     }
 }
@@ -108,11 +101,11 @@ mod tests {
         let post = post(&[0.0; 2], &[1.0; 2]);
         let leftover = [1.0, -1.0, 2.0, -2.0];
         let mut target = [f32::NAN; 16];
-        write_target(&leftover, &post, &[], &mut [0.0; 2], &mut target);
+        write_target(&leftover, &post, &[], &mut target);
         let held = [2.0, -2.0, 0.0, 0.0];
         assert_eq!(target.chunks_exact(4).collect::<Vec<_>>(), [&[1.0, -1.0, 0.0, 0.0], &held, &held, &held]);
         let mut target = [f32::NAN; 4];
-        write_target(&leftover, &post, &[], &mut [0.0; 2], &mut target);
+        write_target(&leftover, &post, &[], &mut target);
         assert_eq!(target, [1.0, -1.0, 0.0, 0.0]);
     }
 
@@ -122,7 +115,7 @@ mod tests {
     fn lerobot_4454_a_short_leftover_does_not_pull_towards_the_mean() {
         let (mean, std) = (103.0f32, 4.0f32);
         let mut target = [f32::NAN; 40];
-        write_target(&[95.0; 2], &post(&[mean], &[std]), &[], &mut [0.0], &mut target);
+        write_target(&[95.0; 2], &post(&[mean], &[std]), &[], &mut target);
         let mut weights = [f32::NAN; 10];
         prefix_weights(PrefixSchedule::Linear, 4, 10.min(2), &mut weights);
         // One guided correction of a chunk that already lies at 95, in model units.

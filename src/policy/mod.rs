@@ -50,9 +50,8 @@ pub struct Policy {
     post: Postprocessor,
     chunk: ActionChunk,
     timing: Timing,
+    /// The state that relative actions are offsets from: the robot's, in the policy's joints.
     raw_state: Vec<f32>,
-    /// One action, while it is normalised.
-    row: Vec<f32>,
     prefix_len: usize,
     num_steps: usize,
     library: &'static Environment,
@@ -136,7 +135,6 @@ impl Policy {
         let post = Postprocessor::new(manifest);
         let chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
         let raw_state = Vec::with_capacity(manifest.state.dim);
-        let row = vec![0.0; manifest.action.dim];
         let num_steps = manifest.flow.num_steps;
         let mut policy = Policy {
             preprocessor,
@@ -147,7 +145,6 @@ impl Policy {
             chunk,
             timing: Timing::with_capacity(MAX_NUM_STEPS),
             raw_state,
-            row,
             prefix_len: 0,
             num_steps,
             library,
@@ -252,6 +249,7 @@ impl Policy {
         self.preprocessor.write_state(observation.state, state)?;
         self.raw_state.clear();
         self.raw_state.extend_from_slice(observation.state);
+        self.preprocessor.to_policy(&mut self.raw_state);
         let tokens = self.tokenizer.encode(observation.prompt, state)?;
         self.pipeline.send(Filled::State)?;
         self.timing.preprocess = preprocessing.elapsed();

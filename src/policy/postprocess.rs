@@ -3,7 +3,7 @@
 use crate::action::{ActionChunk, ActionLimits, Reject};
 use crate::bundle::Manifest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observation::Normalizer;
+use crate::observation::{Normalizer, aloha};
 
 /// Turns the model's last x_t into actions in robot units, and refuses a chunk with a value that no robot should get.
 #[derive(Debug, Clone)]
@@ -11,6 +11,8 @@ pub struct Postprocessor {
     dim: usize,
     padded_dim: usize,
     normalizer: Normalizer,
+    /// The actions are of a policy of other joints than the robot's, which is an ALOHA.
+    adapt_to_pi: bool,
     /// 1 where the action is an offset from the raw state, else 0; `None` for a policy of absolute actions.
     relative: Option<Vec<f32>>,
     limits: ActionLimits,
@@ -27,10 +29,16 @@ impl Postprocessor {
             dim: action.dim,
             padded_dim: action.padded_dim,
             normalizer: Normalizer::new(&action.normalization),
+            adapt_to_pi: manifest.adapt_to_pi,
             relative: relative.map(|mask| mask.iter().map(|&on| if on { 1.0 } else { 0.0 }).collect()),
             limits: action.limits.clone().unwrap_or_else(|| ActionLimits::unlimited(action.dim)),
             unchecked: Vec::with_capacity(manifest.dimensions.action_horizon * action.dim),
         }
+    }
+
+    /// Returns the entries of an action in robot units.
+    pub(super) fn dim(&self) -> usize {
+        self.dim
     }
 
     /// Returns the width that the model computes actions with.
@@ -83,18 +91,23 @@ impl Postprocessor {
         for (src, dst) in x.chunks_exact(self.padded_dim).zip(dst.chunks_exact_mut(self.dim)) {
             self.normalizer.inverse(&src[..self.dim], dst);
             self.add_state(1.0, raw_state, dst);
+            if self.adapt_to_pi {
+                aloha::action_to_robot(dst);
+            }
         }
         Ok(())
     }
 
     /// Goes the way back, for what guides a chunk: one action in robot units (`dim` entries) to model units, zero
-    /// beyond `dim` (`padded_dim` entries). A relative policy's action becomes the offset from `raw_state`. `scratch`
-    /// has `dim` entries.
-    pub(super) fn normalize(&self, action: &[f32], raw_state: &[f32], scratch: &mut [f32], dst: &mut [f32]) {
-        scratch.copy_from_slice(action);
-        self.add_state(-1.0, raw_state, scratch);
+    /// beyond `dim` (`padded_dim` entries). A relative policy's action becomes the offset from `raw_state`.
+    pub(super) fn normalize(&self, action: &[f32], raw_state: &[f32], dst: &mut [f32]) {
         let (values, padding) = dst.split_at_mut(self.dim);
-        self.normalizer.forward(scratch, values);
+        values.copy_from_slice(action);
+        if self.adapt_to_pi {
+            aloha::action_to_policy(values);
+        }
+        self.add_state(-1.0, raw_state, values);
+        self.normalizer.forward(values);
         padding.fill(0.0);
     }
 
@@ -137,6 +150,7 @@ mod tests {
             dim: 2,
             padded_dim: 3,
             normalizer: Normalizer::new(&rule),
+            adapt_to_pi: false,
             relative,
             limits: limits.unwrap_or_else(|| ActionLimits::unlimited(2)),
             unchecked: vec![],
@@ -183,6 +197,31 @@ mod tests {
             assert!(error.to_string().contains("action[1][1] is"), "{error}");
             assert_eq!(chunk.as_slice(), before);
         }
+    }
+
+    #[test]
+    fn actions_for_aloha_are_converted_last() {
+        let rule = Normalization::MeanStd { eps: 0.0, mean: vec![0.0; 14], std: vec![0.5; 14] };
+        let mut relative = vec![1.0; 14];
+        (relative[6], relative[13]) = (0.0, 0.0);
+        let mut post = Postprocessor {
+            dim: 14,
+            padded_dim: 16,
+            adapt_to_pi: true,
+            normalizer: Normalizer::new(&rule),
+            limits: ActionLimits::unlimited(14),
+            ..post(Some(relative), None)
+        };
+        let mut chunk = ActionChunk::new(1, 14);
+        post.fill(&[2.0; 16], &[3.0; 14], &mut chunk).unwrap();
+        // A delta of 1 from the policy's 3, and a gripper at 1 of the policy's range.
+        let arm = [4.0, -4.0, -4.0, 4.0, 4.0, 4.0, (1.0 + 0.5476 + 0.6213) / 2.1123];
+        for (value, expected) in chunk.as_slice().iter().zip(arm.iter().chain(&arm)) {
+            assert!((value - expected).abs() < 1e-6, "{:?}", chunk.as_slice());
+        }
+        let mut back = [f32::NAN; 16];
+        post.normalize(chunk.as_slice(), &[3.0; 14], &mut back);
+        assert!(back[..14].iter().all(|v| (v - 2.0).abs() < 1e-5) && back[14..] == [0.0; 2], "{back:?}");
     }
 
     #[test]

@@ -261,6 +261,16 @@ fn contradictions_are_refused_with_their_key() {
         ("/files/tokenizer.json/size", json!(-1), &["invalid value"]),
     ];
     // Fields that only some bundles have.
+    for (place, key, value, words) in [
+        ("/state", "normalized_dim", json!(2), ["state.normalized_dim is 2", "from dim 3 to padded_dim 9"]),
+        ("/state", "normalized_dim", json!(10), ["state.normalized_dim is 10", "from dim 3 to padded_dim 9"]),
+        ("/state", "normalized_dim", json!(4), ["state.normalization.mean has 3 entries", "has 4"]),
+        ("", "adapt_to_pi", json!(true), ["adapt_to_pi is true", "state and action have 3 and 2 entries"]),
+    ] {
+        let mut json = Fixture::new().manifest_json();
+        json.pointer_mut(place).unwrap()[key] = value;
+        refused(&json, &words);
+    }
     for (key, value, words) in [
         ("times", json!("rounded"), ["unknown variant `rounded`", "format_version 1"]),
         ("rtc_training_max_delay", json!(2), ["flow.rtc_training_max_delay is 2", "Pi0 is not trained"]),

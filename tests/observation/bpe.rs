@@ -7,7 +7,7 @@ use pi0_edge::bundle::Manifest;
 use pi0_edge::internals::PromptTokenizer;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{Tokenizer, TruncationParams};
 
 /// Both, for the same file.
 struct Pair {
@@ -134,6 +134,41 @@ fn every_character_and_what_prompts_are_made_of() {
         pair.check(text).unwrap();
     }
     pair.check(&"stack the red cube on the blue block 0123456789 ".repeat(300)).unwrap();
+}
+
+#[test]
+fn a_long_prompt_is_cut_as_the_library_cuts_it() {
+    let mut json: Value = serde_json::from_slice(&tiny("tokenizer.json")).unwrap();
+    let end = json!({"SpecialToken": {"id": "<eos>", "type_id": 0}});
+    for closed in [false, true] {
+        if closed {
+            json["post_processor"]["single"].as_array_mut().unwrap().push(end.clone());
+            json["post_processor"]["special_tokens"]["<eos>"] =
+                json!({"id": "<eos>", "ids": [1], "tokens": ["<eos>"]});
+        }
+        let bytes = json.to_string().into_bytes();
+        let mut theirs = Tokenizer::from_bytes(&bytes).unwrap();
+        for max_tokens in [2, 3, 7, 20] {
+            let mut manifest: Value = serde_json::from_slice(&tiny("manifest.json")).unwrap();
+            manifest["prompt"]["max_tokens"] = json!(max_tokens);
+            manifest["prompt"]["truncation"] = json!(true);
+            let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+            let mut ours = PromptTokenizer::new(&bytes, &manifest).unwrap();
+            let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
+            theirs.with_truncation(Some(truncation)).unwrap();
+            for task in
+                ["pick", "pick up the cube and stack it slowly, then open the drawer", "1234567890123"]
+            {
+                let want = theirs.encode_fast(format!("{task}\n"), true).unwrap();
+                assert!(want.get_ids().len() <= max_tokens);
+                assert_eq!(
+                    ours.encode(Some(task), &[]).unwrap(),
+                    want.get_ids(),
+                    "{task} {max_tokens} {closed}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -159,3 +159,39 @@ fn a_state_that_is_not_one_is_refused() {
         &["9 entries", "has 8"],
     );
 }
+
+#[test]
+fn a_state_that_training_padded_is_padded_before_it_is_normalised() {
+    let mut json = manifest();
+    json["state"]["normalized_dim"] = json!(5);
+    json["state"]["normalization"] = json!({
+        "mode": "quantile_range", "eps": 1e-6, "q01": [0, 0, 0, 0, 0], "q99": [2, 4, 8, 0, 0]
+    });
+    let p = preprocessor(&json);
+    let mut state = [f32::NAN; 9];
+    p.write_state(&[1.0, 1.0, 8.0], &mut state).unwrap();
+    for (value, expected) in state.iter().zip([0.0, -0.5, 1.0, -1.0, -1.0, 0.0, 0.0, 0.0, 0.0]) {
+        assert!((value - expected).abs() < 2e-6, "{state:?}");
+    }
+    assert_refused(p.write_state(&[0.0; 5], &mut state), ErrorKind::Observation, &["5 entries", "has 3"]);
+}
+
+#[test]
+fn a_state_of_aloha_is_converted_before_it_is_normalised() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pi0-openpi/manifest.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    json["adapt_to_pi"] = json!(true);
+    for feature in ["state", "action"] {
+        json[feature]["dim"] = json!(14);
+        json[feature]["names"] = json!(null);
+        json[feature]["normalization"] =
+            json!({"mode": "z_score", "eps": 0, "mean": vec![0.0; 14], "std": vec![0.5; 14]});
+    }
+    json["action"]["relative_mask"] = json!(null);
+    let mut state = [f32::NAN; 32];
+    preprocessor(&json).write_state(&[0.5; 14], &mut state).unwrap();
+    let arm = [1.0, -1.0, -1.0, 1.0, 1.0, 1.0, -0.280_111_84];
+    for (value, expected) in state.iter().zip(arm.iter().chain(&arm).chain(&[0.0; 18])) {
+        assert!((value - expected).abs() < 1e-6, "{state:?}");
+    }
+}

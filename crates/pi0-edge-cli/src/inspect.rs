@@ -53,17 +53,22 @@ fn text(m: &Manifest) -> String {
         line("camera", format!("{} ({need})", c.name));
     }
     line("image", format!("{} × {}, {} tokens a view", d.image_width, d.image_height, d.tokens_per_view));
-    line("state", format!("{} values ({} padded)", m.state.dim, m.state.padded_dim));
+    let aloha = if m.adapt_to_pi { ", ALOHA's, converted as by openpi's adapt_to_pi" } else { "" };
+    line("state", format!("{} values ({} padded){aloha}", m.state.dim, m.state.padded_dim));
     let relative = if m.action.relative_mask.is_some() { ", relative to the state" } else { "" };
     line(
         "action",
-        format!("{} × {} values ({} padded){relative}", d.action_horizon, m.action.dim, m.action.padded_dim),
+        format!(
+            "{} × {} values ({} padded){relative}{aloha}",
+            d.action_horizon, m.action.dim, m.action.padded_dim
+        ),
     );
     line(
         "prompt",
         format!(
-            "at most {} tokens{}; default {:?}",
+            "at most {} tokens, longer ones are {}{}; default {:?}",
             m.prompt.max_tokens,
+            if m.prompt.truncation { "cut" } else { "refused" },
             match m.prompt.format {
                 PromptFormat::Pi05State => ", the state in the prompt",
                 PromptFormat::Pi05PaddedState => ", the padded state in the prompt",

@@ -54,7 +54,9 @@ impl StoredObservation {
         }
         let text = std::fs::read(&file)
             .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e))?;
-        let stored: ObservationFile = serde_json::from_slice(&text).map_err(|e| {
+        // What an editor may put before a text in UTF-8.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+        let stored: ObservationFile = serde_json::from_slice(text).map_err(|e| {
             Error::with_source(ErrorKind::Observation, format!("{} is malformed", file.display()), e)
         })?;
         let directory = file.parent().unwrap_or(Path::new("."));
@@ -166,4 +168,18 @@ fn decode(path: &Path, name: String) -> Result<Image> {
     let rgb = open.map_err(|e| fail(e.into()))?.decode().map_err(fail)?.into_rgb8();
     let (width, height) = rgb.dimensions();
     Ok(Image { name, data: rgb.into_raw(), width, height })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_written_by_hand_may_begin_with_a_byte_order_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "\u{feff}{\"images\": {}, \"state\": [1, 2.5], \"prompt\": null}";
+        std::fs::write(directory.path().join("observation.json"), text).unwrap();
+        let stored = StoredObservation::read(directory.path()).unwrap();
+        assert_eq!(stored.state, [1.0, 2.5]);
+    }
 }

@@ -6,8 +6,13 @@ use crate::error::Result;
 
 impl StateFeature {
     pub(super) fn check(&self) -> Result<()> {
-        check_widths("state", self.dim, self.padded_dim, self.names.as_deref())?;
-        self.normalization.check("state.normalization", self.dim)
+        let (dim, padded, normalized) = (self.dim, self.padded_dim, self.normalized_len());
+        check_widths("state", dim, padded, self.names.as_deref())?;
+        check!(
+            (dim..=padded).contains(&normalized),
+            "state.normalized_dim is {normalized}, it must be from dim {dim} to padded_dim {padded}"
+        );
+        self.normalization.check("state.normalization", normalized)
     }
 }
 
