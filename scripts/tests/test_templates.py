@@ -19,12 +19,12 @@ from make_checkpoint import make_checkpoint
 GRAPHS = ("vision_encoder", "prefix_prefill", "time_conditioning", "denoise_step")
 
 
-def made(policy: str, precision: str, directory: Path) -> tuple[Path, Path]:
+def made(policy: str, options: Options, directory: Path) -> tuple[Path, Path]:
     """The template, and the bundle that the exporter makes of a checkpoint of the same dimensions."""
     spec = make_spec("tiny", policy=policy)
-    write_template(directory / "template", spec, precision)
+    write_template(directory / "template", spec, options)
     make_checkpoint(directory / "checkpoint", spec)
-    export(directory / "checkpoint", directory / "bundle", Options(precision=precision, golden=False))
+    export(directory / "checkpoint", directory / "bundle", options)
     return directory / "template", directory / "bundle"
 
 
@@ -37,10 +37,11 @@ def structure(path: Path) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
+@pytest.mark.parametrize("target", [None, "cuda", "tensorrt"])
 @pytest.mark.parametrize("precision", COMPUTE)
 @pytest.mark.parametrize("policy", ["pi0", "pi05"])
-def test_a_template_is_the_exporters_bundle_without_weights(policy, precision, tmp_path):
-    template, bundle = made(policy, precision, tmp_path)
+def test_a_template_is_the_exporters_bundle_without_weights(policy, precision, target, tmp_path):
+    template, bundle = made(policy, Options(precision=precision, target=target, golden=False), tmp_path)
     for name in GRAPHS:
         assert structure(template / f"{name}.onnx") == structure(bundle / f"{name}.onnx"), name
     ours, theirs = (json.loads((d / "manifest.json").read_text()) for d in (template, bundle))
@@ -52,7 +53,7 @@ def test_a_template_is_the_exporters_bundle_without_weights(policy, precision, t
 
 
 def test_the_recipe_has_the_distribution_of_the_weights(tmp_path):
-    template, bundle = made("pi0", "fp32", tmp_path)
+    template, bundle = made("pi0", Options(golden=False), tmp_path)
     constants = 0
     for name, file in json.loads((template / RECIPE).read_text())["files"].items():
         content = (bundle / name).read_bytes()

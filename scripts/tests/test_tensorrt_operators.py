@@ -114,9 +114,10 @@ def test_committed_bundles(bundle):
 @pytest.mark.parametrize("prefix_bucket", [None, 16], ids=["exact", "padded"])
 @pytest.mark.parametrize("precision", COMPUTE)
 @pytest.mark.parametrize("policy", ["pi0", "pi05"])
-def test_exported_bundles(tmp_path, policy, precision, prefix_bucket):
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_exported_bundles(tmp_path, target, policy, precision, prefix_bucket):
     make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", policy=policy, seed=1))
-    export(tmp_path / "checkpoint", tmp_path / "bundle", Options(precision=precision, prefix_bucket=prefix_bucket))
+    export(tmp_path / "checkpoint", tmp_path / "bundle", Options(precision=precision, target=target, prefix_bucket=prefix_bucket))
     assert {name: found for name, found in graphs_of(tmp_path / "bundle").items() if found} == {}
 
 
