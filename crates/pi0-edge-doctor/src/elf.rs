@@ -1,14 +1,13 @@
-//! What the dynamic loader would read of a shared library.
+//! The parts of a shared library that the dynamic loader reads.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use object::elf::{
-    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME, EM_AARCH64, EM_X86_64, FileHeader64, SHT_DYNSYM,
-};
+use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, EM_AARCH64, EM_X86_64, FileHeader64, SHT_DYNSYM};
 use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
-use object::{Endianness, ReadCache, StringTable};
+use object::{Endianness, ReadCache};
 
 type Header = FileHeader64<Endianness>;
 type Data<'a> = &'a ReadCache<File>;
@@ -20,16 +19,15 @@ const KEPT_EXPORTS: [&str; 2] = ["OrtSessionOptionsAppendExecutionProvider_", "G
 #[derive(Debug)]
 pub(super) struct Elf {
     pub machine: u16,
-    pub soname: Option<String>,
     pub needed: Vec<String>,
     pub rpath: Vec<String>,
     pub runpath: Vec<String>,
     /// Symbol versions it defines, such as `VERS_1.31.1` or `GLIBC_2.35`.
     pub defines: Vec<String>,
     /// Symbol versions it asks of others: the library's name and the versions.
-    pub requires: Vec<(String, Vec<String>)>,
+    pub requires: BTreeMap<String, Vec<String>>,
     pub exports: Vec<String>,
-    /// Where GPU code lies in the file.
+    /// The ranges of the file that hold GPU code.
     pub fatbin: Vec<Range<u64>>,
 }
 
@@ -53,30 +51,28 @@ pub(super) fn architecture(machine: u16) -> String {
 fn parse(data: Data<'_>) -> object::Result<Elf> {
     let header = Header::parse(data)?;
     let endian = header.endian()?;
-    let sections = header.sections(endian, data)?;
+    let tables = Tables { endian, sections: header.sections(endian, data)?, data };
     let mut elf = Elf {
         machine: header.e_machine(endian),
-        soname: None,
         needed: Vec::new(),
         rpath: Vec::new(),
         runpath: Vec::new(),
-        defines: defined_versions(&sections, endian, data)?,
-        requires: required_versions(&sections, endian, data)?,
-        exports: exports(&sections, endian, data)?,
+        defines: tables.defined_versions()?,
+        requires: tables.required_versions()?,
+        exports: tables.exports()?,
         fatbin: Vec::new(),
     };
-    let dynamic = sections.dynamic_table(endian, data)?;
+    let dynamic = tables.sections.dynamic_table(endian, data)?;
     for entry in dynamic.iter() {
         match entry.tag {
-            DT_SONAME => elf.soname = Some(text(dynamic.string(entry)?)),
             DT_NEEDED => elf.needed.push(text(dynamic.string(entry)?)),
             DT_RPATH => elf.rpath.extend(search_path(dynamic.string(entry)?)),
             DT_RUNPATH => elf.runpath.extend(search_path(dynamic.string(entry)?)),
             _ => {}
         }
     }
-    for section in sections.iter() {
-        if sections.section_name(endian, section)? == b".nv_fatbin"
+    for section in tables.sections.iter() {
+        if tables.sections.section_name(endian, section)? == b".nv_fatbin"
             && let Some((start, size)) = section.file_range(endian)
         {
             elf.fatbin.push(start..start.saturating_add(size));
@@ -93,70 +89,53 @@ fn search_path(bytes: &[u8]) -> Vec<String> {
     text(bytes).split(':').filter(|d| !d.is_empty()).map(str::to_owned).collect()
 }
 
-fn linked_strings<'a>(
-    sections: &SectionTable<'a, Header, Data<'a>>,
+/// The section table of a file.
+struct Tables<'a> {
     endian: Endianness,
+    sections: SectionTable<'a, Header, Data<'a>>,
     data: Data<'a>,
-    link: object::SectionIndex,
-) -> object::Result<StringTable<'a, Data<'a>>> {
-    sections.strings(endian, data, link)
 }
 
-fn defined_versions<'a>(
-    sections: &SectionTable<'a, Header, Data<'a>>,
-    endian: Endianness,
-    data: Data<'a>,
-) -> object::Result<Vec<String>> {
-    let mut names = Vec::new();
-    if let Some((mut definitions, link)) = sections.gnu_verdef(endian, data)? {
-        let strings = linked_strings(sections, endian, data, link)?;
-        while let Some((_, mut auxiliary)) = definitions.next()? {
-            // The first one names the version, the others its predecessors.
-            if let Some(first) = auxiliary.next()? {
-                names.push(text(first.name(endian, strings)?));
+impl Tables<'_> {
+    fn defined_versions(&self) -> object::Result<Vec<String>> {
+        let mut names = Vec::new();
+        if let Some((mut definitions, link)) = self.sections.gnu_verdef(self.endian, self.data)? {
+            let strings = self.sections.strings(self.endian, self.data, link)?;
+            while let Some((_, mut auxiliary)) = definitions.next()? {
+                // The first one names the version, the others its predecessors.
+                if let Some(first) = auxiliary.next()? {
+                    names.push(text(first.name(self.endian, strings)?));
+                }
             }
         }
+        Ok(names)
     }
-    Ok(names)
-}
 
-fn required_versions<'a>(
-    sections: &SectionTable<'a, Header, Data<'a>>,
-    endian: Endianness,
-    data: Data<'a>,
-) -> object::Result<Vec<(String, Vec<String>)>> {
-    let mut all: Vec<(String, Vec<String>)> = Vec::new();
-    if let Some((mut needs, link)) = sections.gnu_verneed(endian, data)? {
-        let strings = linked_strings(sections, endian, data, link)?;
-        while let Some((need, mut auxiliary)) = needs.next()? {
-            let mut names = Vec::new();
-            while let Some(version) = auxiliary.next()? {
-                names.push(text(version.name(endian, strings)?));
-            }
-            let library = text(need.file(endian, strings)?);
-            match all.iter_mut().find(|(l, _)| *l == library) {
-                Some((_, known)) => known.extend(names),
-                None => all.push((library, names)),
+    fn required_versions(&self) -> object::Result<BTreeMap<String, Vec<String>>> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        if let Some((mut needs, link)) = self.sections.gnu_verneed(self.endian, self.data)? {
+            let strings = self.sections.strings(self.endian, self.data, link)?;
+            while let Some((need, mut auxiliary)) = needs.next()? {
+                let names = all.entry(text(need.file(self.endian, strings)?)).or_default();
+                while let Some(version) = auxiliary.next()? {
+                    names.push(text(version.name(self.endian, strings)?));
+                }
             }
         }
+        Ok(all)
     }
-    Ok(all)
-}
 
-fn exports<'a>(
-    sections: &SectionTable<'a, Header, Data<'a>>,
-    endian: Endianness,
-    data: Data<'a>,
-) -> object::Result<Vec<String>> {
-    let symbols = sections.symbols(endian, data, SHT_DYNSYM)?;
-    let mut names = Vec::new();
-    for symbol in symbols.iter().filter(|s| !s.is_undefined(endian)) {
-        let name = text(symbol.name(endian, symbols.strings())?);
-        if KEPT_EXPORTS.iter().any(|k| name.starts_with(k)) {
-            names.push(name);
+    fn exports(&self) -> object::Result<Vec<String>> {
+        let symbols = self.sections.symbols(self.endian, self.data, SHT_DYNSYM)?;
+        let mut names = Vec::new();
+        for symbol in symbols.iter().filter(|s| !s.is_undefined(self.endian)) {
+            let name = text(symbol.name(self.endian, symbols.strings())?);
+            if KEPT_EXPORTS.iter().any(|k| name.starts_with(k)) {
+                names.push(name);
+            }
         }
+        Ok(names)
     }
-    Ok(names)
 }
 
 /// Replaces the loader's `$ORIGIN` by the directory of the library it is written in.

@@ -1,4 +1,4 @@
-//! Which GPUs a library has code for, from the headers of its fat binaries.
+//! The GPUs that a library has code for, from the headers of its fat binaries.
 //!
 //! `.nv_fatbin` holds containers one after another, padded in between. A container is a 16-byte header and then
 //! entries, each a header and a payload:
@@ -32,7 +32,7 @@ pub struct Kernels {
     pub sass: BTreeSet<u32>,
     /// Intermediate code, which the driver compiles for that architecture or any later one when it is first used.
     pub ptx: BTreeSet<u32>,
-    /// Whether every container could be read to its end.
+    /// True if every container could be read to its end.
     pub complete: bool,
 }
 
@@ -41,8 +41,7 @@ pub(super) fn scan(file: &File, sections: &[Range<u64>]) -> io::Result<Kernels> 
     let mut kernels = Kernels { complete: true, ..Kernels::default() };
     for section in sections {
         let mut at = section.start;
-        let mut gap = Gap::default();
-        while let Some(container) = gap.next_container(file, at..section.end)? {
+        while let Some(container) = next_container(file, at..section.end)? {
             let mut header = [0; CONTAINER_HEADER as usize];
             file.read_exact_at(&mut header, container)?;
             let entries = container + u64::from(u16_at(&header, 6));
@@ -80,24 +79,18 @@ fn scan_entries(file: &File, entries: Range<u64>, kernels: &mut Kernels) -> io::
 }
 
 /// Finds the next container behind padding, which can be up to a page long.
-#[derive(Default)]
-struct Gap {
-    buffer: Vec<u8>,
-}
-
-impl Gap {
-    fn next_container(&mut self, file: &File, mut range: Range<u64>) -> io::Result<Option<u64>> {
-        while range.start + CONTAINER_HEADER <= range.end {
-            self.buffer.resize((range.end - range.start).min(4096) as usize, 0);
-            file.read_exact_at(&mut self.buffer, range.start)?;
-            if let Some(i) = self.buffer.windows(4).position(|w| u32_at(w, 0) == MAGIC) {
-                return Ok(Some(range.start + i as u64));
-            }
-            // The last three bytes may begin a magic number that the next piece ends.
-            range.start += self.buffer.len() as u64 - 3;
+fn next_container(file: &File, mut range: Range<u64>) -> io::Result<Option<u64>> {
+    let mut buffer = [0; 4096];
+    while range.start + CONTAINER_HEADER <= range.end {
+        let piece = &mut buffer[..(range.end - range.start).min(4096) as usize];
+        file.read_exact_at(piece, range.start)?;
+        if let Some(i) = piece.windows(4).position(|w| u32_at(w, 0) == MAGIC) {
+            return Ok(Some(range.start + i as u64));
         }
-        Ok(None)
+        // The last three bytes may begin a magic number that the next piece ends.
+        range.start += piece.len() as u64 - 3;
     }
+    Ok(None)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

@@ -1,4 +1,4 @@
-//! What the doctor says: findings with stable codes.
+//! Findings with stable codes.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{BundleFacts, Facts};
 
-/// How bad a finding is.
+/// The severity of a finding, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -32,43 +32,22 @@ impl Severity {
     }
 }
 
-/// What a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Group {
-    /// The bundle.
-    Bundle,
-    /// ONNX Runtime's library.
-    OnnxRuntime,
-    /// Execution providers, GPU, driver and NVIDIA's libraries.
-    Gpu,
-    /// TensorRT engines.
-    Engines,
-    /// Board, power mode and clocks.
-    Power,
-    /// Kernel and limits for real-time threads.
-    Realtime,
-    /// Memory.
-    Memory,
-}
-
-impl Group {
-    /// The heading for people.
-    pub fn title(self) -> &'static str {
-        match self {
-            Group::Bundle => "Bundle",
-            Group::OnnxRuntime => "ONNX Runtime",
-            Group::Gpu => "GPU and providers",
-            Group::Engines => "TensorRT engines",
-            Group::Power => "Board and power",
-            Group::Realtime => "Real time",
-            Group::Memory => "Memory",
-        }
-    }
-}
-
 macro_rules! codes {
-    ($($group:ident: $($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+)+) => {
-        /// What was found. The names are stable: one is never given another meaning, and none is used again.
+    ($($(#[doc = $about:literal])+ $group:ident $title:literal {
+        $($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+
+    })+) => {
+        /// The subject of a finding, in the order of the report.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Group { $($(#[doc = $about])+ $group,)+ }
+
+        impl Group {
+            /// The heading for people.
+            pub fn title(self) -> &'static str {
+                match self { $(Group::$group => $title,)+ }
+            }
+        }
+
+        /// The code of a finding. The names are stable: one is never given another meaning, and none is used again.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Code { $($($(#[doc = $doc])+ $variant,)+)+ }
@@ -82,7 +61,7 @@ macro_rules! codes {
                 match self { $($(Code::$variant => $name,)+)+ }
             }
 
-            /// What the code is about.
+            /// The subject of the code.
             pub fn group(self) -> Group {
                 match self { $($(Code::$variant => Group::$group,)+)+ }
             }
@@ -91,7 +70,8 @@ macro_rules! codes {
 }
 
 codes! {
-    Bundle:
+    /// The bundle.
+    Bundle "Bundle" {
         /// The bundle's kind, precision, target and size.
         Bundle = "BUNDLE",
         /// The bundle has no manifest that could be read.
@@ -102,7 +82,9 @@ codes! {
         BundleIncomplete = "BUNDLE_INCOMPLETE",
         /// The GPU cannot compute in the bundle's precision.
         PrecisionUnsupported = "PRECISION_UNSUPPORTED",
-    OnnxRuntime:
+    }
+    /// ONNX Runtime's library.
+    OnnxRuntime "ONNX Runtime" {
         /// ONNX Runtime's library: where and which version.
         OrtLibrary = "ORT_LIBRARY",
         /// There is no ONNX Runtime where it is looked for.
@@ -119,9 +101,11 @@ codes! {
         LibraryMissing = "LIBRARY_MISSING",
         /// A library that ONNX Runtime or a provider needs is too old.
         LibraryTooOld = "LIBRARY_TOO_OLD",
-        /// Whether ONNX Runtime sends usage data.
+        /// The state of ONNX Runtime's uploader of usage data.
         Telemetry = "TELEMETRY",
-    Gpu:
+    }
+    /// Execution providers, GPU, driver and NVIDIA's libraries.
+    Gpu "GPU and providers" {
         /// The GPU and its compute capability.
         Gpu = "GPU",
         /// There is no NVIDIA GPU.
@@ -160,9 +144,11 @@ codes! {
         NoKernelsForGpu = "NO_KERNELS_FOR_GPU",
         /// The CUDA provider's code has to be compiled for this GPU when it is first used.
         KernelsNeedJit = "KERNELS_NEED_JIT",
-        /// Whether the provider has code for this GPU could not be told.
+        /// The provider may or may not have code for this GPU.
         KernelsUnknown = "KERNELS_UNKNOWN",
-    Engines:
+    }
+    /// TensorRT engines.
+    Engines "TensorRT engines" {
         /// The directory of TensorRT engines.
         EngineCache = "ENGINE_CACHE",
         /// There is no directory of TensorRT engines.
@@ -177,7 +163,9 @@ codes! {
         EnginesMissing = "ENGINES_MISSING",
         /// The bundle's engines were built for another GPU, TensorRT or ONNX Runtime.
         EnginesForeign = "ENGINES_FOREIGN",
-    Power:
+    }
+    /// Board, power mode and clocks.
+    Power "Board and power" {
         /// The board or machine.
         Board = "BOARD",
         /// The Linux for Tegra and JetPack it runs.
@@ -188,11 +176,13 @@ codes! {
         PowerMode = "POWER_MODE",
         /// Processors that are switched off.
         CpusOffline = "CPUS_OFFLINE",
-        /// Whether the clocks may move.
+        /// The clocks, fixed or not.
         Clocks = "CLOCKS",
         /// The governor of the processors' clocks.
         Governor = "GOVERNOR",
-    Realtime:
+    }
+    /// Kernel and limits for real-time threads.
+    Realtime "Real time" {
         /// There is no running system to look at.
         NotRunning = "NOT_RUNNING",
         /// The kernel is preemptible throughout.
@@ -203,11 +193,13 @@ codes! {
         IsolatedCpus = "ISOLATED_CPUS",
         /// The highest real-time priority the user may take.
         RtprioLimit = "RTPRIO_LIMIT",
-        /// How much memory the user may lock.
+        /// The memory that the user may lock.
         MemlockLimit = "MEMLOCK_LIMIT",
-        /// Whether the kernel stops real-time threads that run too long.
+        /// The bound on real-time threads that run too long.
         RtThrottling = "RT_THROTTLING",
-    Memory:
+    }
+    /// Memory.
+    Memory "Memory" {
         /// Memory and what is available of it.
         Memory = "MEMORY",
         /// The memory does not suffice for the bundle, or barely.
@@ -216,6 +208,7 @@ codes! {
         MemoryFragmented = "MEMORY_FRAGMENTED",
         /// Swap in use.
         Swap = "SWAP",
+    }
 }
 
 impl fmt::Display for Code {
@@ -233,25 +226,14 @@ impl Serialize for Code {
 /// One thing found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is.
+    /// Its code.
     pub code: Code,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// What was found, with its value.
+    /// The message, with the value that was found.
     pub message: String,
-    /// What to do about it: mostly a command to type.
+    /// The remedy, mostly a command to type.
     pub remedy: Option<String>,
-}
-
-impl Finding {
-    pub(super) fn new(code: Code, severity: Severity, message: impl Into<String>) -> Self {
-        Finding { code, severity, message: message.into(), remedy: None }
-    }
-
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
-        self
-    }
 }
 
 /// Everything the doctor has to say of a machine.
@@ -259,19 +241,19 @@ impl Finding {
 pub struct Report {
     /// The findings: by group, and the worst of a group first.
     pub findings: Vec<Finding>,
-    /// What they were made from.
+    /// The facts they were made from.
     pub facts: Facts,
     /// The bundle, if one was named.
     pub bundle: Option<BundleFacts>,
 }
 
 impl Report {
-    /// How many findings are of a severity.
+    /// Counts the findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|f| f.severity == severity).count()
     }
 
-    /// Whether nothing stands in the way of running.
+    /// Returns true if nothing stands in the way of running.
     pub fn is_usable(&self) -> bool {
         self.count(Severity::Error) == 0
     }

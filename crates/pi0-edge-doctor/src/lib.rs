@@ -1,11 +1,11 @@
-//! Why a machine will be slow or broken, told from its files alone.
+//! The reasons why a machine will be slow or broken, told from its files alone.
 //!
 //! [`Facts::gather`] reads a file tree, [`diagnose`] judges what was found, and the [`Report`] prints itself for
 //! people or for programs. Nothing is loaded, run or written, and no library is opened other than as a file, so the
 //! doctor may look at a robot while it moves. The tree need not be the running system's: a root file system that is
 //! about to be flashed can be examined on the machine it is made on.
 //!
-//! What only a run can tell (that a provider really computes, that a clock holds under load) is `check`'s and
+//! Facts that only a run can tell (that a provider really computes, that a clock holds under load) is `check`'s and
 //! `bench`'s to find out; the findings say where the doctor's knowledge ends.
 //!
 //! ```

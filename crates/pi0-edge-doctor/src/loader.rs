@@ -1,4 +1,4 @@
-//! Where the dynamic loader would find a library, and what it would miss: its search, done over files.
+//! The dynamic loader's search for libraries, done over files, and the libraries it would miss.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -32,7 +32,7 @@ pub struct TooOld {
     pub needed_by: String,
 }
 
-/// What loading one library would come to.
+/// The outcome of loading one library.
 #[derive(Debug, Default)]
 pub(super) struct Closure {
     pub missing: Vec<Missing>,
@@ -93,11 +93,10 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// Where a library that a program of this architecture opens by name is found.
+    /// Finds a library that a program of this architecture opens by name.
     pub fn find(&self, name: &str, machine: u16) -> Option<PathBuf> {
-        let dirs = self.library_path.iter().chain(self.configured.iter());
-        self.in_directories(dirs.map(PathBuf::as_path), name, machine)
-            .or_else(|| self.in_system(name, machine))
+        let dirs = self.library_path.iter().chain(&self.configured);
+        self.in_directories(dirs, name, machine).or_else(|| self.in_system(name, machine))
     }
 
     /// Everything that loading `path` would load, and what would be missing.
@@ -156,26 +155,22 @@ impl<'a> Loader<'a> {
         dirs.extend(self.library_path.iter().cloned());
         dirs.extend(expand(object, &object.elf.runpath));
         dirs.extend(self.configured.iter().cloned());
-        self.in_directories(dirs.iter().map(PathBuf::as_path), name, machine)
-            .or_else(|| self.in_system(name, machine))
+        self.in_directories(&dirs, name, machine).or_else(|| self.in_system(name, machine))
     }
 
-    fn in_directories<'d>(
-        &self,
-        directories: impl Iterator<Item = &'d Path>,
-        name: &str,
-        machine: u16,
-    ) -> Option<PathBuf> {
-        directories.map(|d| d.join(name)).find(|p| self.elf(p).is_some_and(|e| e.machine == machine))
+    fn in_directories<D>(&self, directories: D, name: &str, machine: u16) -> Option<PathBuf>
+    where
+        D: IntoIterator<Item: AsRef<Path>>,
+    {
+        let mut files = directories.into_iter().map(|d| d.as_ref().join(name));
+        files.find(|p| self.elf(p).is_some_and(|e| e.machine == machine))
     }
 
     fn in_system(&self, name: &str, machine: u16) -> Option<PathBuf> {
         let cached = self.cache.as_ref().and_then(|c| c.get(name)).map(Vec::as_slice).unwrap_or_default();
         let fits = |p: &&PathBuf| self.elf(p).is_some_and(|e| e.machine == machine);
-        cached.iter().find(fits).cloned().or_else(|| {
-            let dirs = default_directories(machine);
-            self.in_directories(dirs.iter().map(Path::new), name, machine)
-        })
+        let cached = cached.iter().find(fits).cloned();
+        cached.or_else(|| self.in_directories(default_directories(machine), name, machine))
     }
 
     fn elsewhere(&self, name: &str, beside: &Path, machine: u16) -> Option<String> {
@@ -272,7 +267,7 @@ fn configuration(tree: &Tree, path: &str, directories: &mut Vec<PathBuf>, depth:
     }
 }
 
-/// Where NVIDIA's libraries lie on machines whose loader was not told about them.
+/// Lists where NVIDIA's libraries lie on machines whose loader was not told about them.
 fn unsearched(tree: &Tree, env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     for name in

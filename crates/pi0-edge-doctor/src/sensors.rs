@@ -1,4 +1,4 @@
-//! What a machine measures of itself while it works: power rails, temperatures, clocks, throttling.
+//! Sensors of a machine that are read while it works: power rails, temperatures, clocks, throttling.
 
 use std::path::{Path, PathBuf};
 
@@ -18,25 +18,17 @@ pub struct Sensors {
 /// A monitored power rail.
 #[derive(Debug)]
 struct Rail {
-    name: String,
-    source: RailSource,
+    /// Microwatts as INA238 reports them, or millivolts and milliamperes as INA3221 does.
+    sensor: Sensor,
     in_total: bool,
 }
 
-#[derive(Debug)]
-enum RailSource {
-    /// Millivolts and milliamperes, as INA3221 reports them.
-    VoltsAndAmperes(PathBuf, PathBuf),
-    /// Microwatts, as INA238 reports them.
-    Watts(PathBuf),
-}
-
-/// A file with one number, and what the number is multiplied with.
+/// Files with one number each. Their product in `unit` is the sensor's value.
 #[derive(Debug)]
 struct Sensor {
     name: String,
-    file: PathBuf,
-    factor: f64,
+    files: Vec<PathBuf>,
+    unit: f64,
 }
 
 /// The names of what [`Sensors::read`] gives values of, in the same order.
@@ -64,7 +56,7 @@ pub struct Sample {
     pub zones: Vec<Option<f64>>,
     /// Hz of each clock.
     pub clocks: Vec<Option<f64>>,
-    /// How often a current or a voltage has throttled the module since it was switched on.
+    /// Times that a current or a voltage has throttled the module since it was switched on.
     pub throttled: Option<u64>,
 }
 
@@ -72,17 +64,20 @@ impl Sensors {
     /// Finds the sensors below `root` (`/` for the machine this runs on).
     pub fn find(root: &Path) -> Self {
         let tree = Tree::new(root);
-        let mut rails = rails(&tree);
-        mark_total(&mut rails);
-        Sensors { rails, zones: zones(&tree), clocks: clocks(&tree), throttling: throttling(&tree) }
+        Sensors {
+            rails: with_total(rails(&tree)),
+            zones: zones(&tree),
+            clocks: clocks(&tree),
+            throttling: throttling(&tree),
+        }
     }
 
-    /// What the values of a reading belong to.
+    /// Names what the values of a reading belong to.
     pub fn names(&self) -> SensorNames {
         let names = |sensors: &[Sensor]| sensors.iter().map(|s| s.name.clone()).collect();
         SensorNames {
-            rails: self.rails.iter().map(|r| r.name.clone()).collect(),
-            total: self.rails.iter().filter(|r| r.in_total).map(|r| r.name.clone()).collect(),
+            rails: self.rails.iter().map(|r| r.sensor.name.clone()).collect(),
+            total: self.rails.iter().filter(|r| r.in_total).map(|r| r.sensor.name.clone()).collect(),
             zones: names(&self.zones),
             clocks: names(&self.clocks),
         }
@@ -91,7 +86,7 @@ impl Sensors {
     /// Reads all of them. Takes about a millisecond for each power rail on a Jetson, whose monitors sit on a slow bus.
     pub fn read(&self) -> Sample {
         let values = |sensors: &[Sensor]| sensors.iter().map(Sensor::read).collect();
-        let rails: Vec<Option<f64>> = self.rails.iter().map(Rail::read).collect();
+        let rails: Vec<Option<f64>> = self.rails.iter().map(|r| r.sensor.read()).collect();
         let parts: Vec<_> =
             self.rails.iter().zip(&rails).filter(|(r, _)| r.in_total).map(|(_, w)| *w).collect();
         let total = if parts.is_empty() { None } else { parts.into_iter().sum() };
@@ -106,49 +101,39 @@ impl Sensors {
     }
 }
 
-fn number(file: &Path) -> Option<f64> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
-}
-
 impl Sensor {
-    fn new(tree: &Tree, name: String, file: &str, factor: f64) -> Option<Self> {
-        Some(Sensor { name, file: tree.real(Path::new(file))?, factor })
+    /// A sensor whose files are all there, with values that are divided by `unit`.
+    fn new(tree: &Tree, name: String, files: &[String], unit: f64) -> Option<Self> {
+        let files = files.iter().map(|file| tree.real(Path::new(file))).collect::<Option<_>>()?;
+        Some(Sensor { name, files, unit })
     }
 
     fn read(&self) -> Option<f64> {
-        number(&self.file).map(|v| v * self.factor)
-    }
-}
-
-impl Rail {
-    fn read(&self) -> Option<f64> {
-        match &self.source {
-            RailSource::VoltsAndAmperes(mv, ma) => Some(number(mv)? * number(ma)? / 1e6),
-            RailSource::Watts(uw) => number(uw).map(|v| v / 1e6),
-        }
+        let number = |file| std::fs::read_to_string(file).ok()?.trim().parse::<f64>().ok();
+        self.files.iter().map(number).product::<Option<f64>>().map(|v| v / self.unit)
     }
 }
 
 /// The rails of every `ina…` monitor. Channels without a label, or labelled `NC`, are not connected.
-fn rails(tree: &Tree) -> Vec<Rail> {
+fn rails(tree: &Tree) -> Vec<Sensor> {
     let mut rails = Vec::new();
     for device in tree.list("/sys/class/hwmon") {
-        let dir = format!("/sys/class/hwmon/{device}");
-        let chip = tree.text(&format!("{dir}/name")).unwrap_or_default();
-        let real = |file: String| tree.real(Path::new(&format!("{dir}/{file}")));
-        if let (true, Some(power)) = (chip.starts_with("ina"), real("power1_input".into())) {
+        let file = |name: String| format!("/sys/class/hwmon/{device}/{name}");
+        let label = |name: String| tree.text(&file(name)).filter(|l| !l.is_empty() && l != "NC");
+        let chip = tree.text(&file("name".into())).filter(|c| c.starts_with("ina"));
+        let Some(chip) = chip else { continue };
+        let power = file("power1_input".into());
+        if tree.exists(&power) {
             // One channel, and a chip that multiplies by itself. Thor's is on the input of the whole module.
-            let name = tree.text(&format!("{dir}/label")).filter(|l| !l.is_empty());
-            let name = name.unwrap_or_else(|| if chip == "ina238" { "VIN".into() } else { chip.clone() });
-            rails.push(Rail { name, source: RailSource::Watts(power), in_total: false });
-        } else if chip.starts_with("ina") {
-            for channel in 1..=3 {
-                let label = tree.text(&format!("{dir}/in{channel}_label"));
-                let Some(name) = label.filter(|l| !l.is_empty() && l != "NC") else { continue };
-                let files = real(format!("in{channel}_input")).zip(real(format!("curr{channel}_input")));
-                let source = files.map(|(mv, ma)| RailSource::VoltsAndAmperes(mv, ma));
-                rails.extend(source.map(|source| Rail { name, source, in_total: false }));
-            }
+            let unlabelled = if chip == "ina238" { "VIN".into() } else { chip };
+            let name = label("label".into()).unwrap_or(unlabelled);
+            rails.extend(Sensor::new(tree, name, &[power], 1e6));
+            continue;
+        }
+        for channel in 1..=3 {
+            let Some(name) = label(format!("in{channel}_label")) else { continue };
+            let files = [format!("in{channel}_input"), format!("curr{channel}_input")].map(file);
+            rails.extend(Sensor::new(tree, name, &files, 1e6));
         }
     }
     rails
@@ -156,16 +141,12 @@ fn rails(tree: &Tree) -> Vec<Rail> {
 
 /// A rail at the module's input is the total. AGX Orin has none: there, three rails come from the carrier board, and
 /// the memory's is fed by one of them.
-fn mark_total(rails: &mut [Rail]) {
+fn with_total(rails: Vec<Sensor>) -> Vec<Rail> {
     const INPUT: [&str; 4] = ["VIN", "VDD_IN", "POM_5V_IN", "SYS_VIN_HV"];
-    const FED_BY_OTHERS: [&str; 1] = ["VDDQ_VDD2_1V8AO"];
+    const FED_BY_OTHERS: &str = "VDDQ_VDD2_1V8AO";
     let input = rails.iter().position(|r| INPUT.contains(&r.name.as_str()));
-    for (i, rail) in rails.iter_mut().enumerate() {
-        rail.in_total = match input {
-            Some(input) => i == input,
-            None => !FED_BY_OTHERS.contains(&rail.name.as_str()),
-        };
-    }
+    let in_total = |i, rail: &Sensor| input.map_or(rail.name != FED_BY_OTHERS, |input| i == input);
+    rails.into_iter().enumerate().map(|(i, sensor)| Rail { in_total: in_total(i, &sensor), sensor }).collect()
 }
 
 fn zones(tree: &Tree) -> Vec<Sensor> {
@@ -174,7 +155,7 @@ fn zones(tree: &Tree) -> Vec<Sensor> {
         let dir = format!("/sys/class/thermal/{zone}");
         let name = tree.text(&format!("{dir}/type")).unwrap_or(zone);
         let name = name.trim_end_matches("-thermal").to_owned();
-        Sensor::new(tree, name, &format!("{dir}/temp"), 1e-3)
+        Sensor::new(tree, name, &[format!("{dir}/temp")], 1e3)
     };
     zones.filter_map(zone).collect()
 }
@@ -183,12 +164,12 @@ fn clocks(tree: &Tree) -> Vec<Sensor> {
     let mut clocks = Vec::new();
     for policy in tree.list("/sys/devices/system/cpu/cpufreq") {
         let file = format!("/sys/devices/system/cpu/cpufreq/{policy}/scaling_cur_freq");
-        clocks.extend(Sensor::new(tree, format!("CPU {policy}"), &file, 1e3));
+        clocks.extend(Sensor::new(tree, format!("CPU {policy}"), &[file], 1e-3));
     }
     for device in tree.list("/sys/class/devfreq") {
         let dir = format!("/sys/class/devfreq/{device}");
         if let Some(name) = super::facts::power::drives(tree, &dir, &device) {
-            clocks.extend(Sensor::new(tree, name, &format!("{dir}/cur_freq"), 1.0));
+            clocks.extend(Sensor::new(tree, name, &[format!("{dir}/cur_freq")], 1.0));
         }
     }
     clocks
@@ -201,7 +182,7 @@ fn throttling(tree: &Tree) -> Vec<Sensor> {
         for file in tree.list(&format!("/sys/class/hwmon/{device}")) {
             if file.starts_with("oc") && file.ends_with("_event_cnt") {
                 let path = format!("/sys/class/hwmon/{device}/{file}");
-                counters.extend(Sensor::new(tree, file, &path, 1.0));
+                counters.extend(Sensor::new(tree, file, &[path], 1.0));
             }
         }
     }

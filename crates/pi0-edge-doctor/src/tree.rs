@@ -51,7 +51,7 @@ impl Tree {
         Some(done)
     }
 
-    /// Where a link points, as it is written. Works for the links of `/proc/self` too.
+    /// Returns the target of a link, as it is written. Works for the links of `/proc/self` too.
     pub fn link(&self, path: &str) -> Option<PathBuf> {
         let path = Path::new(path);
         let parent = self.resolve(path.parent()?)?;

@@ -1,7 +1,7 @@
-//! Whether the machine suits the bundle.
+//! Rules on the bundle, and on the machine's fitness for it.
 
 use super::{Rules, list, size};
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::Code;
 use crate::{BundleFacts, Provider};
 use pi0_edge::internals::FORMAT_VERSION;
 
@@ -11,34 +11,29 @@ const BF16: u32 = 80;
 pub(super) fn judge(rules: &mut Rules<'_>) {
     let Some(bundle) = rules.bundle else { return };
     if let Some(problem) = &bundle.problem {
-        rules.add(
-            Finding::new(Code::BundleUnreadable, Severity::Error, format!("{}: {problem}", bundle.path))
-                .remedy("name a bundle's directory, the one with manifest.json in it"),
+        rules.error(
+            Code::BundleUnreadable,
+            format!("{}: {problem}", bundle.path),
+            "name a bundle's directory, the one with manifest.json in it",
         );
         return;
     }
     if bundle.format_version != Some(FORMAT_VERSION) {
         let found = bundle.format_version.map_or_else(|| "none".into(), |v| v.to_string());
-        rules.add(
-            Finding::new(
-                Code::BundleFormat,
-                Severity::Error,
-                format!("{}: manifest version {found}, this program reads {FORMAT_VERSION}", bundle.path),
-            )
-            .remedy("export the bundle again with this release's exporter"),
+        rules.error(
+            Code::BundleFormat,
+            format!("{}: manifest version {found}, this program reads {FORMAT_VERSION}", bundle.path),
+            "export the bundle again with this release's exporter",
         );
     }
     if !bundle.incomplete.is_empty() {
         let shown = &bundle.incomplete[..bundle.incomplete.len().min(4)];
         let more = bundle.incomplete.len() - shown.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        rules.add(
-            Finding::new(
-                Code::BundleIncomplete,
-                Severity::Error,
-                format!("{}: absent or of another size: {}{more}", bundle.path, list(shown)),
-            )
-            .remedy("copy the bundle again (rsync -a --checksum), then pi0-edge check BUNDLE"),
+        rules.error(
+            Code::BundleIncomplete,
+            format!("{}: absent or of another size: {}{more}", bundle.path, list(shown)),
+            "copy the bundle again (rsync -a --checksum), then pi0-edge check BUNDLE",
         );
     }
     summary(rules, bundle);
@@ -57,13 +52,12 @@ fn summary(rules: &mut Rules<'_>, bundle: &BundleFacts) {
     );
     match rules.wanted.filter(|w| Some(*w) != bundle.target) {
         // A bundle's graphs are of standard operators unless its target is one that has more.
-        Some(wanted) => rules.add(Finding::new(
+        Some(wanted) => rules.note(
             Code::Bundle,
-            Severity::Info,
             format!(
                 "{message}, to be run on {wanted}: pi0-edge check --provider {wanted} tells whether it does"
             ),
-        )),
+        ),
         None => rules.ok(Code::Bundle, message),
     }
 }
@@ -72,25 +66,22 @@ fn precision(rules: &mut Rules<'_>, bundle: &BundleFacts) {
     let architecture = rules.facts.gpu().and_then(|g| g.architecture);
     let cpu = rules.wanted == Some(Provider::Cpu);
     let x86 = rules.facts.system.architecture.as_deref() == Some("x86_64");
-    let finding = |severity, message: &str| Finding::new(Code::PrecisionUnsupported, severity, message);
+    let code = Code::PrecisionUnsupported;
     match bundle.precision.as_deref() {
-        Some("bf16") if cpu => rules.add(
-            finding(
-                Severity::Error,
-                "ONNX Runtime's CPU provider has no bf16 matrix product: the bundle will not load",
-            )
-            .remedy("export the bundle with --precision fp32"),
+        Some("bf16") if cpu => rules.error(
+            code,
+            "ONNX Runtime's CPU provider has no bf16 matrix product: the bundle will not load",
+            "export the bundle with --precision fp32",
         ),
-        Some("bf16") if rules.wants_gpu() && architecture.is_some_and(|a| a < BF16) => rules.add(
-            finding(Severity::Error, "this GPU does not compute in bf16 (compute capability 8.0 does first)")
-                .remedy("export the bundle with --precision fp16"),
+        Some("bf16") if rules.wants_gpu() && architecture.is_some_and(|a| a < BF16) => rules.error(
+            code,
+            "this GPU does not compute in bf16 (compute capability 8.0 does first)",
+            "export the bundle with --precision fp16",
         ),
-        Some("fp16") if cpu && x86 => rules.add(
-            finding(
-                Severity::Warning,
-                "on x86_64 the CPU provider converts fp16 to fp32 at load, and needs the double",
-            )
-            .remedy("export the bundle with --precision fp32"),
+        Some("fp16") if cpu && x86 => rules.warn(
+            code,
+            "on x86_64 the CPU provider converts fp16 to fp32 at load, and needs the double",
+            "export the bundle with --precision fp32",
         ),
         _ => {}
     }

@@ -1,9 +1,9 @@
-//! Whether TensorRT's engines may be used, and whether the right ones are there.
+//! Rules on TensorRT's engines: that they may be used, and that the right ones are there.
 
 use super::{Rules, size};
 use crate::Provider;
 use crate::facts::engine_cache::EngineSet;
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::{Code, Severity};
 use crate::loader::numbers;
 
 const BUILD: &str = "pi0-edge engines build BUNDLE";
@@ -16,19 +16,16 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
     if !cache.exists {
         let severity = if wanted { Severity::Error } else { Severity::Info };
         let message = format!("{path} does not exist: no engine is built yet, and a run builds none");
-        return rules.add(Finding::new(Code::EngineCacheMissing, severity, message).remedy(BUILD));
+        return rules.find(Code::EngineCacheMissing, severity, message, BUILD);
     }
     let severity = if wanted { Severity::Error } else { Severity::Warning };
     for fault in &cache.faults {
         let message = format!("{}; no engine in it is used", fault.problem);
-        rules.add(Finding::new(Code::EngineCacheUnsafe, severity, message).remedy(fault.remedy.clone()));
+        rules.find(Code::EngineCacheUnsafe, severity, message, fault.remedy.clone());
     }
     for set in &cache.sets {
         if let Some(problem) = &set.problem {
-            rules.add(
-                Finding::new(Code::EngineUnusable, Severity::Warning, problem.clone())
-                    .remedy(format!("pi0-edge engines clean && {BUILD}")),
-            );
+            rules.warn(Code::EngineUnusable, problem.clone(), format!("pi0-edge engines clean && {BUILD}"));
         }
     }
     let bytes = cache.sets.iter().map(|s| s.size).sum();
@@ -43,7 +40,7 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
     of_the_bundle(rules, wanted);
 }
 
-/// Whether there are engines for the bundle that was named, made for what is here.
+/// Looks for engines for the bundle that was named, made for what is here.
 fn of_the_bundle(rules: &mut Rules<'_>, wanted: bool) {
     let Some(bundle) = rules.bundle.filter(|b| b.problem.is_none()) else { return };
     let usable = rules
@@ -59,7 +56,7 @@ fn of_the_bundle(rules: &mut Rules<'_>, wanted: bool) {
         None => {
             let message = format!("none for {}: a run with tensorrt fails, and builds none", bundle.path);
             let build = BUILD.replace("BUNDLE", &bundle.path);
-            rules.add(Finding::new(Code::EnginesMissing, Severity::Error, message).remedy(build));
+            rules.error(Code::EnginesMissing, message, build);
         }
         Some((set, differences)) if differences.is_empty() => {
             let precision = set.precision.as_deref().unwrap_or("?");
@@ -70,12 +67,12 @@ fn of_the_bundle(rules: &mut Rules<'_>, wanted: bool) {
             let message = format!("those for {} were built for {}", bundle.path, differences.join("; for "));
             let severity = if wanted { Severity::Error } else { Severity::Info };
             let build = BUILD.replace("BUNDLE", &bundle.path);
-            rules.add(Finding::new(Code::EnginesForeign, severity, message).remedy(build));
+            rules.find(Code::EnginesForeign, severity, message, build);
         }
     }
 }
 
-/// What a set was built for and is not here, as far as files tell. What they do not tell is not held against it.
+/// Lists what a set was built for and is not here, as far as files tell. What they do not tell is not held against it.
 fn differences(rules: &Rules<'_>, set: &EngineSet) -> Vec<String> {
     let Some(pins) = &set.pins else { return Vec::new() };
     let facts = rules.facts;

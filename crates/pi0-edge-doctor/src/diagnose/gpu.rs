@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Rules, list, onnxruntime, remedy};
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::{Code, Severity};
 use crate::loader::{file_name, numbers};
 use crate::{Component, Gpu, Kernels, Provider, ProviderLibrary};
 
@@ -19,19 +19,16 @@ fn hardware(rules: &mut Rules<'_>) {
     let facts = rules.facts;
     let Some(gpu) = facts.gpu() else {
         if !facts.system.running {
-            return rules.add(Finding::new(
-                Code::GpuUnknown,
-                Severity::Info,
-                "no /sys here: which GPU the machine has cannot be told",
-            ));
+            return rules.note(Code::GpuUnknown, "no /sys here: which GPU the machine has cannot be told");
         }
-        let severity = if rules.wants_gpu() { Severity::Error } else { Severity::Info };
-        let finding = Finding::new(Code::GpuNotFound, severity, "no NVIDIA GPU");
-        return rules.add(if severity == Severity::Error {
-            finding.remedy("run on a machine with an NVIDIA GPU, or with --provider cpu")
-        } else {
-            finding
-        });
+        return match rules.wants_gpu() {
+            true => rules.error(
+                Code::GpuNotFound,
+                "no NVIDIA GPU",
+                "run on a machine with an NVIDIA GPU, or with --provider cpu",
+            ),
+            false => rules.note(Code::GpuNotFound, "no NVIDIA GPU"),
+        };
     };
     let others = facts.gpus.len() - 1;
     let others = if others > 0 { format!("; {others} more not looked at") } else { String::new() };
@@ -39,39 +36,34 @@ fn hardware(rules: &mut Rules<'_>) {
         Some(a) => {
             rules.ok(Code::Gpu, format!("{}, compute capability {}.{}{others}", gpu.name, a / 10, a % 10))
         }
-        None => rules.add(Finding::new(
+        None => rules.note(
             Code::GpuUnknown,
-            Severity::Info,
             format!(
                 "{} (PCI {}) is newer than this program's list{others}",
                 gpu.name,
                 gpu.pci_device.as_deref().unwrap_or("?")
             ),
-        )),
+        ),
     }
     if !facts.system.running {
         return;
     }
     let severity = rules.need(Provider::Cuda).min(rules.need(Provider::TensorRt));
     if !facts.driver.loaded {
-        let finding = Finding::new(Code::DriverNotLoaded, severity, "no NVIDIA driver is loaded for the GPU");
-        return rules.add(finding.remedy(remedy::driver(facts)));
+        let message = "no NVIDIA driver is loaded for the GPU";
+        return rules.find(Code::DriverNotLoaded, severity, message, remedy::driver(facts));
     }
     rules.ok(
         Code::Driver,
         format!("NVIDIA driver {}", facts.driver.version.as_deref().unwrap_or("without a number")),
     );
     if !facts.driver.device_files {
-        let finding = Finding::new(
-            Code::GpuDeviceMissing,
-            severity,
-            "the driver is loaded, but no device file is here",
-        );
-        rules.add(finding.remedy(if facts.system.container {
-            remedy::driver(facts)
-        } else {
-            "sudo nvidia-modprobe -u -c=0".into()
-        }));
+        let remedy = match facts.system.container {
+            true => remedy::driver(facts),
+            false => "sudo nvidia-modprobe -u -c=0".into(),
+        };
+        let message = "the driver is loaded, but no device file is here";
+        rules.find(Code::GpuDeviceMissing, severity, message, remedy);
     }
 }
 
@@ -82,9 +74,10 @@ fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
         let severity = rules.need(provider);
         let message =
             format!("{} is built without the {provider} provider", file_name(library.path.as_ref()));
-        let finding = Finding::new(Code::ProviderNotCompiledIn, severity, message);
+        // Where there is no GPU and nothing asks for one, another library would not help.
         let useful = facts.gpu().is_some() || severity == Severity::Error;
-        return rules.add(if useful { finding.remedy(remedy::runtime_for(facts)) } else { finding });
+        let remedy = if useful { remedy::runtime_for(facts) } else { String::new() };
+        return rules.find(Code::ProviderNotCompiledIn, severity, message, remedy);
     }
     let severity = rules.need_library(provider);
     let shared = library.providers.iter().find(|p| p.provider.is_none());
@@ -118,7 +111,7 @@ fn judge_library(rules: &mut Rules<'_>, part: &ProviderLibrary, severity: Severi
             None => format!("put {name} of the same build beside libonnxruntime.so"),
         };
         let message = format!("{} is not there", part.path);
-        rules.add(Finding::new(Code::ProviderLibraryMissing, severity, message).remedy(remedy));
+        rules.find(Code::ProviderLibraryMissing, severity, message, remedy);
     }
     // What ONNX Runtime's own library misses is said there.
     let said = facts.onnxruntime.library.iter().flat_map(|l| &l.missing).map(|m| &m.library);
@@ -141,7 +134,7 @@ fn judge_library(rules: &mut Rules<'_>, part: &ProviderLibrary, severity: Severi
         let why =
             foreign.map(|(built, here)| format!("; it is built for CUDA {built}, this L4T has CUDA {here}"));
         let message = format!("{name} needs {}, not found{}", list(&libraries), why.unwrap_or_default());
-        rules.add(Finding::new(Code::ProviderDependencyMissing, severity, message).remedy(remedy));
+        rules.find(Code::ProviderDependencyMissing, severity, message, remedy);
     }
     for old in &part.too_old {
         onnxruntime::too_old(rules, old, severity);
@@ -153,7 +146,7 @@ fn beside(file: &str) -> String {
     std::path::Path::new(file).with_file_name("libonnxruntime.so.1").to_string_lossy().into_owned()
 }
 
-/// How a library's code fits a GPU.
+/// The fit of a library's code to a GPU.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
     Native,
@@ -185,7 +178,7 @@ fn kernels(rules: &mut Rules<'_>, provider: &ProviderLibrary, severity: Severity
     let (Some(gpu), Some(kernels)) = (facts.gpu(), &provider.kernels) else {
         if facts.gpu().is_some() {
             let message = format!("{name} has no GPU code that could be read; only a run will tell");
-            rules.add(Finding::new(Code::KernelsUnknown, Severity::Info, message));
+            rules.note(Code::KernelsUnknown, message);
         }
         return;
     };
@@ -199,31 +192,23 @@ fn kernels(rules: &mut Rules<'_>, provider: &ProviderLibrary, severity: Severity
     let Some(architecture) = gpu.architecture else {
         let message =
             format!("{name} has {has}{incomplete}; whether {} can run it is not known here", gpu.name);
-        return rules.add(Finding::new(Code::KernelsUnknown, Severity::Info, message));
+        return rules.note(Code::KernelsUnknown, message);
     };
     let message = format!("{name} has {has}{incomplete}; {} is sm_{architecture}", gpu.name);
     match fit(kernels, gpu, architecture) {
         Fit::Native => rules.ok(Code::Kernels, message),
-        Fit::Jit(from) => rules.add(
-            Finding::new(
-                Code::KernelsNeedJit,
-                Severity::Warning,
-                format!("{message}: the driver compiles compute_{from} code at the first run, for minutes"),
-            )
-            .remedy(remedy::runtime_for(facts)),
+        Fit::Jit(from) => rules.warn(
+            Code::KernelsNeedJit,
+            format!("{message}: the driver compiles compute_{from} code at the first run, for minutes"),
+            remedy::runtime_for(facts),
         ),
-        Fit::Unpromised(from) => rules.add(
-            Finding::new(
-                Code::NoKernelsForGpu,
-                Severity::Warning,
-                format!("{message}: NVIDIA does not promise that sm_{from} code runs on an integrated GPU"),
-            )
-            .remedy(remedy::runtime_for(facts)),
+        Fit::Unpromised(from) => rules.warn(
+            Code::NoKernelsForGpu,
+            format!("{message}: NVIDIA does not promise that sm_{from} code runs on an integrated GPU"),
+            remedy::runtime_for(facts),
         ),
         Fit::None => {
-            rules.add(
-                Finding::new(Code::NoKernelsForGpu, severity, message).remedy(remedy::runtime_for(facts)),
-            );
+            rules.find(Code::NoKernelsForGpu, severity, message, remedy::runtime_for(facts));
         }
     }
 }
@@ -244,7 +229,7 @@ fn driver_version(rules: &mut Rules<'_>, provider: &ProviderLibrary, severity: S
     if numbers(version).first().is_some_and(|v| *v < oldest) {
         let cuda = provider.cuda_major.unwrap_or_default();
         let message = format!("driver {version} is older than {oldest}, which CUDA {cuda} needs");
-        rules.add(Finding::new(Code::DriverTooOld, severity, message).remedy(remedy::driver(facts)));
+        rules.find(Code::DriverTooOld, severity, message, remedy::driver(facts));
     }
 }
 
@@ -269,8 +254,8 @@ fn software(rules: &mut Rules<'_>) {
         };
         let severity = rules.need(Provider::Cuda).max(Severity::Warning);
         let message = "no cuDNN; the CUDA provider loads it when a graph first needs it, and fails then";
-        let finding = Finding::new(Code::CudnnNotFound, severity, message);
-        rules.add(finding.remedy(remedy::install(&missing, cuda_major, rules.facts)));
+        let remedy = remedy::install(&missing, cuda_major, rules.facts);
+        rules.find(Code::CudnnNotFound, severity, message, remedy);
     }
     let Some(gpu) = rules.facts.gpu().and_then(|g| g.architecture) else { return };
     let builders = &software.tensorrt_builders;
@@ -279,11 +264,9 @@ fn software(rules: &mut Rules<'_>) {
     if !builders.is_empty() && !served {
         let names: Vec<String> = builders.iter().map(|b| format!("sm_{b}")).collect();
         let message = format!("TensorRT's builder files are for {}; this GPU is sm_{gpu}", list(&names));
-        let finding = Finding::new(Code::TensorRtBuilderMissing, rules.need(Provider::TensorRt), message);
-        rules
-            .add(finding.remedy(
-                "sudo apt install --reinstall tensorrt   # of the JetPack or CUDA this machine runs",
-            ));
+        let severity = rules.need(Provider::TensorRt);
+        let remedy = "sudo apt install --reinstall tensorrt   # of the JetPack or CUDA this machine runs";
+        rules.find(Code::TensorRtBuilderMissing, severity, message, remedy);
     }
 }
 
@@ -298,13 +281,11 @@ fn component(
         Some(Component { version, library: Some(path) }) => {
             rules.ok(code, format!("{name} {version} at {path}"))
         }
-        Some(Component { version, library: None }) => rules.add(
-            Finding::new(
-                code,
-                unfound,
-                format!("{name} {version} is installed, but the loader does not find its library"),
-            )
-            .remedy("sudo ldconfig"),
+        Some(Component { version, library: None }) => rules.find(
+            code,
+            unfound,
+            format!("{name} {version} is installed, but the loader does not find its library"),
+            "sudo ldconfig",
         ),
         None => {}
     }

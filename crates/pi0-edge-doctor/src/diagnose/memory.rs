@@ -1,9 +1,9 @@
-//! Whether the memory suffices.
+//! Rules on memory.
 
 use super::{Rules, size};
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::{Code, Severity};
 
-/// What a CUDA context and the arenas take beside the weights.
+/// Memory of a CUDA context and the arenas, beside the weights.
 const GPU_OVERHEAD: u64 = 512 << 20;
 
 /// Blocks of this size and more are what NVIDIA's allocator asks for first.
@@ -11,6 +11,8 @@ const LARGE_BLOCK: u64 = 4 << 20;
 
 const FREE_MEMORY: &str = "sync && echo 3 | sudo tee /proc/sys/vm/drop_caches && echo 1 | sudo tee \
                            /proc/sys/vm/compact_memory   # or reboot";
+
+const STOP_OTHERS: &str = "ps aux --sort=-rss | head   # and stop what is not needed";
 
 pub(super) fn judge(rules: &mut Rules<'_>) {
     let memory = &rules.facts.memory;
@@ -31,8 +33,7 @@ fn suffices(rules: &mut Rules<'_>, usable: u64, available: u64) {
     let Some(bundle) = rules.bundle.filter(|b| b.size > 0) else {
         if available < usable / 10 {
             let message = format!("only {} of {} is available", size(available), size(usable));
-            let finding = Finding::new(Code::LowMemory, Severity::Warning, message);
-            rules.add(finding.remedy("ps aux --sort=-rss | head   # and stop what is not needed"));
+            rules.warn(Code::LowMemory, message, STOP_OTHERS);
         }
         return;
     };
@@ -52,19 +53,17 @@ fn suffices(rules: &mut Rules<'_>, usable: u64, available: u64) {
         )
     };
     if needed > usable {
-        let finding = Finding::new(Code::LowMemory, Severity::Error, message("this machine has", usable));
-        rules.add(finding.remedy(if expands {
-            "use a machine with more memory, or its GPU (--provider cuda) and a bundle exported with --precision fp16"
-        } else {
-            "export the bundle with --precision fp16, or use a board with more memory"
-        }));
+        let remedy = match expands {
+            true => {
+                "use a machine with more memory, or its GPU (--provider cuda) and a bundle exported with \
+                 --precision fp16"
+            }
+            false => "export the bundle with --precision fp16, or use a board with more memory",
+        };
+        rules.error(Code::LowMemory, message("this machine has", usable), remedy);
     } else if needed > available {
-        let finding = Finding::new(Code::LowMemory, Severity::Warning, message("available are", available));
-        rules.add(finding.remedy(if gpu {
-            FREE_MEMORY
-        } else {
-            "ps aux --sort=-rss | head   # and stop what is not needed"
-        }));
+        let remedy = if gpu { FREE_MEMORY } else { STOP_OTHERS };
+        rules.warn(Code::LowMemory, message("available are", available), remedy);
     }
 }
 
@@ -75,7 +74,7 @@ fn fragmentation(rules: &mut Rules<'_>) {
     if rules.facts.gpu().is_some_and(|g| g.integrated) && largest < LARGE_BLOCK {
         let message =
             format!("the largest free block is {} ({} of them)", size(largest), memory.largest_free_blocks);
-        rules.add(Finding::new(Code::MemoryFragmented, Severity::Warning, message).remedy(FREE_MEMORY));
+        rules.warn(Code::MemoryFragmented, message, FREE_MEMORY);
     }
 }
 
@@ -94,5 +93,5 @@ fn swap(rules: &mut Rules<'_>) {
         "sudo swapoff -a"
     };
     let severity = if used > 0 { Severity::Warning } else { Severity::Info };
-    rules.add(Finding::new(Code::Swap, severity, message).remedy(remedy));
+    rules.find(Code::Swap, severity, message, remedy);
 }

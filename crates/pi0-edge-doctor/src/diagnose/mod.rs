@@ -16,7 +16,7 @@ use super::{BundleFacts, Facts, Options, Provider};
 
 /// Judges a machine, and whether it can run `bundle` with `provider` (by default the one the bundle was made for).
 ///
-/// What the named bundle or provider needs and does not have is an error. Without a name, what a GPU that is there
+/// A need of the named bundle or provider that is not met is an error. Without a name, what a GPU that is there
 /// cannot be used for is a warning, and the rest is information.
 pub fn diagnose(facts: &Facts, bundle: Option<&BundleFacts>, provider: Option<Provider>) -> Report {
     let mut rules = Rules {
@@ -58,7 +58,7 @@ fn reason(finding: &Finding) -> String {
     }
 }
 
-/// What the rules look at, and what they have found so far.
+/// The facts that the rules look at, and their findings so far.
 struct Rules<'a> {
     facts: &'a Facts,
     bundle: Option<&'a BundleFacts>,
@@ -67,15 +67,40 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    fn add(&mut self, finding: Finding) {
-        self.findings.push(finding);
+    /// Adds a finding; of an empty remedy, there is nothing to do.
+    fn find(
+        &mut self,
+        code: Code,
+        severity: Severity,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let remedy = Some(remedy.into()).filter(|r| !r.is_empty());
+        self.findings.push(Finding { code, severity, message: message.into(), remedy });
+    }
+
+    fn error(&mut self, code: Code, message: impl Into<String>, remedy: impl Into<String>) {
+        self.find(code, Severity::Error, message, remedy);
+    }
+
+    fn warn(&mut self, code: Code, message: impl Into<String>, remedy: impl Into<String>) {
+        self.find(code, Severity::Warning, message, remedy);
+    }
+
+    fn info(&mut self, code: Code, message: impl Into<String>, remedy: impl Into<String>) {
+        self.find(code, Severity::Info, message, remedy);
+    }
+
+    /// Adds information that calls for nothing.
+    fn note(&mut self, code: Code, message: impl Into<String>) {
+        self.find(code, Severity::Info, message, "");
     }
 
     fn ok(&mut self, code: Code, message: impl Into<String>) {
-        self.add(Finding::new(code, Severity::Ok, message));
+        self.find(code, Severity::Ok, message, "");
     }
 
-    /// How bad it is that the library of `provider` does not load. The TensorRT provider takes the CUDA provider's
+    /// The severity of a library of `provider` that does not load. The TensorRT provider takes the CUDA provider's
     /// along, for the memory it gets from it.
     fn need_library(&self, provider: Provider) -> Severity {
         match self.wanted {
@@ -84,7 +109,7 @@ impl Rules<'_> {
         }
     }
 
-    /// How bad it is that `provider` cannot be used.
+    /// The severity of a `provider` that cannot be used.
     fn need(&self, provider: Provider) -> Severity {
         match self.wanted {
             Some(wanted) if wanted == provider => Severity::Error,
@@ -93,7 +118,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Whether a GPU is what the run will use.
+    /// Returns true if the run will use a GPU.
     fn wants_gpu(&self) -> bool {
         matches!(self.wanted, Some(Provider::Cuda | Provider::TensorRt))
     }

@@ -1,7 +1,7 @@
-//! Whether ONNX Runtime's library is there, fits, and keeps quiet.
+//! Rules on ONNX Runtime's library: that it is there, fits, and sends nothing.
 
 use super::{Rules, list, remedy};
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::{Code, Severity};
 use crate::loader::file_name;
 use crate::{RuntimeLibrary, TooOld};
 use pi0_edge::internals::OLDEST_RUNTIME as OLDEST;
@@ -14,38 +14,29 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
     let version = library.version.as_deref();
     let named = version.unwrap_or("of unknown version");
     match version {
-        Some(_) if library.is_too_old() => rules.add(
-            Finding::new(
-                Code::OrtTooOld,
-                Severity::Error,
-                format!("ONNX Runtime {named} at {} is older than {}.{}", library.path, OLDEST[0], OLDEST[1]),
-            )
-            .remedy("scripts/fetch_onnxruntime.sh, or name a newer one by --ort-library"),
+        Some(_) if library.is_too_old() => rules.error(
+            Code::OrtTooOld,
+            format!("ONNX Runtime {named} at {} is older than {}.{}", library.path, OLDEST[0], OLDEST[1]),
+            "scripts/fetch_onnxruntime.sh, or name a newer one by --ort-library",
         ),
-        None => rules.add(
-            Finding::new(
-                Code::OrtVersionUnknown,
-                Severity::Warning,
-                format!("the version of {} cannot be told from the file", library.path),
-            )
-            .remedy("RUST_LOG=debug pi0-edge check BUNDLE   # says the version it loads"),
+        None => rules.warn(
+            Code::OrtVersionUnknown,
+            format!("the version of {} cannot be told from the file", library.path),
+            "RUST_LOG=debug pi0-edge check BUNDLE   # says the version it loads",
         ),
         Some(_) => {}
     }
     let machine = facts.system.architecture.as_deref();
     if machine.is_some_and(|m| m != library.architecture) {
-        rules.add(
-            Finding::new(
-                Code::OrtWrongArchitecture,
-                Severity::Error,
-                format!(
-                    "{} is built for {}, this machine is {}",
-                    library.path,
-                    library.architecture,
-                    machine.unwrap_or_default()
-                ),
-            )
-            .remedy("PI0_EDGE_ARCH=$(uname -m) scripts/fetch_onnxruntime.sh"),
+        rules.error(
+            Code::OrtWrongArchitecture,
+            format!(
+                "{} is built for {}, this machine is {}",
+                library.path,
+                library.architecture,
+                machine.unwrap_or_default()
+            ),
+            "PI0_EDGE_ARCH=$(uname -m) scripts/fetch_onnxruntime.sh",
         );
     }
     let names: Vec<String> = library.compiled_in.iter().map(ToString::to_string).collect();
@@ -82,14 +73,14 @@ fn not_found(rules: &mut Rules<'_>) {
     } else {
         "scripts/fetch_onnxruntime.sh".to_owned()
     };
-    rules.add(Finding::new(code, Severity::Error, message).remedy(remedy));
+    rules.find(code, Severity::Error, message, remedy);
 }
 
 fn dependencies(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
     for missing in &library.missing {
         let remedy = remedy::install(missing, None, rules.facts);
         let message = format!("{} needs {}, which is not found", missing.needed_by, missing.library);
-        rules.add(Finding::new(Code::LibraryMissing, Severity::Error, message).remedy(remedy));
+        rules.error(Code::LibraryMissing, message, remedy);
     }
     for old in &library.too_old {
         too_old(rules, old, Severity::Error);
@@ -104,7 +95,7 @@ pub(super) fn too_old(rules: &mut Rules<'_>, old: &TooOld, severity: Severity) {
     let message = format!("{} needs {} of {}, which is older{here}", old.needed_by, old.version, old.library);
     let distribution = system.distribution.as_deref().unwrap_or("this distribution");
     let remedy = format!("use a {} built for {distribution} or older", file_name(old.needed_by.as_ref()));
-    rules.add(Finding::new(Code::LibraryTooOld, severity, message).remedy(remedy));
+    rules.find(Code::LibraryTooOld, severity, message, remedy);
 }
 
 fn telemetry(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
@@ -119,13 +110,6 @@ fn telemetry(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
         (true, Some(v)) if off(v) => {
             rules.ok(Code::Telemetry, format!("usage data is off: ORT_DISABLE_TELEMETRY={v}"));
         }
-        (true, Some(v)) => rules.add(
-            Finding::new(
-                Code::Telemetry,
-                Severity::Warning,
-                format!("ONNX Runtime would send usage data: ORT_DISABLE_TELEMETRY={v:?} switches nothing off"),
-            )
-            .remedy("export ORT_DISABLE_TELEMETRY=1"),
-        ),
+        (true, Some(v)) => rules.warn(Code::Telemetry, format!("ONNX Runtime would send usage data: ORT_DISABLE_TELEMETRY={v:?} switches nothing off"), "export ORT_DISABLE_TELEMETRY=1"),
     }
 }

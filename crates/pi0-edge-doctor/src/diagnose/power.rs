@@ -1,7 +1,7 @@
 //! Board, power mode, clocks.
 
 use super::Rules;
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::{Code, Severity};
 use crate::{Clock, PowerMode};
 
 pub(super) fn judge(rules: &mut Rules<'_>) {
@@ -28,20 +28,11 @@ fn l4t(rules: &mut Rules<'_>) {
     // The fix of CVE-2025-33177 in 36.4.7 made NvMap count memory so that large allocations fail that would fit.
     let numbers = l4t.numbers();
     if numbers >= vec![36, 4, 7] && numbers < vec![36, 5] {
-        rules.add(
-            Finding::new(
-                Code::L4tMemoryBug,
-                Severity::Warning,
-                format!(
+        rules.warn(Code::L4tMemoryBug, format!(
                     "L4T {} refuses large GPU allocations that would fit (NvMapMemAllocInternalTagged error 12)",
                     l4t.version
-                ),
-            )
-            .remedy(
-                "sudo sed -i 's/r36\\.4/r36.5/' /etc/apt/sources.list.d/nvidia-l4t-apt-source.list && sudo apt update \
-                 && sudo apt dist-upgrade && sudo reboot",
-            ),
-        );
+                ), "sudo sed -i 's/r36\\.4/r36.5/' /etc/apt/sources.list.d/nvidia-l4t-apt-source.list && sudo apt update \
+                 && sudo apt dist-upgrade && sudo reboot");
     }
 }
 
@@ -55,19 +46,15 @@ fn describe(mode: &PowerMode) -> String {
 fn power_mode(rules: &mut Rules<'_>) {
     let (power, system) = (&rules.facts.power, &rules.facts.system);
     match (&power.mode, &power.fastest) {
-        (Some(mode), Some(fastest)) if mode.id != fastest.id => rules.add(
-            Finding::new(
-                Code::PowerMode,
-                Severity::Warning,
-                format!("{}; {} is faster", describe(mode), describe(fastest)),
-            )
-            .remedy(format!("sudo nvpmodel -m {}", fastest.id)),
+        (Some(mode), Some(fastest)) if mode.id != fastest.id => rules.warn(
+            Code::PowerMode,
+            format!("{}; {} is faster", describe(mode), describe(fastest)),
+            format!("sudo nvpmodel -m {}", fastest.id),
         ),
         (Some(mode), _) => rules.ok(Code::PowerMode, describe(mode)),
-        (None, _) if system.is_jetson() && system.running => rules.add(
-            Finding::new(Code::PowerMode, Severity::Info, "unknown: /var/lib/nvpmodel/status says nothing")
-                .remedy("sudo nvpmodel -q"),
-        ),
+        (None, _) if system.is_jetson() && system.running => {
+            rules.info(Code::PowerMode, "unknown: /var/lib/nvpmodel/status says nothing", "sudo nvpmodel -q")
+        }
         (None, _) => {}
     }
 }
@@ -86,7 +73,7 @@ fn cpus(rules: &mut Rules<'_>) {
         None => "echo 1 | sudo tee /sys/devices/system/cpu/cpu*/online".into(),
     };
     let message = format!("processors {online} run, of {present}");
-    rules.add(Finding::new(Code::CpusOffline, severity, message).remedy(remedy));
+    rules.find(Code::CpusOffline, severity, message, remedy);
 }
 
 fn clocks(rules: &mut Rules<'_>) {
@@ -94,8 +81,7 @@ fn clocks(rules: &mut Rules<'_>) {
     if !facts.system.is_jetson() {
         if facts.gpu().is_some() && facts.system.running {
             let message = "the clocks of a discrete GPU cannot be told from files";
-            let finding = Finding::new(Code::Clocks, Severity::Info, message);
-            rules.add(finding.remedy("nvidia-smi -q -d CLOCK,PERFORMANCE"));
+            rules.info(Code::Clocks, message, "nvidia-smi -q -d CLOCK,PERFORMANCE");
         }
         return;
     }
@@ -108,13 +94,10 @@ fn clocks(rules: &mut Rules<'_>) {
         let fixed: Vec<String> = clocks.iter().map(range).collect();
         return rules.ok(Code::Clocks, format!("locked: {}", fixed.join(", ")));
     }
-    rules.add(
-        Finding::new(
-            Code::Clocks,
-            Severity::Warning,
-            format!("they fall when idle, and the first chunk after a pause is slow: {}", moving.join(", ")),
-        )
-        .remedy("sudo jetson_clocks"),
+    rules.warn(
+        Code::Clocks,
+        format!("they fall when idle, and the first chunk after a pause is slow: {}", moving.join(", ")),
+        "sudo jetson_clocks",
     );
 }
 
@@ -138,17 +121,14 @@ fn governor(rules: &mut Rules<'_>) {
         "" => {}
         "performance" => rules.ok(Code::Governor, "performance"),
         other if locked => rules.ok(Code::Governor, format!("{other}, with the clocks locked")),
-        other => rules.add(
-            Finding::new(
-                Code::Governor,
-                Severity::Warning,
-                format!("{other}: processors slow down between ticks"),
-            )
-            .remedy(if facts.system.is_jetson() {
+        other => rules.warn(
+            Code::Governor,
+            format!("{other}: processors slow down between ticks"),
+            if facts.system.is_jetson() {
                 "sudo jetson_clocks"
             } else {
                 "sudo cpupower frequency-set -g performance"
-            }),
+            },
         ),
     }
 }

@@ -1,13 +1,13 @@
-//! Whether real-time threads get what they ask for.
+//! Rules on what real-time threads ask for.
 
 use super::{Rules, remedy, size};
 use crate::Limit;
-use crate::finding::{Code, Finding, Severity};
+use crate::finding::Code;
 
 pub(super) fn judge(rules: &mut Rules<'_>) {
     if !rules.facts.system.running {
         let message = "no /proc here: kernel, limits, clocks and memory of the running system cannot be told";
-        rules.add(Finding::new(Code::NotRunning, Severity::Info, message));
+        rules.note(Code::NotRunning, message);
         return;
     }
     kernel(rules);
@@ -34,7 +34,7 @@ fn kernel(rules: &mut Rules<'_>) {
     };
     let remedy = remedy::of_the_kernel(rules.facts, remedy);
     let message = format!("the kernel is {preemption}, not PREEMPT_RT: worst cases are milliseconds");
-    rules.add(Finding::new(Code::NotRtKernel, Severity::Warning, message).remedy(remedy));
+    rules.warn(Code::NotRtKernel, message, remedy);
 }
 
 fn isolation(rules: &mut Rules<'_>) {
@@ -55,7 +55,7 @@ fn isolation(rules: &mut Rules<'_>) {
     };
     let remedy = remedy::of_the_kernel(rules.facts, remedy);
     let message = "no processor is isolated: other threads run where the control loop does";
-    rules.add(Finding::new(Code::IsolatedCpus, Severity::Info, message).remedy(remedy));
+    rules.info(Code::IsolatedCpus, message, remedy);
 }
 
 fn rtprio(rules: &mut Rules<'_>) {
@@ -65,13 +65,10 @@ fn rtprio(rules: &mut Rules<'_>) {
             rules.ok(Code::RtprioLimit, "any real-time priority may be taken (CAP_SYS_NICE)");
         }
         Limit::Unlimited => rules.ok(Code::RtprioLimit, "any real-time priority may be taken"),
-        Limit::At(0) => rules.add(
-            Finding::new(
-                Code::RtprioLimit,
-                Severity::Warning,
-                "no real-time priority may be taken (limit 0)",
-            )
-            .remedy(remedy::limit(rules.facts, "rtprio", "99")),
+        Limit::At(0) => rules.warn(
+            Code::RtprioLimit,
+            "no real-time priority may be taken (limit 0)",
+            remedy::limit(rules.facts, "rtprio", "99"),
         ),
         Limit::At(n) => rules.ok(Code::RtprioLimit, format!("real-time priorities up to {n} may be taken")),
     }
@@ -84,13 +81,10 @@ fn memlock(rules: &mut Rules<'_>) {
             rules.ok(Code::MemlockLimit, "any memory may be locked (CAP_IPC_LOCK)")
         }
         Limit::Unlimited => rules.ok(Code::MemlockLimit, "any memory may be locked"),
-        Limit::At(n) => rules.add(
-            Finding::new(
-                Code::MemlockLimit,
-                Severity::Warning,
-                format!("only {} may be locked: the runtime's memory can be paged out", size(n)),
-            )
-            .remedy(remedy::limit(rules.facts, "memlock", "unlimited")),
+        Limit::At(n) => rules.warn(
+            Code::MemlockLimit,
+            format!("only {} may be locked: the runtime's memory can be paged out", size(n)),
+            remedy::limit(rules.facts, "memlock", "unlimited"),
         ),
     }
 }
@@ -99,10 +93,7 @@ fn throttling(rules: &mut Rules<'_>) {
     match rules.facts.realtime.runtime_us {
         Some(us) if us < 0 => {
             let message = "real-time threads are never stopped: one that spins hangs its processor";
-            rules.add(
-                Finding::new(Code::RtThrottling, Severity::Info, message)
-                    .remedy("sudo sysctl kernel.sched_rt_runtime_us=950000"),
-            );
+            rules.info(Code::RtThrottling, message, "sudo sysctl kernel.sched_rt_runtime_us=950000");
         }
         Some(us) => {
             rules.ok(Code::RtThrottling, format!("real-time threads may use {} ms of each second", us / 1000))

@@ -1,4 +1,4 @@
-//! What to type, by the kind of machine.
+//! Commands to type, by the kind of machine.
 
 use crate::{Facts, L4t, Missing};
 
@@ -12,7 +12,7 @@ pub(super) fn cuda_of_l4t(facts: &Facts) -> Option<u32> {
     }
 }
 
-/// How to get a library that is missing; `cuda` is the CUDA its user was built for, if known.
+/// Returns how to get a library that is missing; `cuda` is the CUDA its user was built for, if known.
 pub(super) fn install(missing: &Missing, cuda: Option<u32>, facts: &Facts) -> String {
     if let Some(directory) = &missing.elsewhere {
         return format!("echo {directory} | sudo tee /etc/ld.so.conf.d/pi0-edge.conf && sudo ldconfig");
@@ -54,7 +54,7 @@ const CUDA_LIBRARIES: [&str; 8] = [
     "libnvrtc",
 ];
 
-/// How to get the kernel driver and `libcuda`.
+/// Returns how to get the kernel driver and `libcuda`.
 pub(super) fn driver(facts: &Facts) -> String {
     let distribution = facts.system.distribution.as_deref().unwrap_or_default();
     if facts.system.container {
@@ -68,7 +68,7 @@ pub(super) fn driver(facts: &Facts) -> String {
     }
 }
 
-/// How to get an ONNX Runtime with GPU code for this machine.
+/// Returns how to get an ONNX Runtime with GPU code for this machine.
 pub(super) fn runtime_for(facts: &Facts) -> String {
     if !facts.system.is_jetson() {
         return "scripts/fetch_onnxruntime.sh --gpu, and --ort-library .cache/onnxruntime-gpu/libonnxruntime.so.1".into();

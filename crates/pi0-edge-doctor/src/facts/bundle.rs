@@ -1,4 +1,4 @@
-//! What a bundle asks of the machine. Whether the bundle is intact is `check`'s to say.
+//! The needs of a bundle, as its manifest tells them. `check` says whether the bundle is intact.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,7 +21,7 @@ const MAX_MANIFEST: u64 = 4 << 20;
 pub struct BundleFacts {
     /// The bundle's directory.
     pub path: String,
-    /// Why the manifest could not be read, if it could not.
+    /// The reason why the manifest could not be read, if so.
     pub problem: Option<String>,
     /// SHA-256 of the manifest, by which engines know their bundle.
     pub manifest_sha256: Option<String>,
@@ -44,30 +44,27 @@ pub struct BundleFacts {
 impl BundleFacts {
     /// Reads the manifest in `directory` and looks at the files it names.
     pub fn read(directory: &Path) -> BundleFacts {
-        let mut facts =
-            BundleFacts { path: directory.to_string_lossy().into_owned(), ..BundleFacts::default() };
-        let manifest = match read_manifest(directory) {
-            Ok((manifest, sha256)) => {
-                facts.manifest_sha256 = Some(sha256);
-                manifest
-            }
-            Err(problem) => {
-                facts.problem = Some(problem);
-                return facts;
-            }
+        let path = directory.to_string_lossy().into_owned();
+        let (manifest, sha256) = match read_manifest(directory) {
+            Ok(read) => read,
+            Err(problem) => return BundleFacts { path, problem: Some(problem), ..BundleFacts::default() },
         };
         let text = |key: &str| manifest[key].as_str().map(str::to_owned);
-        facts.format_version = manifest["format_version"].as_u64();
-        facts.policy = text("policy");
-        facts.precision = text("precision");
-        facts.target = text("target").and_then(|t| t.parse().ok());
-        facts.opset = manifest["opset"].as_u64();
+        let mut facts = BundleFacts {
+            path,
+            manifest_sha256: Some(sha256),
+            format_version: manifest["format_version"].as_u64(),
+            policy: text("policy"),
+            precision: text("precision"),
+            target: text("target").and_then(|t| t.parse().ok()),
+            opset: manifest["opset"].as_u64(),
+            ..BundleFacts::default()
+        };
         for (name, entry) in manifest["files"].as_object().into_iter().flatten() {
             let size = entry["size"].as_u64().unwrap_or(0);
             facts.size = facts.size.saturating_add(size);
-            let there =
-                std::fs::symlink_metadata(directory.join(name)).is_ok_and(|m| m.is_file() && m.len() == size);
-            if !there {
+            let found = std::fs::symlink_metadata(directory.join(name));
+            if !found.is_ok_and(|m| m.is_file() && m.len() == size) {
                 facts.incomplete.push(name.clone());
             }
         }
@@ -77,10 +74,10 @@ impl BundleFacts {
 
 /// The manifest and its SHA-256.
 fn read_manifest(directory: &Path) -> Result<(Value, String), String> {
-    let mut text = String::new();
-    let file = File::open(directory.join("manifest.json")).map_err(|e| format!("manifest.json: {e}"))?;
-    let read = file.take(MAX_MANIFEST).read_to_string(&mut text);
-    read.map_err(|e| format!("manifest.json: {e}"))?;
-    let manifest = serde_json::from_str(&text).map_err(|e| format!("manifest.json: {e}"))?;
-    Ok((manifest, hex(&Sha256::digest(&text))))
+    let read = || {
+        let mut text = String::new();
+        File::open(directory.join("manifest.json"))?.take(MAX_MANIFEST).read_to_string(&mut text)?;
+        Ok((serde_json::from_str(&text)?, hex(&Sha256::digest(&text))))
+    };
+    read().map_err(|e: std::io::Error| format!("manifest.json: {e}"))
 }

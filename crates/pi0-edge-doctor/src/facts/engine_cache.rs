@@ -8,31 +8,31 @@ use serde::Serialize;
 
 use crate::tree::Tree;
 use pi0_edge::internals::{
-    EngineCache as Cache, Fault, default_path, fault_above, faults_of_directory, parse_uid,
+    CacheEntry, EngineCache as Cache, Fault, default_path, fault_above, faults_of_directory, parse_uid,
 };
 use pi0_edge::tensorrt::Pins;
 
 /// The directory of TensorRT engines.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct EngineCache {
-    /// Where it is or would be; `None` without a home directory.
+    /// Its path, whether or not it exists; `None` without a home directory.
     pub path: Option<String>,
-    /// Whether it exists.
+    /// True if it exists.
     pub exists: bool,
     /// Its permission bits.
     pub mode: Option<u32>,
-    /// Why nothing in it would be used.
+    /// The faults for which nothing in it would be used.
     pub faults: Vec<Untrusted>,
     /// The sets of engines in it.
     pub sets: Vec<EngineSet>,
 }
 
-/// Why the directory is not to be trusted.
+/// A reason not to trust the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Untrusted {
-    /// What is wrong.
+    /// The fault in words.
     pub problem: String,
-    /// Says what to type about it.
+    /// The command that mends it.
     pub remedy: String,
 }
 
@@ -41,9 +41,9 @@ pub struct Untrusted {
 pub struct EngineSet {
     /// The name of its directory.
     pub key: String,
-    /// Why no run would use it, as far as sizes and owners tell; its bytes are for `engines verify`.
+    /// The reason why no run would use it, as far as sizes and owners tell; its bytes are for `engines verify`.
     pub problem: Option<String>,
-    /// What it was built with and for, if it can be used.
+    /// The versions and the GPU it was built for, if it can be used.
     pub pins: Option<Pins>,
     /// The number formats it was built in.
     pub precision: Option<String>,
@@ -60,35 +60,32 @@ impl EngineCache {
         let Some(path) = explicit.map(Path::to_path_buf).or_else(|| default_path(env)) else {
             return EngineCache::default();
         };
-        let mut cache =
-            EngineCache { path: Some(path.to_string_lossy().into_owned()), ..EngineCache::default() };
-        let Some((real, found)) = tree.real(&path).zip(tree.metadata(&path)) else { return cache };
-        cache.exists = true;
-        cache.mode = Some(found.mode() & 0o7777);
+        let named = Some(path.to_string_lossy().into_owned());
+        let Some((real, found)) = tree.real(&path).zip(tree.metadata(&path)) else {
+            return EngineCache { path: named, ..EngineCache::default() };
+        };
         // Without a running system there is no user to compare with.
         let uid = tree.text("/proc/self/status").and_then(|s| parse_uid(&s)).unwrap_or(found.uid());
-        cache.faults = faults(tree, &path, &found, uid)
-            .iter()
-            .map(|f| Untrusted { problem: f.describe(&path), remedy: f.remedy(&path) })
-            .collect();
+        let untrusted = |f: Fault| Untrusted { problem: f.describe(&path), remedy: f.remedy(&path) };
         let entries = Cache::unchecked(real, uid).entries().unwrap_or_default();
-        cache.sets = entries
-            .into_iter()
-            .map(|entry| {
-                let (record, problem) = match entry.record {
-                    Ok(record) => (Some(record), None),
-                    Err(e) => (None, Some(e.to_string())),
-                };
-                EngineSet {
-                    key: entry.key,
-                    problem,
-                    precision: record.as_ref().map(|r| r.options.precision.to_string()),
-                    size: record.as_ref().map_or(0, |r| r.size()),
-                    pins: record.map(|r| r.pins),
-                }
-            })
-            .collect();
-        cache
+        let set = |entry: CacheEntry| {
+            let problem = entry.record.as_ref().err().map(ToString::to_string);
+            let record = entry.record.ok();
+            EngineSet {
+                key: entry.key,
+                problem,
+                precision: record.as_ref().map(|r| r.options.precision.to_string()),
+                size: record.as_ref().map_or(0, |r| r.size()),
+                pins: record.map(|r| r.pins),
+            }
+        };
+        EngineCache {
+            path: named,
+            exists: true,
+            mode: Some(found.mode() & 0o7777),
+            faults: faults(tree, &path, &found, uid).into_iter().map(untrusted).collect(),
+            sets: entries.into_iter().map(set).collect(),
+        }
     }
 }
 

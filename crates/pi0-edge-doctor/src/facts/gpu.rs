@@ -21,11 +21,11 @@ pub struct Gpu {
 /// NVIDIA's kernel driver.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Driver {
-    /// Whether a kernel module drives the GPU.
+    /// True if a kernel module drives the GPU.
     pub loaded: bool,
     /// The version it reports; development builds report none.
     pub version: Option<String>,
-    /// Whether a device file for the GPU exists.
+    /// True if a device file for the GPU exists.
     pub device_files: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::tree::Tree;
 pub struct Memory {
     /// All of it.
     pub total: Option<u64>,
-    /// What a new program could use without swapping.
+    /// Memory that a new program could use without swapping.
     pub available: Option<u64>,
     /// The bound of the control group the doctor ran in, if there is one.
     pub group_limit: Option<u64>,
@@ -55,7 +55,7 @@ impl Memory {
         }
     }
 
-    /// What a program started here may use at most.
+    /// Returns the memory that a program started here may use at most.
     pub fn usable(&self) -> Option<u64> {
         match (self.total, self.group_limit) {
             (Some(total), Some(limit)) => Some(total.min(limit)),
@@ -77,12 +77,10 @@ fn page_size(tree: &Tree) -> Option<u64> {
 fn largest_block(buddies: &str, page: u64) -> Option<(u64, u64)> {
     let mut sums: Vec<u64> = Vec::new();
     for line in buddies.lines() {
-        let counts = line.split_whitespace().skip_while(|w| *w != "zone").skip(2).map(|c| c.parse::<u64>());
+        let counts = line.split_whitespace().skip_while(|w| *w != "zone").skip(2);
         for (order, count) in counts.enumerate() {
-            if sums.len() <= order {
-                sums.push(0);
-            }
-            sums[order] += count.ok()?;
+            sums.resize(sums.len().max(order + 1), 0);
+            sums[order] += count.parse::<u64>().ok()?;
         }
     }
     let order = sums.iter().rposition(|c| *c > 0)?;

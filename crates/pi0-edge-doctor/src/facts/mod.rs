@@ -1,4 +1,4 @@
-//! What the files say, without judging it.
+//! The facts that the files tell, unjudged.
 
 pub(super) mod bundle;
 pub(super) mod engine_cache;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::loader::Loader;
 use super::tree::Tree;
 
-/// What to look at beyond the tree's own conventions. Paths are as seen from inside the tree.
+/// Files to look at beyond the tree's own conventions. Paths are as seen from inside the tree.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// ONNX Runtime's library, as `--ort-library` names it.
@@ -45,7 +45,7 @@ pub struct Facts {
     pub realtime: Realtime,
     /// Memory, its fragmentation, swap.
     pub memory: Memory,
-    /// Where TensorRT engines are kept.
+    /// The directory of TensorRT engines.
     pub engine_cache: EngineCache,
 }
 

@@ -31,28 +31,28 @@ pub struct OnnxRuntime {
 pub struct Tried {
     /// The file.
     pub path: String,
-    /// Why it is looked at.
+    /// The reason for looking there.
     pub origin: &'static str,
-    /// What was there: `found`, `missing`, `would not load` or `not a 64-bit library`.
+    /// The outcome: `found`, `missing`, `would not load` or `not a 64-bit library`.
     pub outcome: &'static str,
 }
 
 /// ONNX Runtime's library.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct RuntimeLibrary {
-    /// Where it was found.
+    /// Its path.
     pub path: String,
-    /// Why it is looked for there.
+    /// The reason for looking there.
     pub origin: &'static str,
     /// Its version, such as `1.31.1`.
     pub version: Option<String>,
-    /// What it says of its build.
+    /// Its own description of its build.
     pub build: Option<String>,
     /// The architecture it was built for.
     pub architecture: String,
     /// Providers it was built with.
     pub compiled_in: Vec<Provider>,
-    /// Whether it contains the uploader of usage data.
+    /// True if it contains the uploader of usage data.
     pub uploader: bool,
     /// Libraries it needs and would not find.
     pub missing: Vec<Missing>,
@@ -67,11 +67,11 @@ pub struct RuntimeLibrary {
 pub struct ProviderLibrary {
     /// The provider; `None` for the part that all of them share.
     pub provider: Option<Provider>,
-    /// Where it has to be.
+    /// The path it must have.
     pub path: String,
-    /// Whether it is there.
+    /// True if it is there.
     pub present: bool,
-    /// Where it is instead, if it lies beside the file that a link to ONNX Runtime leads to.
+    /// Its path instead, if it lies beside the file that a link to ONNX Runtime leads to.
     pub elsewhere: Option<String>,
     /// Libraries it needs and would not find.
     pub missing: Vec<Missing>,
@@ -133,7 +133,7 @@ impl OnnxRuntime {
 }
 
 impl RuntimeLibrary {
-    /// Whether the version is known and below what the session layer needs.
+    /// Returns true if the version is known and below what the session layer needs.
     pub fn is_too_old(&self) -> bool {
         self.version.as_deref().is_some_and(|v| numbers(v) < OLDEST_RUNTIME.to_vec())
     }
@@ -191,13 +191,10 @@ fn library(tree: &Tree, loader: &Loader<'_>, candidate: &Candidate, elf: &Elf) -
             real.filter(|p| !found.present && tree.is_file(p)).map(|p| p.to_string_lossy().into_owned());
         found
     };
-    let mut providers = Vec::new();
-    if compiled_in.len() > 1 {
-        providers.push(beside(None, "libonnxruntime_providers_shared.so"));
-    }
-    for provider in &compiled_in[1..] {
-        providers.push(beside(Some(*provider), &format!("libonnxruntime_providers_{provider}.so")));
-    }
+    let shared = (compiled_in.len() > 1).then(|| beside(None, "libonnxruntime_providers_shared.so"));
+    let own = compiled_in[1..].iter();
+    let own = own.map(|p| beside(Some(*p), &format!("libonnxruntime_providers_{p}.so")));
+    let providers = shared.into_iter().chain(own).collect();
     RuntimeLibrary {
         path: candidate.path.to_string_lossy().into_owned(),
         origin: candidate.origin,
@@ -229,10 +226,8 @@ fn provider_library(
 ) -> ProviderLibrary {
     let elf = loader.elf(path);
     let closure = loader.closure(path);
-    let kernels = elf.as_ref().filter(|e| !e.fatbin.is_empty()).and_then(|e| {
-        let file = tree.open(path)?;
-        fatbin::scan(&file, &e.fatbin).ok()
-    });
+    let kernels = elf.as_ref().filter(|e| !e.fatbin.is_empty());
+    let kernels = kernels.and_then(|e| fatbin::scan(&tree.open(path)?, &e.fatbin).ok());
     let cuda_major = elf.as_ref().and_then(|e| {
         let runtime = e.needed.iter().find_map(|n| n.strip_prefix("libcudart.so."))?;
         runtime.split('.').next()?.parse().ok()
@@ -249,7 +244,7 @@ fn provider_library(
     }
 }
 
-/// What only the library's text constants tell.
+/// The facts that only the library's text constants tell.
 #[derive(Debug, Default)]
 struct Marks {
     build: Option<String>,
@@ -266,10 +261,7 @@ impl Marks {
         let mut marks = Marks::default();
         let mut buffer = vec![0; PIECE + OVERLAP];
         let mut kept = 0;
-        while let Ok(read) = file.read(&mut buffer[kept..]) {
-            if read == 0 {
-                break;
-            }
+        while let Ok(read @ 1..) = file.read(&mut buffer[kept..]) {
             let filled = &buffer[..kept + read];
             marks.uploader |= find(filled, COLLECTOR).is_some();
             if marks.build.is_none() {

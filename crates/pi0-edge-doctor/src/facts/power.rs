@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::tree::Tree;
 
-/// What limits the speed of the machine.
+/// The limits on the machine's speed.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Power {
     /// The Jetson's mode, as `nvpmodel -q` reports it.
@@ -33,20 +33,30 @@ pub struct PowerMode {
 /// A clock and the range it may move in, in Hz.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Clock {
-    /// What it drives.
+    /// The part it drives.
     pub name: String,
     /// The lowest it may fall to.
     pub min: u64,
     /// The highest it may rise to now.
     pub max: u64,
-    /// Where it stood when it was read.
+    /// Its value when it was read.
     pub now: Option<u64>,
     /// The highest the hardware allows, if known.
     pub hardware_max: Option<u64>,
 }
 
 impl Clock {
-    /// Whether the clock cannot move.
+    fn new(
+        name: String,
+        range: [Option<u64>; 2],
+        now: Option<u64>,
+        hardware_max: Option<u64>,
+    ) -> Option<Self> {
+        let [min, max] = range;
+        Some(Clock { name, min: min?, max: max?, now, hardware_max })
+    }
+
+    /// Returns true if the clock cannot move.
     pub fn locked(&self) -> bool {
         self.min == self.max
     }
@@ -65,16 +75,10 @@ impl Power {
         for policy in tree.list("/sys/devices/system/cpu/cpufreq") {
             let dir = format!("/sys/devices/system/cpu/cpufreq/{policy}");
             governors.extend(tree.text(&format!("{dir}/scaling_governor")));
-            let khz = |name: &str| tree.number::<u64>(&format!("{dir}/{name}")).map(|k| k * 1000);
-            if let (Some(min), Some(max)) = (khz("scaling_min_freq"), khz("scaling_max_freq")) {
-                clocks.push(Clock {
-                    name: format!("CPU {policy}"),
-                    min,
-                    max,
-                    now: khz("scaling_cur_freq"),
-                    hardware_max: khz("cpuinfo_max_freq"),
-                });
-            }
+            let hz = |name: &str| tree.number::<u64>(&format!("{dir}/{name}")).map(|khz| khz * 1000);
+            let range = [hz("scaling_min_freq"), hz("scaling_max_freq")];
+            let (now, hardware_max) = (hz("scaling_cur_freq"), hz("cpuinfo_max_freq"));
+            clocks.extend(Clock::new(format!("CPU {policy}"), range, now, hardware_max));
         }
         governors.sort_unstable();
         governors.dedup();
@@ -82,16 +86,9 @@ impl Power {
             let dir = format!("/sys/class/devfreq/{device}");
             let Some(name) = drives(tree, &dir, &device) else { continue };
             let hz = |file: &str| tree.number::<u64>(&format!("{dir}/{file}"));
-            if let (Some(min), Some(max)) = (hz("min_freq"), hz("max_freq")) {
-                let steps = tree.text(&format!("{dir}/available_frequencies")).unwrap_or_default();
-                clocks.push(Clock {
-                    name,
-                    min,
-                    max,
-                    now: hz("cur_freq"),
-                    hardware_max: steps.split_whitespace().filter_map(|s| s.parse().ok()).max(),
-                });
-            }
+            let steps = tree.text(&format!("{dir}/available_frequencies")).unwrap_or_default();
+            let hardware_max = steps.split_whitespace().filter_map(|s| s.parse().ok()).max();
+            clocks.extend(Clock::new(name, [hz("min_freq"), hz("max_freq")], hz("cur_freq"), hardware_max));
         }
         Power {
             mode,
@@ -104,7 +101,7 @@ impl Power {
     }
 }
 
-/// What a devfreq device drives, if it matters here.
+/// Names what a devfreq device drives, if it matters here.
 pub(crate) fn drives(tree: &Tree, dir: &str, device: &str) -> Option<String> {
     // Orin: `17000000.gpu`, before that `17000000.ga10b`; Thor: `gpu-gpc-0`, `gpu-nvd-0` and `bwmgr` for the memory.
     let node = tree.text(&format!("{dir}/device/of_node/name")).unwrap_or_default();
@@ -140,14 +137,12 @@ fn modes(tree: &Tree) -> Vec<Ranked> {
                 modes.push(Ranked { mode, bounds: (u64::MAX, u64::MAX) });
             }
         } else if let Some(last) = modes.last_mut() {
-            let mut words = line.split_whitespace();
+            let words: Vec<&str> = line.split_whitespace().collect();
             // -1 and 0 (for the memory) both mean "no bound".
-            let (name, key, value) =
-                (words.next(), words.next(), words.next().and_then(|v| v.parse::<i64>().ok()));
-            let bound = value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(u64::MAX);
-            match (name, key) {
-                (Some("EMC"), Some("MAX_FREQ")) => last.bounds.0 = bound,
-                (Some("GPU" | "GPU0_GPC"), Some("MAX_FREQ")) => last.bounds.1 = bound,
+            let bound = |v: &&str| v.parse::<u64>().ok().filter(|v| *v > 0).unwrap_or(u64::MAX);
+            match &words[..] {
+                ["EMC", "MAX_FREQ", v, ..] => last.bounds.0 = bound(v),
+                ["GPU" | "GPU0_GPC", "MAX_FREQ", v, ..] => last.bounds.1 = bound(v),
                 _ => {}
             }
         }
@@ -158,8 +153,7 @@ fn modes(tree: &Tree) -> Vec<Ranked> {
 /// The mode with the highest clocks. Not the lowest number: an Orin Nano's fastest mode is its third.
 fn fastest(modes: Vec<Ranked>) -> Option<PowerMode> {
     let unbound = |m: &Ranked| m.mode.name.as_deref().is_some_and(|n| n.starts_with("MAXN"));
-    let best = modes.into_iter().rev().max_by_key(|m| (unbound(m), m.bounds))?;
-    Some(best.mode)
+    modes.into_iter().rev().max_by_key(|m| (unbound(m), m.bounds)).map(|m| m.mode)
 }
 
 #[cfg(test)]

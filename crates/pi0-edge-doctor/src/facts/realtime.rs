@@ -1,4 +1,4 @@
-//! What a real-time thread depends on: the kernel's preemption, isolated processors, limits.
+//! The conditions of a real-time thread: the kernel's preemption, isolated processors, limits.
 
 use serde::{Serialize, Serializer};
 

@@ -78,29 +78,21 @@ impl Software {
     ) -> Software {
         let machine = if system.architecture.as_deref() == Some("aarch64") { EM_AARCH64 } else { EM_X86_64 };
         let component = |name: &str, majors: &[u32], package: &str| {
-            let found = majors.iter().find_map(|m| {
-                let path = loader.find(&format!("{name}.so.{m}"), machine)?;
-                let real = tree.resolve(&path).unwrap_or_else(|| path.clone());
-                Some((*m, path, real))
+            let found = majors.iter().map(u32::to_string).find_map(|major| {
+                let path = loader.find(&format!("{name}.so.{major}"), machine)?;
+                Some((major, path))
             });
-            let packaged: Vec<String> = packages
-                .iter()
-                .rev()
-                .filter(|(n, _)| n.starts_with(package))
-                .map(|(_, v)| v.split('-').next().unwrap_or(v).to_owned())
-                .collect();
-            match found {
-                Some((major, path, real)) => {
-                    // `libcudnn.so.9` is a link to `libcudnn.so.9.3.0`.
-                    let real = file_name(&real);
-                    let exact =
-                        real.split_once(".so.").map(|(_, v)| v.to_owned()).filter(|v| v.contains('.'));
-                    let same = packaged.into_iter().find(|v| v.split('.').next() == Some(&major.to_string()));
-                    let version = exact.or(same).unwrap_or_else(|| major.to_string());
-                    Some(Component { version, library: Some(path.to_string_lossy().into_owned()) })
-                }
-                None => packaged.into_iter().next().map(|version| Component { version, library: None }),
-            }
+            let packaged = packages.iter().rev().filter(|(n, _)| n.starts_with(package));
+            let mut packaged = packaged.map(|(_, v)| upstream(v));
+            let Some((major, path)) = found else {
+                return packaged.next().map(|version| Component { version, library: None });
+            };
+            // `libcudnn.so.9` is a link to `libcudnn.so.9.3.0`.
+            let real = file_name(&tree.resolve(&path).unwrap_or_else(|| path.clone()));
+            let exact = real.split_once(".so.").map(|(_, v)| v.to_owned()).filter(|v| v.contains('.'));
+            let version = exact.or_else(|| packaged.find(|v| v.split('.').next() == Some(&major)));
+            let library = Some(path.to_string_lossy().into_owned());
+            Some(Component { version: version.unwrap_or(major), library })
         };
         let tensorrt = component("libnvinfer", &[11, 10, 8], "libnvinfer");
         Software {
@@ -108,7 +100,7 @@ impl Software {
             cudnn: component("libcudnn", &[9, 8], "libcudnn"),
             tensorrt_builders: builders(tree, tensorrt.as_ref()),
             tensorrt,
-            glibc: packages.get("libc6").map(|v| v.split('-').next().unwrap_or(v).to_owned()),
+            glibc: packages.get("libc6").map(|v| upstream(v)),
         }
     }
 
@@ -116,6 +108,11 @@ impl Software {
     pub fn cuda_major(&self) -> Option<u32> {
         self.cuda.as_ref().filter(|c| c.library.is_some())?.version.split('.').next()?.parse().ok()
     }
+}
+
+/// A package's version without its revision, such as `10.3.0.30` of `10.3.0.30-1+cuda12.5`.
+fn upstream(version: &str) -> String {
+    version.split('-').next().unwrap_or(version).to_owned()
 }
 
 /// Architectures in names such as `libnvinfer_builder_resource_sm87.so.10.13.3` beside TensorRT's library.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::tree::Tree;
 
-/// What kind of machine it is.
+/// The kind of machine.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct System {
     /// `aarch64` or `x86_64`.
@@ -21,9 +21,9 @@ pub struct System {
     pub soc: Option<String>,
     /// NVIDIA's Linux for Tegra, on Jetsons.
     pub l4t: Option<L4t>,
-    /// Whether this is the inside of a container.
+    /// True inside a container.
     pub container: bool,
-    /// Whether the tree has a `/proc`: if not, nothing about the running system can be told.
+    /// True if the tree has a `/proc`: if not, nothing about the running system can be told.
     pub running: bool,
 }
 
@@ -44,7 +44,7 @@ impl L4t {
 }
 
 impl System {
-    /// Whether the GPU shares the memory with the CPU, as on every Jetson.
+    /// Returns true if the GPU shares the memory with the CPU, as on every Jetson.
     pub fn is_jetson(&self) -> bool {
         self.l4t.is_some() || self.soc.as_deref().is_some_and(|s| s.starts_with("tegra"))
     }
@@ -57,7 +57,7 @@ impl System {
             board: tree
                 .text("/proc/device-tree/model")
                 .or_else(|| tree.text("/sys/class/dmi/id/product_name")),
-            soc: soc(tree),
+            soc: tree.text("/proc/device-tree/compatible").and_then(|c| parse_compatible(&c)),
             l4t: l4t(tree, packages),
             container: tree.exists("/.dockerenv") || tree.exists("/run/.containerenv"),
             running: kernel.is_some(),
@@ -85,10 +85,6 @@ fn distribution(tree: &Tree) -> Option<String> {
     let release = tree.text("/etc/os-release")?;
     let name = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="))?;
     Some(name.trim_matches('"').to_owned())
-}
-
-fn soc(tree: &Tree) -> Option<String> {
-    parse_compatible(&tree.text("/proc/device-tree/compatible")?)
 }
 
 /// A list of strings ending in NULs, from the board to the chip: `nvidia,p3768-0000+p3767-0000`, `nvidia,tegra234`.
