@@ -4,18 +4,20 @@ use std::fmt::Write;
 
 use pi0_edge::internals::{Case, Deviation, Golden, Tolerance, compare};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
-use crate::output::{self, Format};
+use crate::output::Format;
+use crate::row;
+use crate::table::Table;
 
 /// Arguments of `check`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
     load: LoadOptions,
-    /// What to print on stdout
+    /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -43,7 +45,7 @@ struct CaseReport {
     num_steps: usize,
     prefix_len: usize,
     stages: Vec<Stage>,
-    /// Why the case could not be compared at all.
+    /// The reason why the case could not be compared at all.
     problem: Option<String>,
 }
 
@@ -68,10 +70,8 @@ pub fn run(args: &Args) -> Result<()> {
         }));
     }
     let failed = reports.iter().filter(|r| !r.passed()).count();
-    match args.format {
-        Format::Text => output::print(&text(&policy, golden.as_ref(), &reports))?,
-        Format::Json => output::print_json(&as_json(&policy, golden.as_ref(), &reports))?,
-    }
+    let golden = golden.as_ref();
+    args.format.print(|| text(&policy, golden, &reports), || as_json(&policy, golden, &reports))?;
     if failed > 0 {
         let text = format!("{failed} of {} golden cases differ from the reference policy", reports.len());
         return Err(Error::new(ErrorKind::Parity, text));
@@ -109,28 +109,24 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
     let options =
         InferOptions { noise: Noise::Given(&noise), num_steps: Some(case.num_steps), guidance: None };
     let mut observer = |stage: StageOutput| {
-        let (name, deviation) = match stage {
+        let (name, got, want, stride) = match stage {
+            StageOutput::Tokens(got) if got == expected.tokens => return Ok(()),
             StageOutput::Tokens(got) => {
-                if got != expected.tokens {
-                    let text = format!("tokens are {got:?}; the reference's are {:?}", expected.tokens);
-                    tokens_differ = Some(text);
-                }
+                let text = format!("tokens are {got:?}; the reference's are {:?}", expected.tokens);
+                tokens_differ = Some(text);
                 return Ok(());
             }
-            StageOutput::PixelValues(v) => {
-                ("pixel_values", compare(&v, &pixel_values, expected.pixel_values.stride)?)
-            }
-            StageOutput::ImageEmbeds(v) => {
-                ("image_embeds", compare(&v, &image_embeds, expected.image_embeds.stride)?)
-            }
-            StageOutput::Keys(layer, v) => ("keys", compare(&v, &keys[layer], expected.keys.stride)?),
-            StageOutput::Values(layer, v) => ("values", compare(&v, &values[layer], expected.values.stride)?),
-            StageOutput::Velocity(step, v) => ("v_t", compare(&v, &velocities[step], expected.v_t.stride)?),
+            StageOutput::PixelValues(v) => ("pixel_values", v, &pixel_values, expected.pixel_values.stride),
+            StageOutput::ImageEmbeds(v) => ("image_embeds", v, &image_embeds, expected.image_embeds.stride),
+            StageOutput::Keys(layer, v) => ("keys", v, &keys[layer], expected.keys.stride),
+            StageOutput::Values(layer, v) => ("values", v, &values[layer], expected.values.stride),
+            StageOutput::Velocity(step, v) => ("v_t", v, &velocities[step], expected.v_t.stride),
             StageOutput::ActionsNormalized(v) => {
-                ("actions_normalized", compare(&v, &normalized, expected.actions_normalized.stride)?)
+                ("actions_normalized", v, &normalized, expected.actions_normalized.stride)
             }
             _ => return Ok(()),
         };
+        let deviation = compare(&got, want, stride)?;
         // Layers and steps of one stage are reported by their worst.
         match found.iter_mut().find(|(n, _)| *n == name) {
             Some((_, worst)) => *worst = worst.worst(deviation),
@@ -147,9 +143,7 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
         }
         Ok(())
     })?;
-    let got = policy.chunk().as_slice();
-    let last = compare(got, &want_actions, expected.actions.stride)?;
-    found.push(("actions", last));
+    found.push(("actions", compare(policy.chunk().as_slice(), &want_actions, expected.actions.stride)?));
     Ok(CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
@@ -185,21 +179,16 @@ fn text(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Str
         if let Some(problem) = &r.problem {
             let _ = writeln!(out, "  FAIL {problem}");
         }
-        if !r.stages.is_empty() {
-            let _ = writeln!(
-                out,
-                "  {:<20}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
-                "stage", "max error", "largest", "relative", "allowed", "cosine", "allowed"
-            );
-        }
-        for s in &r.stages {
-            let d = &s.deviation;
+        let rows = r.stages.iter().map(|s| {
+            let (d, allowed) = (&s.deviation, format!("{:.0e}", s.tolerance));
+            let (error, relative) = (format!("{:.2e}", d.max_abs), format!("{:.1e}", d.relative));
+            let (largest, cosine) = (format!("{:.3}", d.max_expected), format!("{:.7}", d.cosine));
             let mark = if s.passed { "" } else { "  FAIL" };
-            let _ = writeln!(
-                out,
-                "  {:<20}{:>12.2e}{:>12.3}{:>12.1e}{:>12.0e}{:>12.7}{:>12}{mark}",
-                s.name, d.max_abs, d.max_expected, d.relative, s.tolerance, d.cosine, s.min_cosine
-            );
+            row![format!("  {}", s.name), error, largest, relative, allowed, cosine, s.min_cosine, mark]
+        });
+        let head = ["  stage", "max error", "largest", "relative", "allowed", "cosine", "allowed", ""];
+        if !r.stages.is_empty() {
+            out += &Table::new(&head).rows(rows).text(&[22, 12, 12, 12, 12, 12, 12, 0]);
         }
     }
     let _ = writeln!(out, "\n{}", verdict(reports));
@@ -207,34 +196,26 @@ fn text(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Str
 }
 
 fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Value {
-    let cases: Vec<Value> = reports
-        .iter()
-        .map(|r| {
-            let stages: serde_json::Map<_, _> = r
-                .stages
-                .iter()
-                .map(|s| {
-                    let d = &s.deviation;
-                    let row = json!({
-                        "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
-                        "cosine": d.cosine, "tolerance": s.tolerance, "min_cosine": s.min_cosine,
-                        "pass": s.passed,
-                    });
-                    (s.name.to_owned(), row)
-                })
-                .collect();
-            json!({
-                "name": r.name, "num_steps": r.num_steps, "prefix_len": r.prefix_len,
-                "pass": r.passed(), "problem": r.problem, "stages": stages,
-            })
+    let stage = |s: &Stage| {
+        let d = &s.deviation;
+        let row = json!({
+            "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
+            "cosine": d.cosine, "tolerance": s.tolerance, "min_cosine": s.min_cosine, "pass": s.passed,
+        });
+        (s.name.to_owned(), row)
+    };
+    let case = |r: &CaseReport| {
+        json!({
+            "name": r.name, "num_steps": r.num_steps, "prefix_len": r.prefix_len, "pass": r.passed(),
+            "problem": r.problem, "stages": r.stages.iter().map(stage).collect::<Map<_, _>>(),
         })
-        .collect();
+    };
     json!({
         "pass": reports.iter().all(CaseReport::passed),
         "verdict": verdict(reports),
         "files_verified": policy.manifest().files.len(),
         "reference": golden.map(|g| &g.reference),
         "cuda_graphs": policy.inspect().replayed_graphs().collect::<Vec<_>>(),
-        "cases": cases,
+        "cases": reports.iter().map(case).collect::<Vec<_>>(),
     })
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pi0_edge::Result;
 use pi0_edge_doctor::{BundleFacts, Facts, Options, Provider, diagnose};
 
-use crate::output::{self, Format};
+use crate::output::Format;
 
 /// Arguments of `doctor`.
 #[derive(clap::Args, Debug)]
@@ -26,7 +26,7 @@ pub struct Args {
     /// Examine the file tree below DIR instead of this machine, such as a root file system to be flashed
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
-    /// What to print on stdout
+    /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -40,10 +40,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let facts = Facts::gather(&args.root, &env, &options);
     let bundle = args.bundle.as_deref().map(BundleFacts::read);
     let report = diagnose(&facts, bundle.as_ref(), args.provider);
-    match args.format {
-        Format::Text => output::print(&report.text(colour()))?,
-        Format::Json => output::print_json(&report.json())?,
-    }
+    args.format.print(|| report.text(colour()), || report.json())?;
     Ok(if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,16 +1,14 @@
-//! What a measurement was made on.
-
-use std::path::Path;
+//! The machine, the software and the settings of a measurement.
 
 use pi0_edge::{Policy, Result};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(Path::new(path)).ok().map(|s| s.trim().to_owned())
+    std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned())
 }
 
 /// The processor's name as the kernel gives it: a model name on x86, the board's on ARM.
-/// The processor's name.
 pub fn processor() -> Option<String> {
     let info = read("/proc/cpuinfo")?;
     let model = info.lines().find(|l| l.starts_with("model name"));
@@ -43,6 +41,21 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
     })
 }
 
+/// A value as people read it: a text or an enum's word as it is, everything else as JSON; nothing of null.
+pub fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value).unwrap_or_default() {
+        Value::Null => String::new(),
+        Value::String(s) => s,
+        other => other.to_string(),
+    }
+}
+
+/// A description as lines for people, each after `bullet`; what is unknown is left out.
+pub fn lines(description: &Value, bullet: &str) -> String {
+    let known = description.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    known.map(|(key, value)| format!("{bullet}{key}: {}\n", word(value))).collect()
+}
+
 /// Nodes of each graph by the provider that runs them.
 pub fn placement(policy: &Policy) -> Value {
     let mut graphs = serde_json::Map::new();
@@ -55,11 +68,11 @@ pub fn placement(policy: &Policy) -> Value {
 /// Memory of the device, in megabytes; null where it is the host's.
 pub fn device_memory(policy: &Policy) -> Result<Value> {
     let mb = |bytes: u64| bytes as f64 / 1e6;
-    let usage = policy.inspect().device_memory_use()?;
-    Ok(usage.map_or(
-        Value::Null,
-        |u| json!({"used_mb": mb(u.used), "free_mb": mb(u.free), "total_mb": mb(u.total)}),
-    ))
+    let described = policy
+        .inspect()
+        .device_memory_use()?
+        .map(|u| json!({"used_mb": mb(u.used), "free_mb": mb(u.free), "total_mb": mb(u.total)}));
+    Ok(json!(described))
 }
 
 /// Memory of this process now, in megabytes: proportional set size, the part of it that is anonymous (cannot be

@@ -1,4 +1,4 @@
-//! `pi0-edge inspect`: what a bundle holds.
+//! `pi0-edge inspect`: the contents of a bundle.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use pi0_edge::bundle::{GraphName, PromptFormat, TensorSpec};
 use pi0_edge::{Bundle, Manifest, Result, Verify};
 
-use crate::output::{self, Format};
+use crate::environment::word;
+use crate::output::Format;
 
 /// Arguments of `inspect`.
 #[derive(clap::Args, Debug)]
@@ -21,18 +22,8 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     let bundle = Bundle::open(&args.bundle, Verify::Size, &mut |_, _| {})?;
-    match args.format {
-        Format::Text => output::print(&text(bundle.manifest())),
-        Format::Json => {
-            let value = serde_json::to_value(bundle.manifest()).unwrap_or_default();
-            output::print_json(&value)
-        }
-    }
-}
-
-/// An enum's word in the manifest.
-fn word(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    let manifest = bundle.manifest();
+    args.format.print(|| text(manifest), || serde_json::to_value(manifest).unwrap_or_default())
 }
 
 fn shape(spec: &TensorSpec) -> String {

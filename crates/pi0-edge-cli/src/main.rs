@@ -5,13 +5,13 @@
 
 #![deny(unsafe_code)]
 
-mod axis;
 mod bench;
 mod benches;
 mod check;
 mod control;
 mod device;
 mod doctor;
+mod draw;
 mod engines;
 mod environment;
 mod figures;
@@ -22,6 +22,7 @@ mod output;
 mod replay;
 mod run;
 mod synthesize;
+mod table;
 mod watched;
 
 use std::process::ExitCode;

@@ -8,6 +8,8 @@ use pi0_edge::runtime::ObservationSlot;
 use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
 use serde::Deserialize;
 
+use crate::output::read_json;
+
 /// Largest observation.json read.
 const MAX_JSON_BYTES: u64 = 1 << 20;
 
@@ -45,27 +47,14 @@ impl StoredObservation {
     /// [`ErrorKind::Io`] or [`ErrorKind::Observation`], naming the file.
     pub fn read(path: &Path) -> Result<Self> {
         let file = if path.is_dir() { path.join("observation.json") } else { path.to_path_buf() };
-        let wrong = |what: String| Error::new(ErrorKind::Observation, what);
-        let size = std::fs::metadata(&file)
-            .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e))?
-            .len();
-        if size > MAX_JSON_BYTES {
-            return Err(wrong(format!("{} has {size} bytes; at most {MAX_JSON_BYTES}", file.display())));
-        }
-        let text = std::fs::read(&file)
-            .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e))?;
-        // What an editor may put before a text in UTF-8.
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-        let stored: ObservationFile = serde_json::from_slice(text).map_err(|e| {
-            Error::with_source(ErrorKind::Observation, format!("{} is malformed", file.display()), e)
-        })?;
+        let stored: ObservationFile = read_json(&file, MAX_JSON_BYTES, ErrorKind::Observation)?;
         let directory = file.parent().unwrap_or(Path::new("."));
-        let images = stored
-            .images
-            .into_iter()
-            .map(|(name, frame)| decode(&directory.join(frame), name))
-            .collect::<Result<_>>()?;
-        Ok(StoredObservation { images, state: stored.state, prompt: stored.prompt })
+        let images = stored.images.into_iter().map(|(name, frame)| decode(&directory.join(frame), name));
+        Ok(StoredObservation {
+            images: images.collect::<Result<_>>()?,
+            state: stored.state,
+            prompt: stored.prompt,
+        })
     }
 
     /// Smooth frames for every camera, the state at rest, and the default prompt: enough to measure with.
@@ -76,11 +65,9 @@ impl StoredObservation {
         let data: Vec<u8> = (0..HEIGHT)
             .flat_map(|y| (0..WIDTH).flat_map(move |x| (0..3).map(move |c| pixel(x, y, c))))
             .collect();
-        let images = manifest
-            .cameras
-            .iter()
-            .map(|c| Image { name: c.name.clone(), data: data.clone(), width: WIDTH, height: HEIGHT })
-            .collect();
+        let image =
+            |name: &String| Image { name: name.clone(), data: data.clone(), width: WIDTH, height: HEIGHT };
+        let images = manifest.cameras.iter().map(|c| image(&c.name)).collect();
         let prompt = manifest.prompt.default.is_none().then(|| "pick up the object".to_owned());
         StoredObservation { images, state: vec![0.0; manifest.state.dim], prompt }
     }
@@ -95,7 +82,7 @@ impl StoredObservation {
         &self.state
     }
 
-    /// How many cameras it has frames of.
+    /// Counts the cameras it has frames of.
     pub fn cameras(&self) -> usize {
         self.images.len()
     }
@@ -150,13 +137,17 @@ impl StoredObservation {
 
     /// Lends the observation to `use_it`.
     pub fn with<T>(&self, use_it: impl FnOnce(&Observation<'_>) -> Result<T>) -> Result<T> {
-        let frames = self
-            .images
-            .iter()
-            .map(|i| Ok((i.name.as_str(), Frame::new(&i.data, i.width, i.height)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let frames = self.images.iter();
+        let frames = frames.map(|i| Ok((i.name.as_str(), Frame::new(&i.data, i.width, i.height)?)));
+        let frames = frames.collect::<Result<Vec<_>>>()?;
         use_it(&Observation { images: &frames, state: &self.state, prompt: self.prompt.as_deref() })
     }
+}
+
+/// The names of an action's values; those without a name are numbered.
+pub fn action_names(policy: &Policy) -> Vec<String> {
+    let action = &policy.manifest().action;
+    action.names.clone().unwrap_or_else(|| (0..action.dim).map(|i| format!("a{i}")).collect())
 }
 
 fn decode(path: &Path, name: String) -> Result<Image> {

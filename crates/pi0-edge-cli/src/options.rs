@@ -3,16 +3,19 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args};
 use pi0_edge::runtime::Realtime;
-use pi0_edge::{DeviceMemory, Policy, PolicyOptions, Provider, Result, Verify, Weights};
+use pi0_edge::{DeviceMemory, InferOptions, Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
-/// How a bundle is loaded.
+use crate::observation::StoredObservation;
+
+/// Options of loading a bundle.
 #[derive(Args, Clone, Debug)]
 pub struct LoadOptions {
     /// The bundle's directory
     pub bundle: PathBuf,
-    /// What computes: nothing else does, or it is an error
+    /// The execution provider; nothing else computes, or it is an error
     #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
     pub provider: Provider,
     /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
@@ -21,25 +24,25 @@ pub struct LoadOptions {
     /// The GPU, as CUDA counts them
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub gpu: u32,
-    /// Where tensors are that host and graphs both touch: on each side with copies between them, or in one place
+    /// Place of tensors that host and graphs both touch: on each side with copies between them, or in one place
     /// that both see (for a Jetson); auto: unified on the CPU, separate on a GPU
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device_memory: DeviceMemoryOption,
+    #[arg(long, value_parser = choice(DEVICE_MEMORY), default_value = "auto")]
+    pub device_memory: DeviceMemory,
     /// Replay CUDA graphs, captured while warming up
-    #[arg(long, value_enum, default_value = "on")]
-    pub cuda_graphs: Switch,
+    #[arg(long, value_parser = choice(CUDA_GRAPHS), default_value = "on", action = ArgAction::Set)]
+    pub cuda_graphs: bool,
     /// Threads of one operator (default: one per available core)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
     /// ONNX Runtime's shared library
     #[arg(long, value_name = "FILE")]
     pub ort_library: Option<PathBuf>,
-    /// What to verify before use: every byte, or sizes alone (seconds faster on a large bundle)
-    #[arg(long, value_enum, default_value = "full")]
-    pub verify: VerifyOption,
-    /// Where weights live: `mapped` from the file, `packed` into the fastest layout, or each as suits it
-    #[arg(long, value_enum, default_value = "auto")]
-    pub weights: WeightsOption,
+    /// Verification before use: every byte, or sizes alone (seconds faster on a large bundle)
+    #[arg(long, value_parser = choice(VERIFY), default_value = "full")]
+    pub verify: Verify,
+    /// Place of weights: `mapped` from the file, `packed` into the fastest layout, or each as suits it
+    #[arg(long, value_parser = choice(WEIGHTS), default_value = "auto")]
+    pub weights: Weights,
     /// Let worker threads, and the one that waits for a GPU, sleep instead of spin inside a run
     #[arg(long)]
     pub no_spin: bool,
@@ -48,91 +51,81 @@ pub struct LoadOptions {
     pub profile: Option<PathBuf>,
 }
 
-/// Command-line form of [`Realtime`].
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum RealtimeOption {
-    /// Fail without
-    Enforce,
-    /// Go on without, and say so
-    Try,
-    /// Ask for nothing
-    Off,
+/// Options of verbs that compute one observation again and again.
+#[derive(Args, Clone, Debug)]
+pub struct MeasureOptions {
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
+    #[arg(long, value_name = "DIR")]
+    pub observation: Option<PathBuf>,
+    /// Euler steps (default: the bundle's)
+    #[arg(long, value_name = "N")]
+    pub num_steps: Option<usize>,
 }
 
-impl From<RealtimeOption> for Realtime {
-    fn from(option: RealtimeOption) -> Realtime {
-        match option {
-            RealtimeOption::Enforce => Realtime::Enforce,
-            RealtimeOption::Try => Realtime::Try,
-            RealtimeOption::Off => Realtime::Off,
-        }
+impl MeasureOptions {
+    /// Reads the observation, or takes one that comes with the bundle.
+    pub fn observation(&self, policy: &Policy) -> Result<StoredObservation> {
+        StoredObservation::read_or_golden(self.observation.as_deref(), policy)
+    }
+
+    /// Returns the options of each inference.
+    pub fn infer_options(&self) -> InferOptions<'static> {
+        InferOptions { num_steps: self.num_steps, ..InferOptions::default() }
     }
 }
 
-/// Command-line form of [`Verify`].
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum VerifyOption {
-    /// Sizes and hashes of every file
-    Full,
-    /// Sizes alone
-    Size,
-}
+/// The words of an option, each with its help and its value.
+pub type Choices<T> = [(&'static str, &'static str, T)];
 
-/// Command-line form of [`DeviceMemory`].
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum DeviceMemoryOption {
-    /// As suits the provider
-    Auto,
-    /// On each side
-    Separate,
-    /// In one place
-    Unified,
-}
+const VERIFY: &Choices<Verify> =
+    &[("full", "Sizes and hashes of every file", Verify::Full), ("size", "Sizes alone", Verify::Size)];
 
-/// On or off.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
-    /// Yes
-    On,
-    /// No
-    Off,
-}
+const DEVICE_MEMORY: &Choices<DeviceMemory> = &[
+    ("auto", "As suits the provider", DeviceMemory::Auto),
+    ("separate", "On each side", DeviceMemory::Separate),
+    ("unified", "In one place", DeviceMemory::Unified),
+];
 
-/// Command-line form of [`Weights`].
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum WeightsOption {
-    /// Denoise step packed, vision and prefix mapped
-    Auto,
-    /// All mapped
-    Mapped,
-    /// All packed
-    Packed,
+const CUDA_GRAPHS: &Choices<bool> = &[("on", "Yes", true), ("off", "No", false)];
+
+const WEIGHTS: &Choices<Weights> = &[
+    ("auto", "Denoise step packed, vision and prefix mapped", Weights::Auto),
+    ("mapped", "All mapped", Weights::Mapped),
+    ("packed", "All packed", Weights::Packed),
+];
+
+/// Actions where real-time rights are missing.
+pub const REALTIME: &Choices<Realtime> = &[
+    ("enforce", "Fail without", Realtime::Enforce),
+    ("try", "Go on without, and say so", Realtime::Try),
+    ("off", "Ask for nothing", Realtime::Off),
+];
+
+/// Parses one of `choices`.
+pub fn choice<T: Copy + Send + Sync + 'static>(
+    choices: &'static Choices<T>,
+) -> impl TypedValueParser<Value = T> {
+    let words = choices.iter().map(|(word, help, _)| PossibleValue::new(*word).help(*help));
+    // clap has refused every other word.
+    let value = |word: String| choices.iter().position(|(w, ..)| *w == word).unwrap_or_default();
+    PossibleValuesParser::new(words).map(move |word| choices[value(word)].2)
 }
 
 impl LoadOptions {
-    /// The library's options.
+    /// Returns the library's options.
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
             provider: self.provider,
             engine_cache: self.engine_cache.clone(),
             gpu: self.gpu,
-            device_memory: match self.device_memory {
-                DeviceMemoryOption::Auto => DeviceMemory::Auto,
-                DeviceMemoryOption::Separate => DeviceMemory::Separate,
-                DeviceMemoryOption::Unified => DeviceMemory::Unified,
-            },
-            no_cuda_graphs: self.cuda_graphs == Switch::Off,
+            device_memory: self.device_memory,
+            no_cuda_graphs: !self.cuda_graphs,
             ort_library: self.ort_library.clone(),
             threads: self.threads,
-            verify: match self.verify {
-                VerifyOption::Full => Verify::Full,
-                VerifyOption::Size => Verify::Size,
-            },
-            weights: match self.weights {
-                WeightsOption::Auto => Weights::Auto,
-                WeightsOption::Mapped => Weights::Mapped,
-                WeightsOption::Packed => Weights::Packed,
-            },
+            verify: self.verify,
+            weights: self.weights,
             no_spin: self.no_spin,
             profile: self.profile.clone(),
         }
@@ -140,8 +133,14 @@ impl LoadOptions {
 
     /// Loads the policy, showing progress on a terminal while a large bundle is verified.
     pub fn load(&self) -> Result<Policy> {
+        self.load_watched(|| {})
+    }
+
+    /// Loads the policy and calls `verified` whenever another part of it has been verified.
+    pub fn load_watched(&self, mut verified: impl FnMut()) -> Result<Policy> {
         let mut progress = Progress::new("verifying");
         let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
+            verified();
             progress.show(done, total);
         });
         progress.clear();
@@ -159,7 +158,7 @@ pub struct Progress {
 impl Progress {
     const WORTH_SHOWING: u64 = 256 << 20;
 
-    /// A silent line until there is something to show; `what` is being done.
+    /// Creates a line that is silent until there is something to show; `what` is being done.
     pub fn new(what: &'static str) -> Self {
         Progress { what, enabled: std::io::stderr().is_terminal(), shown: None }
     }

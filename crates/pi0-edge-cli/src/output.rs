@@ -1,4 +1,4 @@
-//! Writing results: to stdout, and to files that exist whole or not at all.
+//! Reading and writing files and stdout, with errors that name the file.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -7,6 +7,10 @@ use std::path::Path;
 use ndarray::ArrayView2;
 use pi0_edge::internals;
 use pi0_edge::{Error, ErrorKind, Result};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Output formats of the verbs that know two.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,43 @@ pub enum Format {
     Text,
     /// For programs
     Json,
+}
+
+impl Format {
+    /// Prints the form that is asked for.
+    pub fn print(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<()> {
+        print(&match self {
+            Format::Text => text(),
+            Format::Json => format!("{:#}\n", json()),
+        })
+    }
+}
+
+/// Output formats of the verbs that also have a table to paste.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum TableFormat {
+    /// For people
+    Text,
+    /// A table to paste
+    Md,
+    /// For programs
+    Json,
+}
+
+impl TableFormat {
+    /// Prints the form that is asked for.
+    pub fn print(
+        self,
+        text: impl FnOnce() -> String,
+        markdown: impl FnOnce() -> String,
+        json: impl FnOnce() -> Value,
+    ) -> Result<()> {
+        match self {
+            TableFormat::Text => Format::Text.print(text, json),
+            TableFormat::Md => Format::Text.print(markdown, json),
+            TableFormat::Json => Format::Json.print(text, json),
+        }
+    }
 }
 
 /// Prints to stdout. A reader that went away (`| head`) is not an error.
@@ -28,41 +69,60 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Prints a JSON value and a newline.
-pub fn print_json(value: &serde_json::Value) -> Result<()> {
-    print(&format!("{value:#}\n"))
+/// An error of the file system or the like, where `what` was to be done to `path`.
+pub fn cannot<E: Into<Cause>>(what: &str, path: &Path) -> impl Fn(E) -> Error {
+    move |e| Error::with_source(ErrorKind::Io, format!("cannot {what} {}", path.display()), e)
+}
+
+/// Fails with [`ErrorKind::InvalidArgument`].
+pub fn refuse<T>(text: impl Into<String>) -> Result<T> {
+    Err(Error::new(ErrorKind::InvalidArgument, text))
+}
+
+/// Reads a JSON file of at most `max` bytes; `kind` is the error of one that is larger or malformed.
+pub fn read_json<T: DeserializeOwned>(path: &Path, max: u64, kind: ErrorKind) -> Result<T> {
+    let size = std::fs::metadata(path).map_err(cannot("read", path))?.len();
+    if size > max {
+        return Err(Error::new(kind, format!("{} has {size} bytes; at most {max}", path.display())));
+    }
+    let text = std::fs::read(path).map_err(cannot("read", path))?;
+    // What an editor may put before a text in UTF-8.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    serde_json::from_slice(text)
+        .map_err(|e| Error::with_source(kind, format!("{} is malformed", path.display()), e))
 }
 
 /// Writes `array` as an .npy file, whole or not at all.
 pub fn write_npy(path: &Path, array: ArrayView2<'_, f32>) -> Result<()> {
-    write_whole(path, |file| {
-        let mut file = BufWriter::new(file);
-        internals::write_npy(&mut file, array)?;
-        Ok(file.flush()?)
-    })
+    write_whole(path, |file| Ok(internals::write_npy(file, array)?))
 }
 
 /// Lets `fill` write a file under a temporary name and renames it, so that a failure leaves nothing behind.
 pub fn write_whole(
     path: &Path,
-    fill: impl FnOnce(&File) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
+    fill: impl FnOnce(&mut BufWriter<&File>) -> std::result::Result<(), Cause>,
 ) -> Result<()> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let write = || -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let part = path.with_file_name(format!(".{}.{}.part", file_name(path), std::process::id()));
+    let write = || -> std::result::Result<(), Cause> {
         let file = File::create_new(&part)?;
-        fill(&file)?;
+        let mut buffered = BufWriter::new(&file);
+        fill(&mut buffered)?;
+        buffered.flush()?;
         file.sync_all()?;
-        std::fs::rename(&part, path)?;
-        Ok(())
+        Ok(std::fs::rename(&part, path)?)
     };
     write().map_err(|e| {
         let _ = std::fs::remove_file(&part);
-        Error::with_source(ErrorKind::Io, format!("cannot write {}", path.display()), e)
+        cannot("write", path)(e)
     })
 }
 
-/// Text in HTML and SVG.
+/// The last part of a path, for people.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Text in HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, ArrayView1};
 use pi0_edge::internals::read_npy;
 use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
-use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result};
-use serde_json::json;
+use pi0_edge::{InferOptions, Noise, Policy, Result, Timing};
+use serde_json::{Map, json};
 
-use crate::observation::StoredObservation;
+use crate::figures::ms;
+use crate::observation::{StoredObservation, action_names};
 use crate::options::LoadOptions;
-use crate::output::{self, Format};
+use crate::output::{Format, refuse, write_npy};
+use crate::table::Table;
 
 /// Arguments of `run`.
 #[derive(clap::Args, Debug)]
@@ -39,13 +41,13 @@ pub struct Args {
     /// Row where guidance ends (lerobot's meaning of the word)
     #[arg(long, value_name = "ROWS", default_value_t = 10, requires = "previous")]
     execution_horizon: usize,
-    /// How guidance falls: linear, exp, ones or zeros
+    /// Schedule of the guidance weights: linear, exp, ones or zeros
     #[arg(long, value_name = "NAME", default_value_t, requires = "previous")]
     rtc_schedule: PrefixSchedule,
     /// Upper bound of the guidance weight
     #[arg(long, value_name = "W", default_value_t = 10.0, requires = "previous")]
     max_guidance_weight: f32,
-    /// What to print on stdout
+    /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// Also write the actions, [action_horizon, action_dim] f32
@@ -58,8 +60,8 @@ fn read_noise(path: &Path, policy: &Policy) -> Result<ArrayD<f32>> {
     let noise = read_npy(path)?;
     let wanted = [policy.manifest().dimensions.action_horizon, policy.manifest().action.padded_dim];
     if noise.shape() != wanted {
-        let text = format!("{}: noise has shape {:?}; it must be {wanted:?}", path.display(), noise.shape());
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
+        let (path, shape) = (path.display(), noise.shape());
+        return refuse(format!("{path}: noise has shape {shape:?}; it must be {wanted:?}"));
     }
     Ok(noise)
 }
@@ -69,12 +71,11 @@ fn read_previous(path: &Path, args: &Args, policy: &Policy) -> Result<(ArrayD<f3
     let rows = read_npy(path)?;
     let (horizon, dim) = (policy.manifest().dimensions.action_horizon, policy.manifest().action.dim);
     if rows.ndim() != 2 || rows.shape()[1] != dim || !(1..=horizon).contains(&rows.shape()[0]) {
+        let (path, shape) = (path.display(), rows.shape());
         let text = format!(
-            "{}: previous actions have shape {:?}; they must be 1 to {horizon} rows of {dim}",
-            path.display(),
-            rows.shape()
+            "{path}: previous actions have shape {shape:?}; they must be 1 to {horizon} rows of {dim}"
         );
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
+        return refuse(text);
     }
     let mut weights = vec![0.0; horizon];
     let end = args.execution_horizon.min(rows.shape()[0]);
@@ -104,16 +105,21 @@ pub fn run(args: &Args) -> Result<()> {
     };
     observation.with(|o| policy.infer(o, &options).map(|_| ()))?;
     if let Some(path) = &args.output {
-        output::write_npy(path, policy.chunk().view())?;
+        write_npy(path, policy.chunk().view())?;
     }
-    match args.format {
-        Format::Text => output::print(&text(&policy)),
-        Format::Json => output::print_json(&as_json(&policy)),
-    }
+    args.format.print(|| text(&policy), || as_json(&policy))
 }
 
-fn milliseconds(d: std::time::Duration) -> f64 {
-    (d.as_secs_f64() * 1e6).round() / 1e3
+/// The stages and their times in ms, to the microsecond.
+fn times(t: &Timing) -> [(&'static str, f64); 5] {
+    let times = [
+        ("preprocess", t.preprocess),
+        ("vision", t.vision),
+        ("prefix", t.prefix),
+        ("denoise", t.denoise()),
+        ("total", t.total),
+    ];
+    times.map(|(stage, time)| (stage, (ms(time) * 1e3).round() / 1e3))
 }
 
 fn as_json(policy: &Policy) -> serde_json::Value {
@@ -122,50 +128,27 @@ fn as_json(policy: &Policy) -> serde_json::Value {
         "actions": policy.chunk().view().rows().into_iter().map(|r| r.to_vec()).collect::<Vec<_>>(),
         "num_steps": t.steps.len(),
         "prefix_len": policy.inspect().prefix_len(),
-        "timing_ms": {
-            "preprocess": milliseconds(t.preprocess),
-            "vision": milliseconds(t.vision),
-            "prefix": milliseconds(t.prefix),
-            "denoise": milliseconds(t.denoise()),
-            "total": milliseconds(t.total),
-        },
+        "timing_ms": times(t).map(|(stage, ms)| (stage.to_owned(), json!(ms))).into_iter().collect::<Map<_, _>>(),
     })
 }
 
 fn text(policy: &Policy) -> String {
-    use std::fmt::Write;
-    let chunk = policy.chunk().view();
-    let names = policy.manifest().action.names.as_deref();
-    let mut out = String::new();
-    let header = (0..chunk.ncols()).map(|i| names.map_or_else(|| format!("a{i}"), |n| n[i].clone()));
-    let columns: Vec<String> = header.collect();
-    let width = columns.iter().map(String::len).max().unwrap_or(0).max(9);
-    let _ = write!(out, "tick");
-    for c in &columns {
-        let _ = write!(out, "  {c:>width$}");
-    }
-    out.push('\n');
-    for (tick, row) in chunk.rows().into_iter().enumerate() {
-        let _ = write!(out, "{tick:4}");
-        for v in row {
-            let _ = write!(out, "  {v:>width$.4}");
-        }
-        out.push('\n');
-    }
-    let t = policy.timing();
-    let _ = writeln!(
-        out,
-        "\n{} actions of {} values, {} steps, prefix of {} rows\npreprocess {:.3} ms, vision {:.3} ms, \
-         prefix {:.3} ms, denoise {:.3} ms, total {:.3} ms",
+    let (chunk, t) = (policy.chunk().view(), policy.timing());
+    let names = action_names(policy);
+    let width = names.iter().map(String::len).max().unwrap_or(0).max(9) + 2;
+    let head: Vec<&str> = std::iter::once("tick").chain(names.iter().map(String::as_str)).collect();
+    let row = |(tick, values): (usize, ArrayView1<'_, f32>)| {
+        std::iter::once(format!("{tick:4}")).chain(values.iter().map(|v| format!("{v:.4}"))).collect()
+    };
+    let table = Table::new(&head).rows(chunk.rows().into_iter().enumerate().map(row));
+    let widths: Vec<usize> = std::iter::once(4).chain(names.iter().map(|_| width)).collect();
+    format!(
+        "{}\n{} actions of {} values, {} steps, prefix of {} rows\n{}\n",
+        table.text(&widths),
         chunk.nrows(),
         chunk.ncols(),
         t.steps.len(),
         policy.inspect().prefix_len(),
-        milliseconds(t.preprocess),
-        milliseconds(t.vision),
-        milliseconds(t.prefix),
-        milliseconds(t.denoise()),
-        milliseconds(t.total),
-    );
-    out
+        times(t).map(|(stage, ms)| format!("{stage} {ms:.3} ms")).join(", ")
+    )
 }

@@ -10,19 +10,19 @@ mod template;
 
 use std::path::PathBuf;
 
+use pi0_edge::Result;
 use pi0_edge::internals::user_cache;
-use pi0_edge::{Error, ErrorKind, Result};
 
-use crate::options::Progress;
-use crate::output;
+use crate::options::{Choices, Progress, choice};
+use crate::output::{print, refuse};
 use template::Template;
 
 /// Arguments of `synthesize`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The kind of policy
-    #[arg(value_enum)]
-    policy: Policy,
+    #[arg(value_parser = choice(POLICIES))]
+    policy: &'static str,
     /// Directory to create (default: pi0-edge/synthetic/POLICY-PRECISION in the user's cache)
     directory: Option<PathBuf>,
     /// Element type of the weights, such as fp32 or fp16; without one that there is, the error lists them
@@ -36,22 +36,12 @@ pub struct Args {
     templates: Option<PathBuf>,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Policy {
-    /// PI0
-    Pi0,
-    /// PI0.5
-    Pi05,
-}
+const POLICIES: &Choices<&str> = &[("pi0", "PI0", "pi0"), ("pi05", "PI0.5", "pi05")];
 
 /// Runs the verb: prints the bundle's directory.
 pub fn run(args: &Args) -> Result<()> {
-    let policy = match args.policy {
-        Policy::Pi0 => "pi0",
-        Policy::Pi05 => "pi05",
-    };
     let templates = template::find(args.templates.as_deref())?;
-    let template = Template::read(&templates, policy, &args.precision)?;
+    let template = Template::read(&templates, &args.policy, &args.precision)?;
     let directory = match &args.directory {
         Some(directory) => directory.clone(),
         None => cache()?.join(template.name()),
@@ -66,12 +56,12 @@ pub fn run(args: &Args) -> Result<()> {
         progress.clear();
         filled?;
     }
-    output::print(&format!("{}\n", directory.display()))
+    print(&format!("{}\n", directory.display()))
 }
 
 fn cache() -> Result<PathBuf> {
-    let cache = user_cache(&|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidArgument, "neither XDG_CACHE_HOME nor HOME is set: name a directory")
-    })?;
-    Ok(cache.join("synthetic"))
+    match user_cache(&|name| std::env::var_os(name).map(PathBuf::from)) {
+        Some(cache) => Ok(cache.join("synthetic")),
+        None => refuse("neither XDG_CACHE_HOME nor HOME is set: name a directory"),
+    }
 }

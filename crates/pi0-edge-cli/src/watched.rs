@@ -1,4 +1,4 @@
-//! A policy's inference with somebody who watches it: told of every chunk, and otherwise the inference itself.
+//! A policy's inference with a watcher that is told of every chunk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ pub fn lock(loaded: &Loaded) -> MutexGuard<'_, PolicyInference> {
     loaded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who watches. All of it happens on the inference thread.
+/// A watcher. All of it happens on the inference thread.
 pub trait Watcher: Send {
     /// An observation was taken; the chunk is about to be begun.
     fn begins(&mut self) {}

@@ -18,14 +18,14 @@ const COPY: usize = 64 << 20;
 const BLOCK: usize = 4 << 20;
 const FILE: u64 = 128 << 20;
 
-/// What was done beside the loop.
+/// The load that was made.
 #[derive(Debug, Serialize)]
 pub struct Done {
     /// Threads that computed.
     pub cpu_threads: usize,
     /// Memory copied, in gigabytes a second.
     pub memory_gb_s: f64,
-    /// What the disk took, in megabytes a second.
+    /// Data written to the disk, in megabytes a second.
     pub disk_mb_s: f64,
 }
 
@@ -49,23 +49,17 @@ impl Load {
         let file = open().map_err(cannot_write(directory))?;
         let stop = Arc::new(AtomicBool::new(false));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let stopped = |stop: &Arc<AtomicBool>| {
-            let stop = Arc::clone(stop);
+        let stopped = || {
+            let stop = Arc::clone(&stop);
             // Relaxed: nothing is handed over by it.
             move || stop.load(Ordering::Relaxed)
         };
-        let cpu = (0..cores).map(|_| {
-            let stopped = stopped(&stop);
-            std::thread::spawn(move || compute(stopped))
-        });
-        let cpu = cpu.collect();
-        let (memory_stopped, disk_stopped) = (stopped(&stop), stopped(&stop));
-        Ok(Load {
-            cpu,
-            memory: std::thread::spawn(move || copy(memory_stopped)),
-            disk: std::thread::spawn(move || write(file, disk_stopped)),
-            stop,
-        })
+        let compute = |stopped| std::thread::spawn(move || compute(stopped));
+        let cpu = (0..cores).map(|_| compute(stopped())).collect();
+        let (memory, disk) = (stopped(), stopped());
+        let memory = std::thread::spawn(move || copy(memory));
+        let disk = std::thread::spawn(move || write(file, disk));
+        Ok(Load { cpu, memory, disk, stop })
     }
 
     /// Ends it and says what it did.

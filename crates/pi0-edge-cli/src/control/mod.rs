@@ -1,4 +1,4 @@
-//! `pi0-edge bench control`: what reading the action costs a control loop, against a live runtime with the real
+//! `pi0-edge bench control`: the cost of reading the action in a control loop, against a live runtime with the real
 //! policy.
 
 mod load;
@@ -6,11 +6,12 @@ mod report;
 mod self_check;
 mod ticks;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clap::{Args as _, FromArgMatches};
 use pi0_edge::runtime::{
     Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
     PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
@@ -21,16 +22,16 @@ use pi0_edge_probe::system_calls;
 
 use crate::environment;
 use crate::observation::StoredObservation;
-use crate::options::{LoadOptions, RealtimeOption};
-use crate::output::{self, Format};
+use crate::options::{LoadOptions, REALTIME, choice};
+use crate::output::Format;
 use crate::watched::{Loaded, Watched};
 use load::Load;
-use report::Report;
+pub use report::Report;
 use self_check::{Known, Noting};
 use ticks::{Loop, Ticks};
 
 /// Arguments of `bench control`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     #[command(flatten)]
     policy: LoadOptions,
@@ -40,13 +41,13 @@ pub struct Args {
     /// Reads a second, on a fixed schedule
     #[arg(long, value_name = "HZ", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rate: u32,
-    /// How long to measure, in seconds
+    /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     duration: u32,
     /// Put load on every CPU, on memory and on the disk meanwhile
     #[arg(long)]
     load: bool,
-    /// Where the load on the disk writes to (default: the directory for temporary files)
+    /// Directory that the load on the disk writes to (default: the directory for temporary files)
     #[arg(long, value_name = "DIR", requires = "load")]
     load_dir: Option<PathBuf>,
     /// SCHED_FIFO priority of the control thread; inference gets 20 less
@@ -58,42 +59,29 @@ pub struct Args {
     /// The CPUs of the inference thread (default: any)
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     inference_cpus: Vec<usize>,
-    /// What to do where real-time rights are missing: fail, go on and say so, or ask for none
-    #[arg(long, value_enum, default_value = "try")]
-    realtime: RealtimeOption,
+    /// Action where real-time rights are missing: fail, go on and say so, or ask for none
+    #[arg(long, value_parser = choice(REALTIME), default_value = "try")]
+    realtime: Realtime,
     /// Also print the wake-up histogram, one row a microsecond up to US, as cyclictest's -h does
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     histogram: Option<u32>,
-    /// What to print on stdout
+    /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
 impl Args {
-    /// As `bench device` measures: the command's defaults, and no load but inference.
+    /// Returns the command's defaults for a policy that is loaded with the given options.
     pub fn beside_inference(policy: LoadOptions, observation: Option<PathBuf>, duration: u32) -> Self {
-        Args {
-            policy,
-            observation,
-            rate: 1000,
-            duration,
-            load: false,
-            load_dir: None,
-            priority: 80,
-            cpu: None,
-            inference_cpus: Vec::new(),
-            realtime: RealtimeOption::Try,
-            histogram: None,
-            format: Format::Text,
-        }
+        let command = Self::augment_args(clap::Command::new("control"));
+        // Nothing but the bundle has no default.
+        let matches = command.get_matches_from(["control".as_ref(), policy.bundle.as_os_str()]);
+        let defaults = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+        Args { policy, observation, duration, ..defaults }
     }
 
     fn period(&self) -> Duration {
         Duration::from_nanos(1_000_000_000 / u64::from(self.rate))
-    }
-
-    fn realtime(&self) -> Realtime {
-        self.realtime.into()
     }
 
     /// Chunks as fast as they come, and rows as they are, so that every action can be told to be one of them.
@@ -106,7 +94,7 @@ impl Args {
             },
             replan: Replan::Period(Duration::ZERO),
             thread: ThreadConfig {
-                realtime: self.realtime(),
+                realtime: self.realtime,
                 priority: Some(self.priority - 20),
                 cpus: self.inference_cpus.clone(),
                 ..ThreadConfig::default()
@@ -120,7 +108,7 @@ impl Args {
     /// Memory and heap are the process's, and the inference thread has seen to them.
     fn control_thread(&self) -> ThreadConfig {
         ThreadConfig {
-            realtime: self.realtime(),
+            realtime: self.realtime,
             priority: Some(self.priority),
             cpus: self.cpu.into_iter().collect(),
             lock_memory: MemoryLock::Off,
@@ -133,10 +121,7 @@ impl Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     let report = examine(args)?;
-    match args.format {
-        Format::Text => output::print(&report.text())?,
-        Format::Json => output::print_json(&report.json())?,
-    }
+    args.format.print(|| report.text(), || report.json())?;
     match report.broken_promises() {
         promises if promises.is_empty() => Ok(()),
         promises => Err(Error::new(ErrorKind::Runtime, format!("promises broken: {}", promises.join(", ")))),
@@ -144,17 +129,17 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Measures, and reports nothing yet.
-pub fn examine(args: &Args) -> Result<Report<'_>> {
+pub fn examine(args: &Args) -> Result<Report> {
     // Worker threads that spin would take the CPU the control loop is to wake up on.
     let policy = LoadOptions { no_spin: true, ..args.policy.clone() }.load()?;
     let observation = StoredObservation::read_or_golden(args.observation.as_deref(), &policy)?;
     observation.check(policy.manifest())?;
     let environment = environment::describe(&policy, args.policy.threads);
     let (ticks, measured) = measure(args, policy, &observation)?;
-    Ok(Report { args, ticks, measured, environment })
+    Ok(Report { args: args.clone(), ticks, measured, environment })
 }
 
-/// What is known beside what the control loop saw.
+/// Measurements beside those of the control loop.
 pub struct Measured {
     pub inference: pi0_edge::runtime::Obtained,
     /// Chunks published while the loop ran, and the statistics of all of them.
@@ -211,12 +196,9 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
     let events: Vec<_> = runtime.events().try_iter().collect();
     let inference = runtime.realtime().clone();
     let stopped = runtime.stop();
-    let ticks = match outcome? {
-        Some(ticks) => ticks,
-        None => {
-            let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
-            return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
-        }
+    let Some(ticks) = outcome? else {
+        let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
+        return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
     };
     stopped?;
     let calls = match &ticks.not_counted {
@@ -233,7 +215,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
     Ok((ticks, measured))
 }
 
-/// Tells the other threads to end, whichever way this one does.
+/// Tells the other threads to end when it is dropped.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -262,9 +244,4 @@ fn publish(
 
 fn cannot(what: &str) -> impl FnOnce(std::io::Error) -> Error {
     move |e| Error::with_source(ErrorKind::Io, format!("cannot {what}"), e)
-}
-
-/// The directory's name for people.
-fn name(bundle: &Path) -> String {
-    bundle.display().to_string()
 }

@@ -1,4 +1,4 @@
-//! What `bench control` prints.
+//! The output of `bench control`.
 
 use std::fmt::Write;
 
@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::ticks::{Ticks, WakeHistogram};
 use super::{Args, Measured};
+use crate::table::Table;
+use crate::{environment, row};
 
 /// Everything there is to say.
-pub struct Report<'a> {
-    pub args: &'a Args,
+pub struct Report {
+    pub args: Args,
     pub ticks: Ticks,
     pub measured: Measured,
     pub environment: Value,
@@ -22,7 +24,7 @@ fn latencies(histogram: &Histogram) -> Value {
     json!({"p50": s.p50, "p99": s.p99, "p99_9": s.p99_9, "p99_99": s.p99_99, "max": s.max})
 }
 
-impl Report<'_> {
+impl Report {
     /// System calls that waited for a lock, and others; none if they were not counted.
     fn calls(&self) -> Option<(u64, u64)> {
         let calls = self.measured.calls.as_ref().ok()?;
@@ -78,10 +80,10 @@ impl Report<'_> {
     }
 
     pub fn text(&self) -> String {
-        let (args, ticks, measured) = (self.args, &self.ticks, &self.measured);
+        let (args, ticks, measured) = (&self.args, &self.ticks, &self.measured);
         let mut out = format!(
             "{}: {} Hz for {} s against a live runtime",
-            super::name(&args.policy.bundle),
+            args.policy.bundle.display(),
             args.rate,
             args.duration
         );
@@ -95,25 +97,20 @@ impl Report<'_> {
             ),
         };
         out += &self.cyclictest_line();
-        out += "\nns             n        p50        p99      p99.9     p99.99        max\n";
-        for (name, histogram) in [("read", &ticks.read), ("wake", &ticks.wake), ("response", &ticks.response)]
-        {
+        let rows = [("read", &ticks.read), ("wake", &ticks.wake), ("response", &ticks.response)];
+        let rows = rows.map(|(name, histogram)| {
             let s = histogram.snapshot().summary();
-            _ = write!(out, "{name:<8} {:>7}", s.count);
-            for value in [s.p50, s.p99, s.p99_9, s.p99_99, s.max] {
-                _ = write!(out, " {:>10}", value.map_or("-".into(), |v| v.to_string()));
-            }
-            out.push('\n');
-        }
+            let cell = |v: Option<u64>| v.map_or("-".into(), |v| v.to_string());
+            let [p50, p99, p99_9, p99_99, max] = [s.p50, s.p99, s.p99_9, s.p99_99, s.max].map(cell);
+            row![name, s.count, p50, p99, p99_9, p99_99, max]
+        });
+        let table = Table::new(&["ns", "n", "p50", "p99", "p99.9", "p99.99", "max"]).rows(rows);
+        _ = writeln!(out, "\n{}", table.text(&[8, 8, 11, 11, 11, 11, 11]).trim_end_matches('\n'));
         out += "read: from waking up to having the action, reading the clock included. wake: from the time on the\n\
                 schedule to waking up. response: both. A percentile with fewer than ten values beyond it is not shown.\n\n";
         out += &self.costs();
-        _ = writeln!(
-            out,
-            "chunks: {} followed, one takes {}",
-            measured.published,
-            milliseconds(&measured.chunks),
-        );
+        let takes = milliseconds(&measured.chunks);
+        _ = writeln!(out, "chunks: {} followed, one takes {takes}", measured.published);
         out += &thread_line("control", &ticks.obtained);
         out += &thread_line("inference", &measured.inference);
         out += &self.verdict();
@@ -121,12 +118,7 @@ impl Report<'_> {
             out.push('\n');
             out += &histogram_text(&ticks.wake_us, &ticks.wake.snapshot().summary());
         }
-        for (key, value) in self.environment.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()) {
-            let newline = if key == "pi0_edge" { "\n" } else { "" };
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            _ = writeln!(out, "{newline}{key}: {value}");
-        }
-        out
+        out + "\n" + &environment::lines(&self.environment, "")
     }
 
     /// The line that cyclictest prints of a thread, in microseconds.
@@ -146,7 +138,7 @@ impl Report<'_> {
         )
     }
 
-    /// What the control thread did beside reading and sleeping.
+    /// Describes what the control thread did beside reading and sleeping.
     fn costs(&self) -> String {
         let ticks = &self.ticks;
         let calls = match &self.measured.calls {
@@ -182,9 +174,8 @@ impl Report<'_> {
             0 => format!("this machine kept {} Hz", self.args.rate),
             n => format!("THIS MACHINE DID NOT KEEP {} Hz: {n} actions were late", self.args.rate),
         };
-        let mut out = format!("{read}; {machine}\n");
-        out.extend(self.not_followed().map(|words| words + "\n"));
-        out
+        let not_followed = self.not_followed().map(|words| words + "\n").unwrap_or_default();
+        format!("{read}; {machine}\n{not_followed}")
     }
 
     /// In words, if no action came from a chunk.
@@ -229,11 +220,10 @@ fn histogram_text(wake: &WakeHistogram, s: &Summary) -> String {
     for (us, n) in wake.rows.iter().enumerate() {
         _ = writeln!(out, "{us:06} {n:06}");
     }
-    let us = |ns: u64| ns / 1000;
     _ = writeln!(out, "# Total: {:09}", wake.rows.iter().sum::<u64>());
-    _ = writeln!(out, "# Min Latencies: {:05}", us(s.min.unwrap_or_default()));
-    _ = writeln!(out, "# Avg Latencies: {:05}", s.mean.unwrap_or_default() as u64 / 1000);
-    _ = writeln!(out, "# Max Latencies: {:05}", us(s.max.unwrap_or_default()));
+    for (name, ns) in [("Min", s.min), ("Avg", s.mean.map(|mean| mean as u64)), ("Max", s.max)] {
+        _ = writeln!(out, "# {name} Latencies: {:05}", ns.unwrap_or_default() / 1000);
+    }
     _ = writeln!(out, "# Histogram Overflows: {:05}", wake.overflows);
     out
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::watched::Watcher;
 
-/// How many chunks back is known.
+/// Chunks that are known.
 const CHUNKS: usize = 64;
 
 /// Digests of the last chunks' rows. One thread notes, one looks.
@@ -31,11 +31,11 @@ fn digest(action: &[f32]) -> u64 {
 }
 
 impl Known {
-    /// Of chunks with this many rows.
+    /// Creates an empty memory of chunks with this many rows.
     pub fn new(rows: usize) -> Self {
-        let noted =
-            || Noted { number: AtomicU64::new(0), rows: (0..rows).map(|_| AtomicU64::new(0)).collect() };
-        Known { rows, chunks: (0..CHUNKS).map(|_| noted()).collect() }
+        let zeros = || (0..rows).map(|_| AtomicU64::new(0)).collect();
+        let noted = |_| Noted { number: AtomicU64::new(0), rows: zeros() };
+        Known { rows, chunks: (0..CHUNKS).map(noted).collect() }
     }
 
     fn note(&self, number: u64, actions: &[f32]) {
@@ -48,7 +48,7 @@ impl Known {
         noted.number.store(number, Ordering::SeqCst);
     }
 
-    /// Whether `action` is row `row` of chunk `number`; none if that chunk is not known any more.
+    /// Compares `action` with row `row` of chunk `number`; none if that chunk is not known any more.
     pub fn is(&self, action: &[f32], number: u64, row: usize) -> Option<bool> {
         let noted = &self.chunks[number as usize % CHUNKS];
         let known = || noted.number.load(Ordering::SeqCst) == number;

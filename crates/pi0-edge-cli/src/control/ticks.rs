@@ -14,7 +14,7 @@ use pi0_edge_probe::{allocations, page_faults, system_calls, thread_id};
 
 use super::self_check::Known;
 
-/// What the loop is made of.
+/// The loop and its settings.
 pub struct Loop<'a> {
     pub controller: Controller,
     pub known: Arc<Known>,
@@ -28,11 +28,11 @@ pub struct Loop<'a> {
     pub over: &'a AtomicBool,
 }
 
-/// What the loop saw.
+/// The measurements of the loop.
 pub struct Ticks {
     pub thread: u32,
     pub obtained: Obtained,
-    /// Why system calls could not be counted.
+    /// The reason why system calls were not counted, if so.
     pub not_counted: Option<String>,
     pub count: u64,
     pub allocations: u64,
@@ -43,6 +43,7 @@ pub struct Ticks {
     pub wake: Histogram,
     /// From the tick's time on the schedule to having the action.
     pub response: Histogram,
+    /// Lateness of the wake-ups, by the microsecond.
     pub wake_us: WakeHistogram,
     pub statuses: [u64; Status::ALL.len()],
     /// Actions compared with the chunk they are said to be of, and those that were not what they were said to be.
@@ -99,12 +100,12 @@ impl Ticks {
         }
     }
 
-    /// Whether any action came from a chunk.
+    /// Returns true if any action came from a chunk.
     pub fn followed(&self) -> bool {
         self.statuses[Status::Ok as usize] + self.statuses[Status::Stale as usize] > 0
     }
 
-    /// How many chunks there were between the first tick and the last.
+    /// Counts the chunks between the first tick and the last.
     pub fn chunks_published(&self) -> u64 {
         self.chunks.map_or(0, |(first, last)| last - first)
     }

@@ -1,4 +1,4 @@
-//! What the figures were measured on, and what about it limits them.
+//! The machine, software and settings of the figures, and what about them limits the speed.
 
 use std::path::Path;
 
@@ -6,21 +6,22 @@ use pi0_edge::Policy;
 use pi0_edge::internals::{hash_file, hex};
 use pi0_edge_doctor::sensors::Sensors;
 use pi0_edge_doctor::{BundleFacts, Facts, Finding, Group, Options, Severity, diagnose};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::environment;
 use crate::options::LoadOptions;
+use crate::output::file_name;
 
 /// The environment, and the doctor's warnings about it.
 pub struct Environment {
     /// By subject, each a list of names and values; what is unknown is left out.
     pub blocks: Vec<(&'static str, Vec<(String, String)>)>,
-    /// What the doctor finds wrong or slow.
+    /// The doctor's warnings and errors.
     pub findings: Vec<String>,
     /// SHA-256 over everything that does not change by itself: rows are comparable where it is equal.
     pub sha256: String,
-    /// Whether the machine's files were read from another place than this machine.
+    /// True if the machine's files were read from another place than this machine.
     pub recorded: bool,
 }
 
@@ -98,7 +99,7 @@ fn software(policy: &Policy, facts: &Facts) -> Lines {
     ]
 }
 
-/// What the command line and the bundle say, as `bench` describes them.
+/// Lists what the command line and the bundle say, as `bench` describes them.
 fn run(policy: &Policy, load: &LoadOptions) -> Lines {
     const ELSEWHERE: [&str; 9] = [
         "pi0_edge",
@@ -113,19 +114,12 @@ fn run(policy: &Policy, load: &LoadOptions) -> Lines {
     ];
     let described = environment::describe(policy, load.threads);
     let kept = described.as_object().into_iter().flatten().filter(|(k, _)| !ELSEWHERE.contains(&k.as_str()));
-    kept.map(|(name, value)| {
-        let value = match value {
-            Value::Null => String::new(),
-            Value::String(s) => s.clone(),
-            other => other.to_string(),
-        };
-        (name.replace('_', " "), value)
-    })
-    .chain(nodes(policy))
-    .collect()
+    kept.map(|(name, value)| (name.replace('_', " "), environment::word(value)))
+        .chain(nodes(policy))
+        .collect()
 }
 
-/// Where the nodes of each graph run, such as `cuda 312, cpu 4`.
+/// Lists the providers of each graph's nodes, such as `cuda 312, cpu 4`.
 fn nodes(policy: &Policy) -> Lines {
     let placement = environment::placement(policy);
     let graph = |(name, providers): (&String, &Value)| {
@@ -147,13 +141,11 @@ fn moment(facts: &Facts, sensors: &Sensors) -> Lines {
         (format!("clock {}", c.name), format!("{now:.0} MHz of {:.0}{locked}", c.max as f64 / 1e6))
     });
     let memory = &facts.memory;
-    let block = memory
-        .largest_free_block
-        .map(|size| format!("{} × {} MB", memory.largest_free_blocks, size as f64 / 1048576.0));
+    let blocks = |size| format!("{} × {} MB", memory.largest_free_blocks, size as f64 / 1048576.0);
     let swap: u64 = memory.swap.iter().map(|s| s.used).sum();
     let mut lines = vec![
         line("memory available", memory.available.map(gigabytes)),
-        line("largest free blocks (lfb)", block),
+        line("largest free blocks (lfb)", memory.largest_free_block.map(blocks)),
         line("swap used", (!memory.swap.is_empty()).then(|| gigabytes(swap))),
     ];
     lines.extend(clocks);
@@ -168,7 +160,7 @@ fn files(policy: &Policy) -> Lines {
     vec![
         line("sha256 of pi0-edge", sha256(&program)),
         line("sha256 of ONNX Runtime", sha256(library)),
-        line("ONNX Runtime's file", library.file_name().map(|f| f.to_string_lossy().into_owned())),
+        line("ONNX Runtime's file", file_name(library)),
         line("sha256 of manifest.json", sha256(&manifest)),
     ]
 }
@@ -196,27 +188,21 @@ impl Environment {
         lines.find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// What the machine is called in a table.
+    /// The machine's name in a table.
     pub fn device(&self) -> &str {
         self.value("module").or_else(|| self.value("processor")).unwrap_or("unknown machine")
     }
 
     /// As JSON.
     pub fn json(&self) -> Value {
-        let block = |lines: &Lines| -> Value {
-            lines
-                .iter()
-                .map(|(n, v)| (n.clone(), Value::from(v.clone())))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        };
-        let blocks: serde_json::Map<_, _> =
-            self.blocks.iter().map(|(name, lines)| ((*name).to_owned(), block(lines))).collect();
+        let value = |(name, value): &(String, String)| (name.clone(), Value::from(value.clone()));
+        let block = |lines: &Lines| Value::Object(lines.iter().map(value).collect());
+        let blocks = self.blocks.iter().map(|(name, lines)| ((*name).to_owned(), block(lines)));
         json!({
             "sha256": self.sha256,
             "recorded_elsewhere": self.recorded,
             "findings": self.findings,
-            "blocks": blocks,
+            "blocks": blocks.collect::<Map<_, _>>(),
         })
     }
 }

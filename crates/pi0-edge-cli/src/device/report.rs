@@ -2,22 +2,30 @@
 
 mod html;
 mod markdown;
-mod plot;
+mod plots;
 mod text;
 mod times;
 
 use std::path::Path;
 
-use pi0_edge::{Error, ErrorKind, Result};
+use pi0_edge::Result;
+use pi0_edge_doctor::sensors::Sample;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::environment::Environment;
-use super::jitter::Jitter;
-use super::phases::Chunk;
+use super::jitter;
 use super::sampler::Series;
 use super::summary::Summary;
 use super::verdict::Verdict;
+use crate::control;
+use crate::figures::{Chunk, Stage};
+use crate::output::cannot;
+use crate::row;
 
+pub use html::render as html;
+pub use markdown::render as markdown;
+pub use text::render as text;
 pub use times::times_json;
 
 /// Everything that is reported.
@@ -25,7 +33,8 @@ pub struct Report {
     pub environment: Environment,
     pub policy: PolicyFacts,
     pub summary: Summary,
-    pub jitter: Option<Jitter>,
+    /// The control loop beside inference.
+    pub jitter: Option<control::Report>,
     pub verdict: Verdict,
     pub chunks: Vec<Chunk>,
     pub series: Series,
@@ -33,42 +42,31 @@ pub struct Report {
     pub when: String,
 }
 
-/// What ran.
+/// The policy and its observation.
+#[derive(Serialize)]
 pub struct PolicyFacts {
     pub kind: String,
+    pub bundle: String,
     pub precision: String,
+    /// `trained`, or `random`: made up, so that the actions mean nothing; the times are those of trained ones.
+    pub weights: &'static str,
     pub num_steps: usize,
     pub action_horizon: usize,
     pub action_dim: usize,
     pub cameras: usize,
     pub prefix_len: usize,
-    pub bundle: String,
-    /// The weights are made up, so that the actions mean nothing; the times are those of real ones.
-    pub random_weights: bool,
-}
-
-impl PolicyFacts {
-    /// `trained` or `random`.
-    pub fn weights(&self) -> &'static str {
-        if self.random_weights { "random" } else { "trained" }
-    }
 }
 
 impl Report {
     /// For programs.
     pub fn json(&self) -> Value {
-        let p = &self.policy;
         json!({
             "format": "pi0-edge bench device 1",
             "when": self.when,
-            "weights": p.weights(),
-            "policy": {
-                "kind": p.kind, "bundle": p.bundle, "precision": p.precision, "weights": p.weights(),
-                "num_steps": p.num_steps, "action_horizon": p.action_horizon, "action_dim": p.action_dim,
-                "cameras": p.cameras, "prefix_len": p.prefix_len,
-            },
+            "weights": self.policy.weights,
+            "policy": self.policy,
             "figures": self.summary,
-            "control": self.jitter.as_ref().map(|j| &j.json),
+            "control": self.jitter.as_ref().map(control::Report::json),
             "verdict": self.verdict,
             "environment": self.environment.json(),
             "series": self.series_json(),
@@ -76,54 +74,32 @@ impl Report {
     }
 
     fn series_json(&self) -> Value {
-        let rows = &self.series.rows;
-        let column = |count: usize, value: &dyn Fn(usize, usize) -> Option<f64>| -> Vec<Vec<Option<f64>>> {
-            (0..count).map(|i| (0..rows.len()).map(|row| value(i, row)).collect()).collect()
+        let Series { names, rows } = &self.series;
+        let columns = |count: usize, value: fn(&Sample, usize) -> Option<f64>| -> Vec<Vec<Option<f64>>> {
+            (0..count).map(|i| rows.iter().map(|(_, sample)| value(sample, i)).collect()).collect()
         };
         json!({
-            "names": self.series.names,
+            "names": names,
             "at_s": rows.iter().map(|r| r.0).collect::<Vec<_>>(),
             "total_w": rows.iter().map(|r| r.1.total).collect::<Vec<_>>(),
-            "rails_w": column(self.series.names.rails.len(), &|i, r| rows[r].1.rails[i]),
-            "zones_c": column(self.series.names.zones.len(), &|i, r| rows[r].1.zones[i]),
-            "clocks_hz": column(self.series.names.clocks.len(), &|i, r| rows[r].1.clocks[i]),
+            "rails_w": columns(names.rails.len(), |s, i| s.rails[i]),
+            "zones_c": columns(names.zones.len(), |s, i| s.zones[i]),
+            "clocks_hz": columns(names.clocks.len(), |s, i| s.clocks[i]),
         })
-    }
-
-    /// The measurements in trtexec's words.
-    pub fn trtexec(&self) -> String {
-        times::trtexec(self)
-    }
-
-    /// A table to paste.
-    pub fn markdown(&self) -> String {
-        markdown::render(self)
-    }
-
-    /// For people, at a terminal.
-    pub fn text(&self) -> String {
-        text::render(self)
-    }
-
-    /// A page that needs nothing else.
-    pub fn html(&self) -> String {
-        html::render(self)
     }
 
     /// Writes every form into `directory`, which is created.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let cannot =
-            |what: &Path, e| Error::with_source(ErrorKind::Io, format!("cannot write {}", what.display()), e);
-        std::fs::create_dir_all(directory).map_err(|e| cannot(directory, e))?;
+        std::fs::create_dir_all(directory).map_err(cannot("write", directory))?;
         for (name, content) in [
             ("bench.json", format!("{:#}\n", self.json())),
-            ("bench.md", self.markdown()),
-            ("trtexec.txt", self.trtexec()),
+            ("bench.md", markdown(self)),
+            ("trtexec.txt", times::trtexec(self)),
             ("times.json", times_json(&self.chunks)),
-            ("report.html", self.html()),
+            ("report.html", html(self)),
         ] {
             let path = directory.join(name);
-            std::fs::write(&path, content).map_err(|e| cannot(&path, e))?;
+            std::fs::write(&path, content).map_err(cannot("write", &path))?;
         }
         Ok(())
     }
@@ -144,6 +120,14 @@ fn some_ms(value: Option<f64>) -> String {
     value.map_or("–".into(), ms)
 }
 
+/// A row for each stage: its name, n, and then in ms the minimum, the percentiles and the maximum.
+fn stage_rows(report: &Report) -> impl Iterator<Item = Vec<String>> {
+    report.summary.stages.iter().map(|Stage { name, figures: f }| {
+        let [p50, p90, p99, p99_9] = [f.p50, f.p90, f.p99, f.p99_9].map(some_ms);
+        row![name, f.n, ms(f.min), p50, p90, p99, p99_9, ms(f.max)]
+    })
+}
+
 /// Nanoseconds as µs, where they may be hidden for want of values.
 fn us(nanos: Option<u64>) -> String {
     nanos.map_or("–".into(), |ns| format!("{:.1}", ns as f64 / 1e3))
@@ -152,38 +136,39 @@ fn us(nanos: Option<u64>) -> String {
 /// The verdict's words, then what the numbers do not say by themselves.
 fn words(report: &Report) -> Vec<String> {
     let mut out = report.verdict.words.clone();
-    out.extend(report.jitter.iter().flat_map(Jitter::words));
+    out.extend(report.jitter.iter().flat_map(jitter::words));
     out.extend(caveats(report));
     out
 }
 
-/// What the numbers do not say by themselves.
+/// Lists what the numbers do not say by themselves.
 fn caveats(report: &Report) -> Vec<String> {
-    let mut out = Vec::new();
     let settling = &report.summary.settling;
-    if report.policy.random_weights {
-        out.push("Weights are random (weights=random): the times are those of a trained policy, its actions mean nothing.".into());
-    }
-    if report.environment.recorded {
-        out.push(
+    let throttled = report.summary.drift.as_ref().and_then(|d| d.throttled).unwrap_or_default();
+    let caveats = [
+        (
+            report.policy.weights == "random",
+            "Weights are random (weights=random): the times are those of a trained policy, its actions mean nothing."
+                .into(),
+        ),
+        (
+            report.environment.recorded,
             "The machine's files were read from a recorded tree, not from the machine that ran the policy."
                 .into(),
-        );
-    }
-    if cfg!(debug_assertions) {
-        out.push("This is a debug build: its figures say nothing.".into());
-    }
-    if !settling.settled {
-        out.push(format!(
-            "The latency had not settled after {:.0} s: figures may not repeat.",
-            settling.seconds
-        ));
-    }
-    if report.series.names.rails.is_empty() {
-        out.push("No power monitor was found: no power and no energy.".into());
-    }
-    if let Some(n) = report.summary.drift.as_ref().and_then(|d| d.throttled).filter(|n| *n > 0) {
-        out.push(format!("The module throttled itself {n} times for its current or voltage."));
-    }
-    out
+        ),
+        (cfg!(debug_assertions), "This is a debug build: its figures say nothing.".into()),
+        (
+            !settling.settled,
+            format!("The latency had not settled after {:.0} s: figures may not repeat.", settling.seconds),
+        ),
+        (
+            report.series.names.rails.is_empty(),
+            "No power monitor was found: no power and no energy.".to_owned(),
+        ),
+        (
+            throttled > 0,
+            format!("The module throttled itself {throttled} times for its current or voltage."),
+        ),
+    ];
+    caveats.into_iter().filter(|(applies, _)| *applies).map(|(_, words)| words).collect()
 }

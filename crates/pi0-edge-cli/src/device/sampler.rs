@@ -17,7 +17,7 @@ pub struct Sampler {
     thread: JoinHandle<Series>,
 }
 
-/// What was read, in the order of time.
+/// The readings, in the order of time.
 #[derive(Debug)]
 pub struct Series {
     pub names: SensorNames,
@@ -44,9 +44,8 @@ impl Sampler {
             }
             Series { names: sensors.names(), rows }
         };
-        let thread = std::thread::Builder::new().name("pi0-sensors".into()).spawn(sample);
-        let thread = thread
-            .map_err(|e| Error::with_source(ErrorKind::Io, "cannot start a thread for the sensors", e))?;
+        let failed = |e| Error::with_source(ErrorKind::Io, "cannot start a thread for the sensors", e);
+        let thread = std::thread::Builder::new().name("pi0-sensors".into()).spawn(sample).map_err(failed)?;
         Ok(Sampler { stop, thread })
     }
 
@@ -69,7 +68,7 @@ impl Series {
         (!values.is_empty()).then(|| (values.iter().sum::<f64>() / values.len() as f64, values.len()))
     }
 
-    /// How often the module was throttled between two times.
+    /// Times that the module was throttled between two times.
     pub fn throttled(&self, from: f64, to: f64) -> Option<u64> {
         let counts: Vec<u64> = self.between(from, to).filter_map(|(_, s)| s.throttled).collect();
         counts.first().zip(counts.last()).map(|(first, last)| last.saturating_sub(*first))

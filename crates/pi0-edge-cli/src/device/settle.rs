@@ -1,8 +1,8 @@
-//! When a machine has reached its working clocks and temperature: when the latency no longer changes.
+//! Waiting until the latency no longer changes: then the machine has its working clocks and temperature.
 
 use serde::Serialize;
 
-use crate::figures::median;
+use crate::figures::{Figures, median};
 
 /// Chunks of one window, at least.
 const WINDOW_CHUNKS: usize = 5;
@@ -22,10 +22,10 @@ pub struct Settling {
     chunks: usize,
 }
 
-/// How it went.
+/// The outcome.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Settled {
-    /// Whether the latency settled before the time was up.
+    /// True if the latency settled before the time was up.
     pub settled: bool,
     /// Seconds it took.
     pub seconds: f64,
@@ -51,9 +51,7 @@ impl Settling {
         let Some(last) = self.medians.len().checked_sub(WINDOWS).map(|n| &self.medians[n..]) else {
             return false;
         };
-        let highest = last.iter().copied().fold(f64::MIN, f64::max);
-        let lowest = last.iter().copied().fold(f64::MAX, f64::min);
-        highest - lowest <= TOLERANCE * lowest
+        Figures::of(last.iter().copied()).is_some_and(|f| f.max - f.min <= TOLERANCE * f.min)
     }
 
     /// The outcome after `seconds`.

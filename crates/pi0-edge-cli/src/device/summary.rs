@@ -2,18 +2,10 @@
 
 use serde::Serialize;
 
-use super::phases::{Chunk, Measured, Start};
+use super::phases::{Measured, Start};
 use super::sampler::Series;
 use super::settle::Settled;
-use crate::figures::{Figures, median};
-
-/// A stage's figures, in ms.
-#[derive(Debug, Serialize)]
-pub struct Stage {
-    pub name: &'static str,
-    #[serde(flatten)]
-    pub figures: Figures,
-}
+use crate::figures::{Figures, Stage, median, stages};
 
 /// Electrical power over the steady run.
 #[derive(Debug, Serialize)]
@@ -31,7 +23,7 @@ pub struct Power {
     pub by_rail: Vec<(String, f64)>,
 }
 
-/// How the machine changed over the steady run.
+/// The change of the machine over the steady run.
 #[derive(Debug, Serialize)]
 pub struct Drift {
     /// Seconds at either end that were compared.
@@ -60,28 +52,16 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of what was measured.
+    /// Evaluates what was measured.
     pub fn of(m: &Measured, series: &Series) -> Self {
-        let stage = |name, value: fn(&Chunk) -> f64| {
-            Figures::of(m.steady.chunks.iter().map(value)).map(|figures| Stage { name, figures })
-        };
-        let steps = Figures::of(m.steady.steps.iter().copied())
-            .map(|figures| Stage { name: "denoise_step", figures });
-        let stages = [
-            stage("preprocess", |c| c.preprocess),
-            stage("vision", |c| c.vision),
-            stage("prefix", |c| c.prefix),
-            steps,
-            stage("denoise", |c| c.denoise),
-            stage("overhead", |c| c.overhead),
-            stage("chunk", |c| c.total),
-        ];
+        const STAGES: [&str; 7] =
+            ["preprocess", "vision", "prefix", "denoise_step", "denoise", "overhead", "chunk"];
         Summary {
             cold: m.cold,
             warm: m.warm,
             settling: m.settled,
             after_idle: Figures::of(m.after_idle.iter().copied()),
-            stages: stages.into_iter().flatten().collect(),
+            stages: stages(&m.steady.chunks, &m.steady.steps, &STAGES),
             seconds: m.steady.span.1 - m.steady.span.0,
             power: power(m, series),
             drift: drift(m, series),
@@ -147,6 +127,7 @@ mod tests {
 
     use super::*;
     use crate::device::phases::Steady;
+    use crate::figures::Chunk;
 
     fn chunk(at_s: f64, total: f64) -> Chunk {
         Chunk { at_s, preprocess: 0.0, vision: 1.0, prefix: 2.0, denoise: 3.0, overhead: 0.5, total }

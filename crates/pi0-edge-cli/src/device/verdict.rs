@@ -1,4 +1,4 @@
-//! What the robot can do with such a latency, in words.
+//! The control rates that a latency allows, in words.
 
 use serde::Serialize;
 
@@ -11,11 +11,11 @@ pub struct Rate {
     pub hz: u32,
     /// Ticks from an observation to the first action made from it.
     pub inference_delay: u64,
-    /// What is possible there.
+    /// The best that is possible there.
     pub mode: Mode,
 }
 
-/// How the policy can be run.
+/// Ways of running the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -66,37 +66,30 @@ impl Verdict {
     pub fn of(latency_ms: f64, latency_is: &'static str, horizon: usize, hz: f64) -> Self {
         let seconds = latency_ms * 1e-3;
         let delay = |hz: f64| ((seconds * hz).ceil() as u64).max(1);
-        let rates = RATES
-            .iter()
-            .map(|&hz| {
-                let inference_delay = delay(f64::from(hz));
-                Rate { hz, inference_delay, mode: mode(inference_delay, horizon) }
-            })
-            .collect();
+        let rates = RATES.map(|hz| {
+            let inference_delay = delay(f64::from(hz));
+            Rate { hz, inference_delay, mode: mode(inference_delay, horizon) }
+        });
         let fastest_real_time_chunking_hz = (horizon / 2) as f64 / seconds;
         let fastest_back_to_back_hz = horizon as f64 / seconds;
         let d = delay(hz);
-        let span = horizon as f64 / hz;
+        let (span, ticks) = (horizon as f64 / hz, if d == 1 { "tick" } else { "ticks" });
+        let reacts = format!("{seconds:.2} to {:.2} s", 2.0 * d as f64 / hz);
         let words = vec![
             format!(
                 "At {hz} Hz with {horizon} actions a chunk ({span:.2} s of motion), inference takes {latency_ms:.1} ms \
-                 ({latency_is}): {d} {}.",
-                if d == 1 { "tick" } else { "ticks" }
+                 ({latency_is}): {d} {ticks}."
             ),
             match mode(d, horizon) {
                 Mode::RealTimeChunking => format!(
                     "This robot can run it smoothly: by real-time chunking, with a new chunk every {d} to {} ticks. \
-                     It reacts to what it sees within {:.2} to {:.2} s.",
-                    horizon as u64 - d,
-                    seconds,
-                    2.0 * d as f64 / hz
+                     It reacts to what it sees within {reacts}.",
+                    horizon as u64 - d
                 ),
                 Mode::BackToBack => format!(
                     "This robot can run it without standing still, each chunk nearly to its end, but not smoothly: \
                      the delay does not fit twice into the horizon, so that chunks cannot overlap. It reacts to what \
-                     it sees only after {:.2} to {:.2} s.",
-                    seconds,
-                    2.0 * d as f64 / hz
+                     it sees only after {reacts}."
                 ),
                 Mode::StopAndGo => format!(
                     "This robot would stand still: a chunk lasts {span:.2} s and takes {seconds:.2} s to compute, so \
@@ -116,7 +109,7 @@ impl Verdict {
             action_horizon: horizon,
             fastest_real_time_chunking_hz,
             fastest_back_to_back_hz,
-            rates,
+            rates: rates.to_vec(),
             words,
         }
     }

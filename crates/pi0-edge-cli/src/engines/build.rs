@@ -18,7 +18,7 @@ use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use crate::options::Progress;
-use crate::output::{self, Format};
+use crate::output::Format;
 
 /// Arguments of `engines build`.
 #[derive(clap::Args, Debug)]
@@ -31,7 +31,7 @@ pub struct Args {
     /// Most GPU memory one layer may use while it computes, such as 2GiB (default: TensorRT's, which is all of it)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     workspace: Option<u64>,
-    /// How hard to look for the fastest kernels; 5 can take hours
+    /// Effort of the search for the fastest kernels; 5 can take hours
     #[arg(long, value_name = "0..5", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=5))]
     optimization_level: u8,
     /// Streams an engine may use beside its own (default: TensorRT's choice)
@@ -49,7 +49,7 @@ pub struct Args {
     /// ONNX Runtime's shared library
     #[arg(long, value_name = "FILE")]
     ort_library: Option<PathBuf>,
-    /// What to print on stdout when it is done
+    /// Format of the output on stdout when it is done
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -117,31 +117,26 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
-    let record = &set.record;
-    if format == Format::Json {
-        return output::print_json(&json!({
-            "directory": set.directory,
-            "built": !set.was_there,
-            "seconds": elapsed.as_secs_f64(),
-            "size": record.size(),
+    let (record, seconds) = (&set.record, elapsed.as_secs_f64());
+    let json = || {
+        json!({
+            "directory": set.directory, "built": !set.was_there, "seconds": seconds, "size": record.size(),
             "record": record,
-        }));
-    }
-    let did = if set.was_there { "already there and intact" } else { "built" };
-    output::print(&format!(
-        "engines {did} in {:.1} s: {} in {}\n{} for {}, TensorRT {}, ONNX Runtime {}\n",
-        elapsed.as_secs_f64(),
-        megabytes(record.size()),
-        set.directory.display(),
-        record.options.precision,
-        record.pins.gpu,
-        record.pins.tensorrt,
-        record.pins.onnxruntime
-    ))
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+        })
+    };
+    let text = || {
+        let did = if set.was_there { "already there and intact" } else { "built" };
+        format!(
+            "engines {did} in {seconds:.1} s: {:.1} MB in {}\n{} for {}, TensorRT {}, ONNX Runtime {}\n",
+            record.size() as f64 / 1e6,
+            set.directory.display(),
+            record.options.precision,
+            record.pins.gpu,
+            record.pins.tensorrt,
+            record.pins.onnxruntime
+        )
+    };
+    format.print(text, json)
 }
 
 /// Shows on stderr what is being built and for how long: one line that is rewritten on a terminal, else a line at
@@ -154,7 +149,7 @@ struct Watch {
     said: Instant,
 }
 
-/// How often a build that is not on a terminal says that it is alive.
+/// Time between two signs of life of a build that is not on a terminal.
 const STILL_AT_IT: Duration = Duration::from_secs(60);
 
 impl Watch {

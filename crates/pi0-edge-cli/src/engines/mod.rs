@@ -2,17 +2,16 @@
 
 mod build;
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use pi0_edge::internals::{CacheEntry, CacheLock, EngineCache, Removal};
-use pi0_edge::tensorrt::{Record, engine_directory};
+use pi0_edge::internals::{CacheEntry, CacheLock, EngineCache};
+use pi0_edge::tensorrt::engine_directory;
 use pi0_edge::{Error, ErrorKind, Result, Verify};
 use serde_json::{Value, json};
 
 use crate::options::Progress;
-use crate::output::{self, Format};
+use crate::output::Format;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,13 +44,13 @@ enum Verb {
     Clean(Clean),
 }
 
-/// Where engines are kept.
+/// The directory of engines, and the format of the output.
 #[derive(ClapArgs, Debug)]
 struct Place {
     /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
     #[arg(long, value_name = "DIR")]
     engine_cache: Option<PathBuf>,
-    /// What to print on stdout
+    /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -73,10 +72,8 @@ impl Place {
     fn open(&self) -> Result<Option<EngineCache>> {
         let path = engine_directory(self.engine_cache.as_deref())?;
         if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-            match self.format {
-                Format::Json => output::print_json(&json!({ "directory": path, "sets": [] }))?,
-                Format::Text => output::print(&format!("{}: {}\n", path.display(), count(0)))?,
-            }
+            let text = || format!("{}: {}\n", path.display(), count(0));
+            self.format.print(text, || json!({ "directory": path, "sets": [] }))?;
             return Ok(None);
         }
         EngineCache::open(&path).map(Some)
@@ -94,9 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// One set for programs. `problem` is why no run can use it.
-fn describe(cache: &EngineCache, key: &str, record: Option<&Record>, problem: Option<&str>) -> Value {
+fn describe(cache: &EngineCache, entry: &CacheEntry, problem: Option<String>) -> Value {
+    let CacheEntry { key, record, .. } = entry;
     let mut value = json!({ "key": key, "directory": cache.directory(key), "problem": problem });
-    if let Some(record) = record {
+    if let Ok(record) = record {
         value["size"] = json!(record.size());
         value["record"] = json!(record);
     }
@@ -108,7 +106,7 @@ fn line(entry: &CacheEntry) -> String {
     let short = &entry.key[..12];
     match &entry.record {
         Ok(r) => format!(
-            "{short}  {:>8.1} MB  {}  {}, TensorRT {}, ONNX Runtime {}  {}",
+            "{short}  {:>8.1} MB  {}  {}, TensorRT {}, ONNX Runtime {}  {}\n",
             r.size() as f64 / 1e6,
             r.options.precision,
             r.pins.gpu,
@@ -116,26 +114,22 @@ fn line(entry: &CacheEntry) -> String {
             r.pins.onnxruntime,
             r.bundle_path
         ),
-        Err(e) => format!("{short}  unusable: {e}"),
+        Err(e) => format!("{short}  unusable: {e}\n"),
     }
 }
 
 fn list(place: &Place) -> Result<()> {
     let Some(cache) = place.open()? else { return Ok(()) };
     let entries = cache.entries()?;
-    if place.format == Format::Json {
-        let sets: Vec<Value> = entries
-            .iter()
-            .map(|e| {
-                let problem = e.record.as_ref().err().map(ToString::to_string);
-                describe(&cache, &e.key, e.record.as_ref().ok(), problem.as_deref())
-            })
-            .collect();
-        return output::print_json(&json!({ "directory": cache.path(), "sets": sets }));
-    }
-    let mut out = format!("{}: {}\n", cache.path().display(), count(entries.len()));
-    entries.iter().for_each(|e| _ = writeln!(out, "{}", line(e)));
-    output::print(&out)
+    let json = || {
+        let set = |e: &CacheEntry| describe(&cache, e, e.record.as_ref().err().map(ToString::to_string));
+        json!({ "directory": cache.path(), "sets": entries.iter().map(set).collect::<Vec<_>>() })
+    };
+    let text = || {
+        let sets: String = entries.iter().map(line).collect();
+        format!("{}: {}\n{sets}", cache.path().display(), count(entries.len()))
+    };
+    place.format.print(text, json)
 }
 
 fn count(sets: usize) -> String {
@@ -149,30 +143,23 @@ fn count(sets: usize) -> String {
 fn verify(place: &Place) -> Result<()> {
     let Some(cache) = place.open()? else { return Ok(()) };
     let mut progress = Progress::new("verifying");
-    let mut sets = Vec::new();
-    let mut out = String::new();
-    let mut bad = 0;
+    let (mut sets, mut lines, mut bad) = (Vec::new(), String::new(), 0);
     for entry in cache.entries()? {
         let done = cache.verify(&entry, Verify::Full, &mut |n, all| progress.show(n, all));
         progress.clear();
         let problem = done.err().map(|e| e.to_string());
         bad += usize::from(problem.is_some());
         let state = problem.as_deref().map_or("intact".into(), |p| format!("UNUSABLE: {p}"));
-        _ = writeln!(out, "{}  {state}", &entry.key[..12]);
-        sets.push(describe(&cache, &entry.key, entry.record.as_ref().ok(), problem.as_deref()));
+        lines += &format!("{}  {state}\n", &entry.key[..12]);
+        sets.push(describe(&cache, &entry, problem));
     }
-    match place.format {
-        Format::Json => {
-            output::print_json(&json!({ "directory": cache.path(), "pass": bad == 0, "sets": sets }))?;
-        }
-        Format::Text => {
-            output::print(&format!("{}: {}\n{out}", cache.path().display(), count(sets.len())))?;
-        }
-    }
+    let n = sets.len();
+    let text = || format!("{}: {}\n{lines}", cache.path().display(), count(n));
+    place.format.print(text, || json!({ "directory": cache.path(), "pass": bad == 0, "sets": sets }))?;
     if bad == 0 {
         return Ok(());
     }
-    let text = format!("{bad} of {} sets cannot be used; to remove them: pi0-edge engines clean", sets.len());
+    let text = format!("{bad} of {n} sets cannot be used; to remove them: pi0-edge engines clean");
     Err(Error::new(ErrorKind::Engine, text))
 }
 
@@ -184,21 +171,16 @@ fn clean(args: &Clean) -> Result<()> {
     } else {
         cache.clean(&lock, args.dry_run, &|_| None)?
     };
-    if args.place.format == Format::Json {
+    let (removed, bytes) = (&outcome.removed, outcome.bytes);
+    let json = || {
         let removed: Vec<Value> =
-            outcome.removed.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
-        let report = json!({ "dry_run": args.dry_run, "bytes": outcome.bytes, "removed": removed });
-        return output::print_json(&report);
-    }
-    output::print(&cleaned(&outcome, args.dry_run))
-}
-
-fn cleaned(outcome: &Removal, pretend: bool) -> String {
-    let mut out = String::new();
-    for (name, reason) in &outcome.removed {
-        _ = writeln!(out, "{name}  {reason}");
-    }
-    let verb = if pretend { "would be removed" } else { "removed" };
-    _ = writeln!(out, "{} {verb}, {:.1} MB", outcome.removed.len(), outcome.bytes as f64 / 1e6);
-    out
+            removed.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
+        json!({ "dry_run": args.dry_run, "bytes": bytes, "removed": removed })
+    };
+    let text = || {
+        let lines: String = removed.iter().map(|(name, reason)| format!("{name}  {reason}\n")).collect();
+        let verb = if args.dry_run { "would be removed" } else { "removed" };
+        format!("{lines}{} {verb}, {:.1} MB\n", removed.len(), bytes as f64 / 1e6)
+    };
+    args.place.format.print(text, json)
 }

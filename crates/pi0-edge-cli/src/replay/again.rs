@@ -33,15 +33,16 @@ pub fn verify(policy: &Loaded, episode: &Episode, recorded: &Recorded) -> Result
     let again = Again::new(policy, episode, recorded)?.run()?;
     match difference(trace, &again) {
         None => Ok(()),
-        Some(what) => {
-            let text = format!("the recording was run again with another result: {what}");
-            Err(Error::new(ErrorKind::Parity, text))
-        }
+        Some(what) => Err(differs(&format!("the recording was run again with another result: {what}"))),
     }
 }
 
 fn contradiction(what: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("the recording contradicts itself: {what}"))
+}
+
+fn differs(text: &str) -> Error {
+    Error::new(ErrorKind::Parity, text)
 }
 
 struct Again<'a> {
@@ -55,14 +56,19 @@ struct Again<'a> {
     finishes_at: Arc<AtomicU64>,
     num_steps: usize,
     values: mpsc::Receiver<Values>,
-    /// How much of the recording was done.
+    done: Done,
+    out: Trace,
+}
+
+/// The parts of the recording that were done.
+#[derive(Default)]
+struct Done {
     observations: usize,
     reads: usize,
-    /// How many of the reads told where the robot is.
+    /// Reads that told where the robot is.
     told: usize,
     begun: usize,
     finished: usize,
-    out: Trace,
 }
 
 impl<'a> Again<'a> {
@@ -97,11 +103,7 @@ impl<'a> Again<'a> {
             finishes_at,
             num_steps,
             values,
-            observations: 0,
-            reads: 0,
-            told: 0,
-            begun: 0,
-            finished: 0,
+            done: Done::default(),
             out,
         })
     }
@@ -109,11 +111,11 @@ impl<'a> Again<'a> {
     fn run(mut self) -> Result<Trace> {
         let Trace { observations, ticks, chunks, .. } = self.recorded;
         let all = (observations.len(), ticks.len(), chunks.len());
-        while (self.observations, self.told, self.finished) != all {
+        while (self.done.observations, self.done.told, self.done.finished) != all {
             if !(self.finish()? || self.begin()? || self.tell() || self.read() || self.publish()?) {
                 let text = format!(
                     "no order explains observation {}, read {} and chunk {}",
-                    self.observations, self.reads, self.begun
+                    self.done.observations, self.done.reads, self.done.begun
                 );
                 return Err(contradiction(&text));
             }
@@ -123,40 +125,41 @@ impl<'a> Again<'a> {
 
     /// Publishes the next observation, unless a chunk must be begun from the one before it.
     fn publish(&mut self) -> Result<bool> {
-        let Some(next) = self.recorded.observations.get(self.observations) else { return Ok(false) };
-        if self.recorded.chunks.get(self.begun).is_some_and(|chunk| chunk.info.captured < next.captured) {
+        let Some(next) = self.recorded.observations.get(self.done.observations) else { return Ok(false) };
+        if self.recorded.chunks.get(self.done.begun).is_some_and(|chunk| chunk.info.captured < next.captured)
+        {
             return Ok(false);
         }
         self.episode.observation(next.index).copy_to(&self.manifest, self.writer.slot());
         let published = self.writer.publish_at(next.now, next.captured);
         published.map_err(|e| contradiction(&e.to_string()))?;
-        self.observations += 1;
+        self.done.observations += 1;
         Ok(true)
     }
 
     /// Makes the next read, unless it saw a chunk that is not there yet.
     fn read(&mut self) -> bool {
-        let Some(next) = self.recorded.ticks.get(self.reads) else { return false };
+        let Some(next) = self.recorded.ticks.get(self.done.reads) else { return false };
         let looks = !next.reading.flags.contains(Flags::REPEATED);
-        if self.told < self.reads || looks && next.reading.chunk != self.newest() {
+        if self.done.told < self.done.reads || looks && next.reading.chunk != self.newest() {
             return false;
         }
         self.lockstep.set_hung(next.reading.flags.contains(Flags::HUNG));
         let reading = self.controller.look_at(next.now);
         self.lockstep.set_hung(false);
         self.out.push(next.now, reading, self.controller.action());
-        self.reads += 1;
+        self.done.reads += 1;
         true
     }
 
     /// Tells of the last read, unless a chunk must be begun before.
     fn tell(&mut self) -> bool {
-        let begins = self.recorded.chunks.get(self.begun);
-        let now = self.recorded.ticks[..self.reads].last().map(|tick| tick.now);
-        match now.filter(|_| self.told < self.reads) {
+        let begins = self.recorded.chunks.get(self.done.begun);
+        let now = self.recorded.ticks[..self.done.reads].last().map(|tick| tick.now);
+        match now.filter(|_| self.done.told < self.done.reads) {
             Some(now) if begins.is_none_or(|chunk| chunk.info.progress_at >= now) => {
                 self.controller.tell_at(now);
-                self.told += 1;
+                self.done.told += 1;
                 true
             }
             _ => false,
@@ -166,25 +169,25 @@ impl<'a> Again<'a> {
     /// The number of the chunk that was newest at the next read that looks at one: a read of the same tick again does
     /// not, and what it reports tells nothing.
     fn awaited(&self) -> u64 {
-        let rest = &self.recorded.ticks[self.reads..];
+        let rest = &self.recorded.ticks[self.done.reads..];
         let looks = rest.iter().find(|tick| !tick.reading.flags.contains(Flags::REPEATED));
         looks.map_or(u64::MAX, |tick| tick.reading.chunk)
     }
 
     /// The number of the chunk published last.
     fn newest(&self) -> u64 {
-        let published = self.recorded.chunks[..self.finished].iter().rev().find(|chunk| !chunk.rejected);
+        let published = self.recorded.chunks[..self.done.finished].iter().rev().find(|chunk| !chunk.rejected);
         published.map_or(0, |chunk| chunk.info.number)
     }
 
     /// Begins the next chunk once its observation is the newest and the control loop has come as far as it had.
     fn begin(&mut self) -> Result<bool> {
-        if self.begun > self.finished {
+        if self.done.begun > self.done.finished {
             return Ok(false);
         }
-        let Some(next) = self.recorded.chunks.get(self.begun) else { return Ok(false) };
-        let newest = self.observations.checked_sub(1).map(|i| self.recorded.observations[i].captured);
-        let read = self.told.checked_sub(1).map_or(Timestamp::default(), |i| self.recorded.ticks[i].now);
+        let Some(next) = self.recorded.chunks.get(self.done.begun) else { return Ok(false) };
+        let newest = self.done.observations.checked_sub(1).map(|i| self.recorded.observations[i].captured);
+        let read = self.done.told.checked_sub(1).map_or(Timestamp::default(), |i| self.recorded.ticks[i].now);
         if newest != Some(next.info.captured) || read != next.info.progress_at {
             return Ok(false);
         }
@@ -195,16 +198,16 @@ impl<'a> Again<'a> {
             let text = format!("chunk {} would not have been begun when it was", next.info.number);
             return Err(contradiction(&text));
         }
-        self.begun += 1;
+        self.done.begun += 1;
         Ok(true)
     }
 
     /// Finishes the chunk that was begun, unless the next read did not see it yet.
     fn finish(&mut self) -> Result<bool> {
-        if self.begun == self.finished {
+        if self.done.begun == self.done.finished {
             return Ok(false);
         }
-        let chunk = &self.recorded.chunks[self.finished];
+        let chunk = &self.recorded.chunks[self.done.finished];
         if !chunk.rejected && self.awaited() < chunk.info.number {
             return Ok(false);
         }
@@ -223,11 +226,12 @@ impl<'a> Again<'a> {
             _ => None,
         });
         let (Some(values), Some((info, rejected))) = (values, computed) else {
-            let text = format!("chunk {number} did not come out when the recording was run again");
-            return Err(Error::new(ErrorKind::Parity, text));
+            return Err(differs(&format!(
+                "chunk {number} did not come out when the recording was run again"
+            )));
         };
         self.out.chunks.push(Computed { info, rejected, values });
-        self.finished += 1;
+        self.done.finished += 1;
         Ok(true)
     }
 }

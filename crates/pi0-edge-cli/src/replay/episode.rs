@@ -22,12 +22,13 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::observation::StoredObservation;
+use crate::output::read_json;
 
 /// Largest episode.json read.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 /// Most bytes of decoded frames held.
 const MAX_FRAME_BYTES: usize = 4 << 30;
-/// How long an episode of one observation lasts.
+/// Length of an episode of one observation.
 const SINGLE: Duration = Duration::from_millis(33);
 
 #[derive(Deserialize)]
@@ -49,7 +50,7 @@ struct Moment {
     /// Since the first.
     at: Duration,
     observation: StoredObservation,
-    /// Where it was read from.
+    /// The path it was read from.
     path: PathBuf,
 }
 
@@ -69,62 +70,42 @@ impl Episode {
     /// [`ErrorKind::Io`] or [`ErrorKind::Observation`], naming the file and what is wrong with it.
     pub fn read(dir: &Path) -> Result<Self> {
         let file = dir.join("episode.json");
-        let wrong = |what: String| Error::new(ErrorKind::Observation, format!("{}: {what}", file.display()));
-        let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot read {}", file.display()), e);
-        let size = std::fs::metadata(&file).map_err(cannot)?.len();
-        if size > MAX_JSON_BYTES {
-            return Err(wrong(format!("{size} bytes; at most {MAX_JSON_BYTES}")));
-        }
-        let text = std::fs::read(&file).map_err(cannot)?;
-        let stored: EpisodeFile = serde_json::from_slice(&text).map_err(|e| {
-            Error::with_source(ErrorKind::Observation, format!("{} is malformed", file.display()), e)
-        })?;
-        if stored.observations.is_empty() {
-            return Err(wrong("there are no observations in it".into()));
-        }
-        let mut moments: Vec<Moment> = Vec::with_capacity(stored.observations.len());
+        let wrong =
+            |what: &str| Err(Error::new(ErrorKind::Observation, format!("{}: {what}", file.display())));
+        let stored: EpisodeFile = read_json(&file, MAX_JSON_BYTES, ErrorKind::Observation)?;
+        let Some(first) = stored.observations.first().map(|o| o.time_s) else {
+            return wrong("there are no observations in it");
+        };
         let (mut prompt, mut bytes, mut before) = (stored.prompt, 0, None);
-        let mut first = 0.0;
-        for (i, entry) in stored.observations.iter().enumerate() {
-            let time = entry.time_s;
+        let mut moments: Vec<Moment> = Vec::with_capacity(stored.observations.len());
+        for (i, Entry { time_s: time, path }) in stored.observations.into_iter().enumerate() {
+            let wrong_entry = |what: String| wrong(&format!("observation {i} has {what}"));
             if !(0.0..=1e9).contains(&time) {
-                return Err(wrong(format!("observation {i} has time_s {time}; use seconds from 0")));
+                return wrong_entry(format!("time_s {time}; use seconds from 0"));
             }
-            if before.is_some_and(|before| time <= before) {
-                return Err(wrong(format!(
-                    "observation {i} has time_s {time}, which is not after that of the one before"
-                )));
+            if before.replace(time).is_some_and(|before| time <= before) {
+                return wrong_entry(format!("time_s {time}, which is not after that of the one before"));
             }
-            if before.replace(time).is_none() {
-                first = time;
+            if !path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+                let path = path.display();
+                return wrong_entry(format!("path {path}; it must lie in the episode's directory"));
             }
-            let inside =
-                entry.path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-            if !inside {
-                return Err(wrong(format!(
-                    "observation {i} has path {}; it must lie in the episode's directory",
-                    entry.path.display()
-                )));
-            }
-            let path = dir.join(&entry.path);
+            let path = dir.join(path);
             let observation = StoredObservation::read(&path)?;
-            if let Some(own) = observation.prompt() {
-                match &prompt {
-                    None if i == 0 => prompt = Some(own.to_owned()),
-                    Some(prompt) if prompt == own => {}
-                    _ => {
-                        return Err(wrong(format!(
-                            "observation {i} has a prompt of its own, {own:?}; an episode has one prompt"
-                        )));
-                    }
+            match (observation.prompt(), &prompt) {
+                (None, _) => {}
+                (Some(own), None) if i == 0 => prompt = Some(own.to_owned()),
+                (Some(own), Some(prompt)) if prompt == own => {}
+                (Some(own), _) => {
+                    return wrong_entry(format!("a prompt of its own, {own:?}; an episode has one prompt"));
                 }
             }
             bytes += observation.images().map(|i| i.data.len()).sum::<usize>();
             if bytes > MAX_FRAME_BYTES {
-                return Err(wrong(format!(
+                return wrong(&format!(
                     "its frames come to more than {} GiB decoded; use a part of the episode or smaller frames",
                     MAX_FRAME_BYTES >> 30
-                )));
+                ));
             }
             moments.push(Moment { at: Duration::from_secs_f64(time - first), observation, path });
         }
@@ -141,7 +122,7 @@ impl Episode {
         self.moments.iter().try_for_each(check)
     }
 
-    /// How many observations there are.
+    /// Counts the observations.
     pub fn len(&self) -> usize {
         self.moments.len()
     }
@@ -154,7 +135,7 @@ impl Episode {
         }
     }
 
-    /// When observation `index` was captured, since the first.
+    /// The capture time of observation `index`, since the first.
     pub fn at(&self, index: usize) -> Duration {
         self.moments[index].at
     }

@@ -20,64 +20,64 @@ use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
 use super::trace::{Computed, Seen, Trace};
-use crate::output;
+use crate::output::write_whole;
 use crate::watched::{Loaded, Watched, lock};
 
-/// How often events are taken and the soak looked after.
+/// Time between two looks at events and at the process.
 const PERIOD: Duration = Duration::from_millis(10);
 /// Most control ticks a trace can hold.
 pub const MAX_TRACE: u64 = 2_000_000;
 /// Distances are counted in millionths of a robot unit.
 pub const MILLIONTHS: f64 = 1e6;
 
-/// How a run goes, apart from the settings that decide its actions.
+/// Options of a run, apart from the settings that decide its actions.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// For how long.
+    /// Its length.
     pub duration: Duration,
     /// Observations follow each other as fast as they are taken, instead of at their times.
     pub full_speed: bool,
-    /// What the inference thread is to have.
+    /// Settings of the inference thread.
     pub inference: ThreadConfig,
-    /// What the control loop's thread is to have.
+    /// Settings of the control loop's thread.
     pub control: ThreadConfig,
-    /// Keep what happened at every tick.
+    /// Keeps the inputs and outputs of every tick.
     pub trace: bool,
-    /// How often memory, threads and file descriptors are looked at.
+    /// Time between two looks at memory, threads and file descriptors.
     pub soak: Option<Duration>,
-    /// Where the flight record goes.
+    /// The file of the flight record.
     pub flight_record: Option<PathBuf>,
 }
 
-/// What a run showed.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What the runtime counted.
+    /// The runtime's counters.
     pub stats: RuntimeStats,
-    /// What the inference thread was given.
+    /// The real-time rights that the inference thread got.
     pub inference: Obtained,
     /// The control loop's side.
     pub control: Control,
-    /// How the delay estimate compares with what happened.
+    /// The delay estimate, compared with what happened.
     pub delay: Delay,
     /// Memory, threads and file descriptors.
     pub soak: Option<Soak>,
-    /// What happened, if it was to be kept.
+    /// Inputs and outputs of every tick, if they were to be kept.
     pub trace: Option<Trace>,
 }
 
-/// What the control loop's thread saw.
+/// The measurements of the control loop's thread.
 #[derive(Debug)]
 pub struct Control {
-    /// What it was given.
+    /// The real-time rights that it got.
     pub obtained: Obtained,
-    /// How long all ticks took, read or not.
+    /// Time that all ticks took, read or not.
     pub seconds: f64,
     /// Reads made.
     pub reads: u64,
     /// Ticks that were due and not read, because the thread was late by a period or more.
     pub deadline_misses: u64,
-    /// How late each read began, in nanoseconds.
+    /// Lateness of each read, in nanoseconds.
     pub late_ns: HistogramSnapshot,
     /// At each first action of a chunk but the very first: the largest jump of a joint, in millionths of a unit.
     pub seams: HistogramSnapshot,
@@ -118,22 +118,16 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
 
     let (stop, start) = (AtomicBool::new(false), Timestamp::now().plus(2 * period));
     let traced = if options.trace { ticks as usize } else { 0 };
-    let mut desk = Desk::new(values, options, start);
+    let mut monitor = Monitor::new(values, options, start);
     let (control, observations) = thread::scope(|scope| {
-        let sensors = Sensors {
-            writer,
-            episode,
-            manifest: &manifest,
-            start,
-            full_speed: options.full_speed,
-            trace: options.trace,
-        };
+        let (manifest, full_speed, trace) = (&manifest, options.full_speed, options.trace);
+        let sensors = Sensors { writer, episode, manifest, start, full_speed, trace };
         let sensors = spawn(scope, "pi0-sensors", || sensors.run(waiter, &stop))?;
         let control = Loop { controller, start, period, ticks, dim, traced };
         let control = spawn(scope, "pi0-control", || control.run(&options.control, &stop));
         let control = control.and_then(|control| {
             while !control.is_finished() {
-                if let Err(e) = desk.look(&runtime) {
+                if let Err(e) = monitor.look(&runtime) {
                     stop.store(true, Ordering::Relaxed);
                     _ = control.join();
                     return Err(e);
@@ -152,28 +146,20 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
     runtime.stop()?;
     while let Ok(event) = events.try_recv() {
-        desk.take(event, || record.clone())?;
+        monitor.take(event, || record.clone())?;
     }
-    if let Some(path) = options.flight_record.as_ref().filter(|_| !desk.dumped) {
-        output::write_whole(path, |mut file| Ok(file.write_all(record.to_json().as_bytes())?))?;
+    if let Some(path) = options.flight_record.as_ref().filter(|_| !monitor.dumped) {
+        write_whole(path, |file| Ok(file.write_all(record.to_json().as_bytes())?))?;
     }
     if options.trace && stats.events_lost > 0 {
         let text = format!("{} events were lost, so the recording would have holes", stats.events_lost);
         return Err(Error::new(ErrorKind::Runtime, text));
     }
-    let (control, mut trace) = control;
-    if let Some(trace) = &mut trace {
-        trace.observations = observations;
-        trace.chunks = desk.chunks;
-    }
-    Ok(Outcome {
-        stats,
-        inference,
-        control,
-        delay: desk.delay,
-        soak: options.soak.and_then(|_| soak::evaluate(&desk.samples)),
-        trace,
-    })
+    let (control, trace) = control;
+    let Monitor { chunks, delay, samples, .. } = monitor;
+    let trace = trace.map(|trace| Trace { observations, chunks, ..trace });
+    let soak = options.soak.and_then(|_| soak::evaluate(&samples));
+    Ok(Outcome { stats, inference, control, delay, soak, trace })
 }
 
 fn gone(what: &str) -> Error {
@@ -189,8 +175,8 @@ fn spawn<'scope, T: Send + 'scope>(
     thread.map_err(|e| Error::with_source(ErrorKind::Runtime, format!("starting thread {name}"), e))
 }
 
-/// What is not real-time: events, chunks and the soak.
-struct Desk {
+/// The side that is not real-time: it takes events and chunks, and samples the process.
+struct Monitor {
     start: Timestamp,
     values: mpsc::Receiver<Values>,
     chunks: Vec<Computed>,
@@ -202,10 +188,10 @@ struct Desk {
     dumped: bool,
 }
 
-impl Desk {
+impl Monitor {
     fn new(values: mpsc::Receiver<Values>, options: &Options, start: Timestamp) -> Self {
         let samples = options.soak.map_or(0, |every| options.duration.div_duration_f64(every) as usize + 2);
-        Desk {
+        Monitor {
             start,
             values,
             chunks: Vec::new(),

@@ -3,28 +3,32 @@
 mod again;
 mod episode;
 mod live;
-mod picture;
 mod probe;
 mod recording;
 mod report;
 mod settings;
 mod soak;
 mod trace;
+mod trajectory;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pi0_edge::internals::hex;
 use pi0_edge::rtc::PrefixSchedule;
-use pi0_edge::runtime::{Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, ThreadConfig};
+use pi0_edge::runtime::{
+    Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, Realtime, ThreadConfig,
+};
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::environment;
-use crate::options::{LoadOptions, RealtimeOption};
-use crate::output::{self, Format};
+use crate::observation::action_names;
+use crate::options::{LoadOptions, REALTIME, choice};
+use crate::output::{Format, cannot, refuse, write_whole};
 use crate::watched::Loaded;
 use episode::Episode;
 use recording::{Made, Recorded};
@@ -94,7 +98,7 @@ pub struct Args {
     /// Row where guidance ends (lerobot's meaning of the word; default: 10, or the chunk if it is shorter)
     #[arg(long, value_name = "ROWS", requires = "rtc")]
     execution_horizon: Option<usize>,
-    /// How guidance falls: linear, exp, ones or zeros
+    /// Schedule of the guidance weights: linear, exp, ones or zeros
     #[arg(long, value_name = "NAME", default_value_t, requires = "rtc")]
     rtc_schedule: PrefixSchedule,
     /// Upper bound of the guidance weight
@@ -106,7 +110,7 @@ pub struct Args {
     /// An action whose observation is older than this is not followed any more: HOLD
     #[arg(long, value_name = "MS", default_value_t = 1000)]
     hold_after: u64,
-    /// How far each joint may move in a control tick, in robot units
+    /// Distance that each joint may move in a control tick, in robot units
     #[arg(long, value_name = "UNITS")]
     step_limit: Option<f32>,
     /// Ticks in a row at the step limit after which the robot holds for good (default: never)
@@ -118,7 +122,8 @@ pub struct Args {
         requires = "step_limit"
     )]
     trip_after: u32,
-    /// Where the last 256 ticks and 16 chunks go: when the step limit trips or inference hangs or gives up, else at the end
+    /// File for the last 256 ticks and 16 chunks: when the step limit trips or inference hangs or gives up, else at the
+    /// end
     #[arg(long, value_name = "FILE.json")]
     flight_record: Option<PathBuf>,
     /// The task (default: the episode's, else the bundle's)
@@ -131,8 +136,8 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     num_steps: Option<usize>,
     /// Real-time priority, CPU affinity and locked memory: insist on them, try, or ask for nothing
-    #[arg(long, value_enum, default_value = "try")]
-    realtime: RealtimeOption,
+    #[arg(long, value_parser = choice(REALTIME), default_value = "try")]
+    realtime: Realtime,
     /// CPUs of the inference thread (default: any)
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     cpus: Vec<usize>,
@@ -145,7 +150,7 @@ pub struct Args {
     /// Look at memory, threads and file descriptors every so many seconds, and tell how they grow
     #[arg(long, value_name = "S", value_parser = seconds, num_args = 0..=1, default_missing_value = "10")]
     soak: Option<f64>,
-    /// What to print on stdout
+    /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -173,8 +178,7 @@ pub fn run(args: &Args) -> Result<()> {
     let recorded = args.recording.as_deref().map(recording::read).transpose()?;
     let episode = Episode::read(&args.episode)?;
     if args.svg.is_some() && args.inject_latency.len() > 1 {
-        let text = "--svg draws runs of one latency; give --inject-latency one value";
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
+        return refuse("--svg draws runs of one latency; give --inject-latency one value");
     }
     // Worker threads that spin would take the control loop's CPU.
     let policy = LoadOptions { no_spin: true, ..args.load.clone() }.load()?;
@@ -189,12 +193,17 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn made(policy: &Policy, episode: &Episode, environment: &Value) -> Result<Made> {
     let path = policy.bundle().root().join("manifest.json");
-    let manifest = std::fs::read(&path)
-        .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e))?;
-    let bundle = hex(&Sha256::digest(&manifest));
+    let manifest = std::fs::read(&path).map_err(cannot("read", &path))?;
     let text = |key: &str| environment[key].as_str().unwrap_or_default().to_owned();
-    let threads = environment["threads"].as_u64().unwrap_or(0) as usize;
-    Ok(Made::new(bundle, episode.digest.clone(), text("execution_provider"), threads, text("onnxruntime")))
+    Ok(Made {
+        recording: recording::VERSION,
+        bundle: hex(&Sha256::digest(&manifest)),
+        episode: episode.digest.clone(),
+        provider: text("execution_provider"),
+        threads: environment["threads"].as_u64().unwrap_or(0) as usize,
+        onnxruntime: text("onnxruntime"),
+        pi0_edge: env!("CARGO_PKG_VERSION").to_owned(),
+    })
 }
 
 fn load(policy: Policy, episode: &Episode, prompt: Option<&str>, seed: u64) -> Result<Loaded> {
@@ -212,8 +221,7 @@ fn load(policy: Policy, episode: &Episode, prompt: Option<&str>, seed: u64) -> R
 fn again(args: &Args, runs: &[Recorded], episode: &Episode, policy: Policy, made: &Made) -> Result<()> {
     let Recorded { settings, .. } = &runs[0];
     if runs.iter().any(|run| (&run.settings.prompt, run.settings.seed) != (&settings.prompt, settings.seed)) {
-        let text = "the recording's runs differ in prompt or seed";
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
+        return refuse("the recording's runs differ in prompt or seed");
     }
     let policy = load(policy, episode, settings.prompt.as_deref(), settings.seed)?;
     for run in runs {
@@ -223,26 +231,33 @@ fn again(args: &Args, runs: &[Recorded], episode: &Episode, policy: Policy, made
             _ => e,
         })?;
     }
-    let ticks: usize = runs.iter().map(|run| run.trace.ticks.len()).sum();
-    let chunks: usize = runs.iter().map(|run| run.trace.chunks.len()).sum();
-    match args.format {
-        Format::Text => output::print(&identical(runs.len(), ticks, chunks)),
-        Format::Json => output::print_json(
-            &json!({"identical": true, "runs": runs.len(), "ticks": ticks, "chunks": chunks}),
-        ),
-    }
+    let (ticks, chunks, text) = identical(runs);
+    let json = || json!({"identical": true, "runs": runs.len(), "ticks": ticks, "chunks": chunks});
+    args.format.print(|| text, json)
 }
 
-fn identical(runs: usize, ticks: usize, chunks: usize) -> String {
-    format!("run again without threads: {runs} runs, {ticks} ticks and {chunks} chunks, every bit the same\n")
+/// The ticks and the chunks of runs that came out the same again, and that in words.
+fn identical(runs: &[Recorded]) -> (usize, usize, String) {
+    let n = runs.len();
+    let ticks: usize = runs.iter().map(|run| run.trace.ticks.len()).sum();
+    let chunks: usize = runs.iter().map(|run| run.trace.chunks.len()).sum();
+    let text = format!(
+        "run again without threads: {n} runs, {ticks} ticks and {chunks} chunks, every bit the same\n"
+    );
+    (ticks, chunks, text)
 }
 
 /// Runs the episode live.
 fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, made: &Made) -> Result<()> {
     let prompt = args.prompt.clone().or_else(|| episode.prompt.clone());
     let base = settings(args, &policy, prompt.clone());
-    let rtc = args.rtc.then(|| rtc(args, policy.manifest().dimensions.action_horizon));
-    let names = joint_names(&policy);
+    let horizon = policy.manifest().dimensions.action_horizon;
+    let rtc = args.rtc.then(|| Rtc {
+        schedule: args.rtc_schedule.to_string(),
+        execution_horizon: args.execution_horizon.unwrap_or(horizon.min(10)),
+        max_guidance_weight: args.max_guidance_weight,
+    });
+    let names = action_names(&policy);
     let policy = load(policy, episode, prompt.as_deref(), args.seed)?;
     let options = options(args, episode, &base)?;
     let mut runs = Vec::new();
@@ -253,23 +268,20 @@ fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, mad
             runs.push(Run { settings, outcome });
         }
     }
+    let (observations, seconds) = (episode.len(), episode.length().as_secs_f64());
     let mut result = json!({
         "environment": environment,
-        "episode": {"observations": episode.len(), "seconds": episode.length().as_secs_f64()},
+        "episode": {"observations": observations, "seconds": seconds},
         "settings": base,
         "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
     });
     let mut text = format!(
-        "{} observations over {:.2} s, prompt {:?}\n\n{}",
-        episode.len(),
-        episode.length().as_secs_f64(),
+        "{observations} observations over {seconds:.2} s, prompt {:?}\n\n{}",
         prompt.unwrap_or_default(),
         report::table(&runs)
     );
     if let Some(path) = &args.svg {
-        output::write_whole(path, |mut file| {
-            Ok(std::io::Write::write_all(&mut file, picture::draw(&runs, &names).as_bytes())?)
-        })?;
+        write_whole(path, |file| Ok(file.write_all(trajectory::draw(&runs, &names).as_bytes())?))?;
         text += &format!("\nthe trajectory is drawn in {}\n", path.display());
         result["svg"] = json!(path);
     }
@@ -278,19 +290,15 @@ fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, mad
         for run in &recorded {
             again::verify(&policy, episode, run)?;
         }
-        let ticks = recorded.iter().map(|run| run.trace.ticks.len()).sum();
-        let chunks = recorded.iter().map(|run| run.trace.chunks.len()).sum();
-        text += &format!("\nrecorded in {}; {}", path.display(), identical(recorded.len(), ticks, chunks));
+        let (ticks, chunks, same) = identical(&recorded);
+        text += &format!("\nrecorded in {}; {same}", path.display());
         result["recording"] = json!({"file": path, "ticks": ticks, "chunks": chunks, "identical": true});
     }
-    match args.format {
-        Format::Text => output::print(&text),
-        Format::Json => output::print_json(&result),
-    }
+    args.format.print(|| text, || result)
 }
 
 /// Writes the runs down, and gives back what was read from the file.
-fn record(path: &std::path::Path, runs: Vec<Run>, made: &Made) -> Result<Vec<Recorded>> {
+fn record(path: &Path, runs: Vec<Run>, made: &Made) -> Result<Vec<Recorded>> {
     let recorded = |run: Run| {
         let trace = run.outcome.trace?;
         Some(Recorded { made: made.clone(), settings: run.settings, trace })
@@ -319,25 +327,15 @@ fn settings(args: &Args, policy: &Policy, prompt: Option<String>) -> Settings {
     }
 }
 
-fn rtc(args: &Args, action_horizon: usize) -> Rtc {
-    Rtc {
-        schedule: args.rtc_schedule.to_string(),
-        execution_horizon: args.execution_horizon.unwrap_or(action_horizon.min(10)),
-        max_guidance_weight: args.max_guidance_weight,
-    }
-}
-
 fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::Options> {
     let duration = args.duration.map_or_else(|| episode.length(), Duration::from_secs_f64);
     let trace = args.record.is_some() || args.svg.is_some();
     let ticks = duration.as_secs_f64() * settings.rate_hz;
     if trace && ticks > live::MAX_TRACE as f64 {
-        let text = format!("{ticks:.0} ticks are too many to keep; at most {}", live::MAX_TRACE);
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
+        return refuse(format!("{ticks:.0} ticks are too many to keep; at most {}", live::MAX_TRACE));
     }
-    let realtime = args.realtime.into();
     let inference = ThreadConfig {
-        realtime,
+        realtime: args.realtime,
         cpus: args.cpus.clone(),
         worker_cpus: args.worker_cpus.clone(),
         ..ThreadConfig::default()
@@ -350,21 +348,7 @@ fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::
         keep_heap: false,
         ..inference.clone()
     };
-    let soak = args.soak.map(Duration::from_secs_f64);
+    let (soak, full_speed) = (args.soak.map(Duration::from_secs_f64), args.full_speed);
     let flight_record = args.flight_record.clone();
-    Ok(live::Options {
-        duration,
-        full_speed: args.full_speed,
-        inference,
-        control,
-        trace,
-        soak,
-        flight_record,
-    })
-}
-
-fn joint_names(policy: &Policy) -> Vec<String> {
-    let action = &policy.manifest().action;
-    let name = |i: usize| action.names.as_ref().map_or_else(|| format!("a{i}"), |names| names[i].clone());
-    (0..action.dim).map(name).collect()
+    Ok(live::Options { duration, full_speed, inference, control, trace, soak, flight_record })
 }

@@ -1,4 +1,4 @@
-//! What a replay has done to the policy: slowed down on request, with its chunks kept.
+//! The watcher of a replay: it slows the policy down on request, and keeps its chunks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub struct Probe {
     pub delay: Duration,
     /// Told whenever an observation was taken.
     pub taken: Option<Waker>,
-    /// Where finished chunks go. Sending allocates, so only where they are wanted.
+    /// Takes finished chunks. Sending allocates, so only where they are wanted.
     pub chunks: Option<Sender<Values>>,
     /// Simulated time, and what it is to be once a chunk is finished.
     pub finishes: Option<(SimulatedClock, Arc<AtomicU64>)>,

@@ -1,4 +1,4 @@
-//! A recording on disk: what went into one or several runs and what came out, one JSON value a line.
+//! A recording on disk: the inputs and the outputs of one or several runs, one JSON value a line.
 //!
 //! ```text
 //! {"run": {"recording": 1, "bundle": "<sha256 of manifest.json>", "episode": "<sha256>", "settings": {…}, …}}
@@ -11,7 +11,7 @@
 //! Times are nanoseconds of CLOCK_MONOTONIC. Values are f32 bits, eight hexadecimal digits each, so that nothing is
 //! rounded on the way. The frames are not in it: it goes with the episode, whose digest it names.
 
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use pi0_edge::runtime::{ChunkInfo, Flags, Reading, Status, Timestamp};
@@ -20,21 +20,22 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 use super::trace::{Computed, Seen, Tick, Trace};
-use crate::output;
+use crate::output::{cannot, refuse, write_whole};
 
-const VERSION: u32 = 1;
+/// Version of the format.
+pub const VERSION: u32 = 1;
 
-/// What a run was made with.
+/// The things that a run was made with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {
     /// Version of the format.
-    recording: u32,
+    pub recording: u32,
     /// SHA-256 of the bundle's manifest, which holds those of all its files.
     pub bundle: String,
     /// The episode's digest.
     pub episode: String,
-    /// Where the graphs ran.
+    /// The provider that ran the graphs.
     pub provider: String,
     /// Threads of one operator.
     pub threads: usize,
@@ -45,28 +46,13 @@ pub struct Made {
 }
 
 impl Made {
-    /// Made with this program.
-    pub fn new(
-        bundle: String,
-        episode: String,
-        provider: String,
-        threads: usize,
-        onnxruntime: String,
-    ) -> Self {
-        let pi0_edge = env!("CARGO_PKG_VERSION").to_owned();
-        Made { recording: VERSION, bundle, episode, provider, threads, onnxruntime, pi0_edge }
-    }
-
     /// Refuses what is certain to give other actions; says what may, for when it did.
     pub fn compare(&self, here: &Made) -> Result<String> {
-        let wrong = |what: &str| {
-            Err(Error::new(ErrorKind::InvalidArgument, format!("the recording was made with another {what}")))
-        };
         if self.bundle != here.bundle {
-            return wrong("bundle");
+            return refuse("the recording was made with another bundle");
         }
         if self.episode != here.episode {
-            return wrong("episode");
+            return refuse("the recording was made with another episode");
         }
         let pairs = [
             ("provider", &self.provider, &here.provider),
@@ -82,11 +68,11 @@ impl Made {
 /// One run of a recording.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
-    /// What it was made with.
+    /// The things it was made with.
     pub made: Made,
     /// Its settings.
     pub settings: Settings,
-    /// What happened.
+    /// The inputs and the outputs.
     pub trace: Trace,
 }
 
@@ -114,15 +100,12 @@ fn from_hex(text: &str) -> Option<Vec<f32>> {
 
 /// Writes a recording, whole or not at all.
 pub fn write(path: &Path, runs: &[Recorded]) -> Result<()> {
-    output::write_whole(path, |file| {
-        let mut out = BufWriter::new(file);
-        for run in runs {
-            for line in lines(run) {
-                serde_json::to_writer(&mut out, &line)?;
-                out.write_all(b"\n")?;
-            }
+    write_whole(path, |file| {
+        for line in runs.iter().flat_map(lines) {
+            serde_json::to_writer(&mut *file, &line)?;
+            file.write_all(b"\n")?;
         }
-        Ok(out.flush()?)
+        Ok(())
     })
 }
 
@@ -134,17 +117,16 @@ fn lines(run: &Recorded) -> impl Iterator<Item = Line> + '_ {
         let i = &c.info;
         let [captured, begun, published, progress_at] =
             [i.captured, i.begun, i.published, i.progress_at].map(Timestamp::as_nanos);
-        let rows = [u64::from(i.guided_rows), u64::from(i.inference_delay)];
-        let head = [i.number, captured, begun, published, progress_at, i.expected_ns, rows[0], rows[1]];
+        let [guided, delay] = [i.guided_rows, i.inference_delay].map(u64::from);
+        let head = [i.number, captured, begun, published, progress_at, i.expected_ns, guided, delay];
         Line::Chunk(head, c.rejected, to_hex(&c.values))
     };
     let read = |(i, tick): (usize, &Tick)| {
         let r = &tick.reading;
-        let small = [r.row, r.remaining, r.missed, r.seam_jump.to_bits()].map(u64::from);
-        let [row, remaining, missed, seam] = small;
-        let status = r.status as u64;
-        let words =
-            [status, u64::from(r.flags.bits()), r.chunk, r.age_ns, r.tick, row, remaining, missed, seam];
+        let [row, remaining, missed, seam] =
+            [r.row, r.remaining, r.missed, r.seam_jump.to_bits()].map(u64::from);
+        let (status, flags) = (r.status as u64, u64::from(r.flags.bits()));
+        let words = [status, flags, r.chunk, r.age_ns, r.tick, row, remaining, missed, seam];
         Line::Read(tick.now.as_nanos(), words, trace.action(i).map(to_hex))
     };
     let end = Line::End(trace.observations.len(), trace.chunks.len(), trace.ticks.len());
@@ -160,14 +142,13 @@ fn lines(run: &Recorded) -> impl Iterator<Item = Line> + '_ {
 /// # Errors
 /// [`ErrorKind::Io`] or [`ErrorKind::InvalidArgument`], naming the file and the line.
 pub fn read(path: &Path) -> Result<Vec<Recorded>> {
-    let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e);
-    let file = BufReader::new(std::fs::File::open(path).map_err(cannot)?);
+    let file = BufReader::new(std::fs::File::open(path).map_err(cannot("read", path))?);
     let wrong = |line: usize, what: String| {
         Error::new(ErrorKind::InvalidArgument, format!("{} line {}: {what}", path.display(), line + 1))
     };
     let (mut runs, mut open): (Vec<Recorded>, Option<Recorded>) = (Vec::new(), None);
     for (number, text) in file.lines().enumerate() {
-        let line: Line = serde_json::from_str(&text.map_err(cannot)?)
+        let line: Line = serde_json::from_str(&text.map_err(cannot("read", path))?)
             .map_err(|e| wrong(number, format!("this is no line of a recording: {e}")))?;
         match (line, &mut open) {
             (Line::Run(head), None) => {
@@ -194,10 +175,7 @@ pub fn read(path: &Path) -> Result<Vec<Recorded>> {
     match open {
         None if runs.is_empty() => Err(wrong(0, "the recording is empty".into())),
         None => Ok(runs),
-        Some(_) => Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("{} is cut off: its `end` line is missing", path.display()),
-        )),
+        Some(_) => refuse(format!("{} is cut off: its `end` line is missing", path.display())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the runs showed, side by side.
+//! The results of the runs, side by side.
 
 use std::fmt::Write;
 
@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::live::{MILLIONTHS, Outcome};
 use super::settings::Settings;
+use crate::row;
+use crate::table::Table;
 
-/// One run and how it was made.
+/// One run.
 pub struct Run {
-    /// How it was made.
+    /// Its settings.
     pub settings: Settings,
-    /// What it showed.
+    /// Its results.
     pub outcome: Outcome,
 }
 
@@ -128,7 +130,7 @@ pub fn table(runs: &[Run]) -> String {
     out
 }
 
-/// What was not obtained, and the soak.
+/// Adds what the threads did not get, and the soak.
 fn extras(run: &Run, out: &mut String) {
     let Outcome { inference, control, soak, .. } = &run.outcome;
     for (thread, obtained) in [("inference", inference), ("control", &control.obtained)] {
@@ -137,31 +139,12 @@ fn extras(run: &Run, out: &mut String) {
         }
     }
     let Some(soak) = soak else { return };
-    let _ = writeln!(
-        out,
-        "\nsoak, {}: {} samples over {:.0} s\n{:<18}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}",
-        run.heading(),
-        soak.n,
-        soak.seconds,
-        "",
-        "first",
-        "last",
-        "min",
-        "max",
-        "slope / h",
-        "std. error"
-    );
-    for t in &soak.trends {
-        let _ = writeln!(
-            out,
-            "{:<18}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}",
-            t.name,
-            t.first,
-            t.last,
-            t.min,
-            t.max,
-            figure(t.slope_per_hour, 2),
-            figure(t.standard_error, 2)
-        );
-    }
+    let rows = soak.trends.iter().map(|t| {
+        let (slope, error) = (figure(t.slope_per_hour, 2), figure(t.standard_error, 2));
+        row![t.name, t.first, t.last, t.min, t.max, slope, error]
+    });
+    let table = Table::new(&["", "first", "last", "min", "max", "slope / h", "std. error"]).rows(rows);
+    let (heading, n, seconds) = (run.heading(), soak.n, soak.seconds);
+    let _ = writeln!(out, "\nsoak, {heading}: {n} samples over {seconds:.0} s");
+    out.push_str(&table.text(&[18, 12, 12, 12, 12, 14, 14]));
 }

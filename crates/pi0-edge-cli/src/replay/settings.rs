@@ -1,4 +1,4 @@
-//! What one replay is told: everything that decides which actions come out, apart from the inputs.
+//! Settings of a replay: everything that decides which actions come out, apart from the inputs.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ pub struct Settings {
     pub rate_hz: f64,
     /// Rows of a chunk per second.
     pub action_rate_hz: f64,
-    /// Whether the action moves evenly from row to row, or each row stands for its whole period.
+    /// True if the action moves evenly from row to row; else each row stands for its whole period.
     pub interpolate: bool,
     /// Rows left when the next chunk is begun; none: always, as fast as inference goes.
     pub replan_remaining: Option<usize>,
     /// Guidance by the chunk being executed.
     pub rtc: Option<Rtc>,
-    /// What is added to the time each chunk takes.
+    /// Time added to each chunk.
     pub latency_ms: f64,
     /// An action older than this is STALE.
     pub max_age_ms: u64,
     /// An action older than this is HOLD.
     pub hold_after_ms: u64,
-    /// How far each joint may move in a tick, in robot units.
+    /// The distance that each joint may move in a tick, in robot units.
     pub step_limit: Option<f32>,
     /// Ticks in a row at the step limit after which the robot holds for good; 0: never.
     pub trip_after: u32,
@@ -65,7 +65,7 @@ impl Settings {
         (1e9 / self.rate_hz) as u64
     }
 
-    /// What the runtime is told, for actions of `dim` values.
+    /// Returns the runtime's settings for actions of `dim` values.
     pub fn runtime(&self, dim: usize, thread: ThreadConfig) -> Result<RuntimeConfig> {
         Ok(RuntimeConfig {
             timeline: TimelineConfig {

@@ -1,4 +1,4 @@
-//! Whether the process grows: memory, threads and file descriptors, sampled while it runs.
+//! Growth of the process: memory, threads and file descriptors, sampled while it runs.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct Sample {
 const NAMES: [&str; 4] = ["resident_kib", "anonymous_kib", "threads", "file_descriptors"];
 
 impl Sample {
-    /// What `/proc` says now.
+    /// Reads `/proc` now.
     pub fn take(since_start: Duration) -> Result<Self> {
         let failed = |what: &str, e| Error::with_source(ErrorKind::Io, format!("cannot read {what}"), e);
         let status =
@@ -36,10 +36,10 @@ impl Sample {
     }
 }
 
-/// How one figure went, from when the process had settled.
+/// The change of one figure, from when the process had settled.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trend {
-    /// Which figure.
+    /// The name of the figure.
     pub name: &'static str,
     /// The first value.
     pub first: f64,
@@ -55,7 +55,7 @@ pub struct Trend {
     pub standard_error: Option<f64>,
 }
 
-/// What the samples say.
+/// The changes of all figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Soak {
     /// Samples counted: the first tenth of the run is settling in.

@@ -1,33 +1,33 @@
-//! What happened in a run, tick by tick and chunk by chunk.
+//! A run, tick by tick and chunk by chunk.
 
 use pi0_edge::runtime::{ChunkInfo, Reading, Timestamp};
 
 /// An observation that was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// When it was published.
+    /// The time it was published at.
     pub now: Timestamp,
     /// The capture time it was given.
     pub captured: Timestamp,
-    /// Which observation of the episode it was.
+    /// Its number in the episode.
     pub index: usize,
 }
 
 /// A control tick.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tick {
-    /// When it was read.
+    /// The time of the read.
     pub now: Timestamp,
-    /// What the read said.
+    /// The outcome of the read.
     pub reading: Reading,
-    /// Whether there was an action.
+    /// True if there was an action.
     pub known: bool,
 }
 
 /// A chunk that was finished.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Computed {
-    /// Where it comes from.
+    /// Its origin.
     pub info: ChunkInfo,
     /// It was not published.
     pub rejected: bool,

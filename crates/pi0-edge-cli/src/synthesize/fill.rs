@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::random::Stream;
-use super::template::{MANIFEST, Run, Template, WeightsFile, cannot};
+use super::template::{MANIFEST, Run, Template, WeightsFile};
+use crate::output::{cannot, file_name};
 
 /// Values made at a time; even, as [`Stream::fill`] wants.
 const BLOCK: usize = 1 << 18;
@@ -29,11 +30,11 @@ const SPARE: u64 = 256 << 20;
 /// Makes `directory` the filled template, in place of an older one; calls `progress` with the bytes written so far.
 pub fn fill(template: &Template, directory: &Path, seed: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let parent = directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|e| cannot("create", parent, e))?;
+    fs::create_dir_all(parent).map_err(cannot("create", parent))?;
     expect_space(parent, template.bytes())?;
     let part = Part::new(directory, parent)?;
     for (name, from) in template.copied() {
-        fs::copy(&from, part.0.join(name)).map_err(|e| cannot("copy", &from, e))?;
+        fs::copy(&from, part.0.join(name)).map_err(cannot("copy", &from))?;
     }
     let entries = fill_all(template, &part.0, seed, progress)?;
     let mut manifest = template.marked(seed);
@@ -41,20 +42,18 @@ pub fn fill(template: &Template, directory: &Path, seed: u64, progress: &mut dyn
         manifest["files"][name] = entry;
     }
     let path = part.0.join(MANIFEST);
-    fs::write(&path, format!("{manifest:#}\n")).map_err(|e| cannot("write", &path, e))?;
+    fs::write(&path, format!("{manifest:#}\n")).map_err(cannot("write", &path))?;
     part.appear(directory)
 }
 
 fn expect_space(parent: &Path, needed: u64) -> Result<()> {
-    let disk = rustix::fs::statvfs(parent).map_err(|e| cannot("examine", parent, e.into()))?;
+    let disk = rustix::fs::statvfs(parent).map_err(cannot("examine", parent))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < needed.saturating_add(SPARE) {
-        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let (parent, free, needed) = (parent.display(), free as f64 / 1e9, needed as f64 / 1e9);
         let text = format!(
-            "{} has {:.1} GB free and the weights take {:.1}: name a directory on another disk, or a smaller precision",
-            parent.display(),
-            gb(free),
-            gb(needed)
+            "{parent} has {free:.1} GB free and the weights take {needed:.1}: name a directory on another disk, or a \
+             smaller precision"
         );
         return Err(Error::new(ErrorKind::Io, text));
     }
@@ -66,17 +65,16 @@ struct Part(PathBuf);
 
 impl Part {
     fn new(directory: &Path, parent: &Path) -> Result<Self> {
-        let name = directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let part = parent.join(format!(".{name}.{}.part", std::process::id()));
-        fs::create_dir(&part).map_err(|e| cannot("create", &part, e))?;
+        let part = parent.join(format!(".{}.{}.part", file_name(directory), std::process::id()));
+        fs::create_dir(&part).map_err(cannot("create", &part))?;
         Ok(Part(part))
     }
 
     fn appear(self, directory: &Path) -> Result<()> {
         if directory.exists() {
-            fs::remove_dir_all(directory).map_err(|e| cannot("remove", directory, e))?;
+            fs::remove_dir_all(directory).map_err(cannot("remove", directory))?;
         }
-        fs::rename(&self.0, directory).map_err(|e| cannot("create", directory, e))
+        fs::rename(&self.0, directory).map_err(cannot("create", directory))
     }
 }
 
@@ -139,7 +137,7 @@ fn fill_file(
 ) -> Result<String> {
     let path = directory.join(name);
     let mut out = Output {
-        file: File::create_new(&path).map_err(|e| cannot("create", &path, e))?,
+        file: File::create_new(&path).map_err(cannot("create", &path))?,
         hash: Sha256::new(),
         written: 0,
         path: &path,
@@ -160,7 +158,7 @@ fn fill_file(
         }
     }
     out.zeros(file.size)?;
-    out.file.sync_all().map_err(|e| cannot("write", &path, e))?;
+    out.file.sync_all().map_err(cannot("write", &path))?;
     Ok(hex(&out.hash.finalize()))
 }
 
@@ -194,7 +192,7 @@ struct Output<'a> {
 
 impl Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| cannot("write", self.path, e))?;
+        self.file.write_all(bytes).map_err(cannot("write", self.path))?;
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
         // A receiver that is gone has failed, and says so itself.

@@ -1,4 +1,4 @@
-//! A template: a bundle without its weights, and what to fill them with.
+//! A template: a bundle without its weights, and the distributions to fill them with.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,11 +9,15 @@ use pi0_edge::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::output::{cannot, read_json, refuse};
+
 pub const MANIFEST: &str = "manifest.json";
 const RECIPE: &str = "weights.json";
 const RECIPE_VERSION: u32 = 1;
+/// Largest manifest or recipe read.
+const MAX_JSON_BYTES: u64 = 64 << 20;
 
-/// What the weights files hold.
+/// The contents of the weights files.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recipe {
@@ -35,9 +39,9 @@ pub struct WeightsFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// Where it begins, in bytes.
+    /// Its offset, in bytes.
     pub offset: u64,
-    /// How many values.
+    /// Number of values.
     pub count: u64,
     /// Their type.
     pub dtype: Dtype,
@@ -81,25 +85,23 @@ impl Template {
         let directory = templates.join(&name);
         if !directory.join(RECIPE).is_file() {
             let there: Vec<_> = fs::read_dir(templates)
-                .map_err(|e| cannot("list", templates, e))?
+                .map_err(cannot("list", templates))?
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
                 .filter_map(|n| n.strip_prefix(&format!("{policy}-")).map(str::to_owned))
                 .collect();
+            let (templates, there) = (templates.display(), there.join(", "));
             let text = format!(
-                "{} has no template of {policy} in precision {precision:?}; there are: {}",
-                templates.display(),
-                there.join(", ")
+                "{templates} has no template of {policy} in precision {precision:?}; there are: {there}"
             );
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
+            return refuse(text);
         }
-        let recipe: Recipe = parse(&directory.join(RECIPE))?;
-        let template =
-            Template { manifest: parse(&directory.join(MANIFEST))?, weights: recipe.files, name, directory };
+        let recipe: Recipe = read_json(&directory.join(RECIPE), MAX_JSON_BYTES, ErrorKind::Manifest)?;
+        let manifest = read_json(&directory.join(MANIFEST), MAX_JSON_BYTES, ErrorKind::Manifest)?;
+        let template = Template { manifest, weights: recipe.files, name, directory };
         if recipe.version != RECIPE_VERSION {
-            return Err(template.wrong(format!(
-                "{RECIPE} has version {}; this program reads {RECIPE_VERSION}",
-                recipe.version
-            )));
+            let version = recipe.version;
+            return Err(template
+                .wrong(format!("{RECIPE} has version {version}; this program reads {RECIPE_VERSION}")));
         }
         template.check()?;
         Ok(template)
@@ -121,7 +123,7 @@ impl Template {
         files.map(|(name, _)| (name.as_str(), self.directory.join(name)))
     }
 
-    /// What the filled bundle's manifest says of its checkpoint.
+    /// The filled bundle's manifest, whose checkpoint names the seed.
     pub fn marked(&self, seed: u64) -> Value {
         let mut manifest = self.manifest.clone();
         let checkpoint = manifest["source"]["checkpoint"].as_str().unwrap_or_default();
@@ -129,7 +131,7 @@ impl Template {
         manifest
     }
 
-    /// Whether `directory` holds this template filled, with the same seed. Something else in its place is an error,
+    /// Returns true if `directory` holds this template filled, with the same seed. Something else in its place is an error,
     /// unless it is an older synthetic bundle.
     pub fn is_filled(&self, directory: &Path, seed: u64) -> Result<bool> {
         if !directory.exists() {
@@ -138,8 +140,8 @@ impl Template {
         let found: Option<Value> =
             fs::read(directory.join(MANIFEST)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let Some(mut found) = found.filter(|m| m["source"]["format"] == "synthetic") else {
-            let text = format!("{} is there and is no synthetic bundle: name another", directory.display());
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
+            let directory = directory.display();
+            return refuse(format!("{directory} is there and is no synthetic bundle: name another"));
         };
         let sizes_match = self.weights.iter().all(|(name, file)| {
             let size = fs::metadata(directory.join(name)).map(|m| m.len());
@@ -175,15 +177,4 @@ impl Template {
         }
         Ok(())
     }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(|e| cannot("read", path, e))?;
-    serde_json::from_slice(&text)
-        .map_err(|e| Error::with_source(ErrorKind::Manifest, format!("{} is malformed", path.display()), e))
-}
-
-/// An error of the file system.
-pub fn cannot(what: &str, path: &Path, e: std::io::Error) -> Error {
-    Error::with_source(ErrorKind::Io, format!("cannot {what} {}", path.display()), e)
 }

@@ -1,269 +1,147 @@
 //! The report as one page: no script, nothing from the net, light and dark as the reader's system has it.
 
-use std::fmt::Write;
+use pi0_edge::runtime::Status;
 
-use super::plot::{Curve, Histogram, Plot};
-use super::{Report, caveats, ms, some_ms, us};
+use super::{Report, caveats, ms, plots, some_ms, stage_rows, us};
+use crate::device::jitter;
 use crate::output::escape;
+use crate::row;
+use crate::table::Table;
 
 const STYLE: &str = include_str!("style.css");
 
+/// Draws the page.
 pub fn render(report: &Report) -> String {
     let p = &report.policy;
-    let title = format!("{} {} on {}", p.kind, p.precision, report.environment.device());
-    let mut out = format!(
+    let title = escape(&format!("{} {} on {}", p.kind, p.precision, report.environment.device()));
+    let sections = [
+        format!(
+            "<h1>{title}</h1>\n<p class=\"soft\">weights={} · {} cameras, prefix of {} rows · {} steps · {} actions \
+             a chunk · {}</p>\n",
+            p.weights, p.cameras, p.prefix_len, p.num_steps, p.action_horizon, report.when
+        ),
+        verdict(report),
+        stages(report),
+        starts(report),
+        rates(report),
+        control_loop(report),
+        format!("<h2>Plots</h2>\n{}", plots::all(report)),
+        environment(report),
+    ];
+    format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\"><title>{0}</title>\n<style>\n{STYLE}</style></head><body>\n\
-         <h1>{0}</h1>\n<p class=\"soft\">weights={1} · {2} cameras, prefix of {3} rows · {4} steps · {5} actions a \
-         chunk · {6}</p>\n",
-        escape(&title),
-        p.weights(),
-        p.cameras,
-        p.prefix_len,
-        p.num_steps,
-        p.action_horizon,
-        report.when
-    );
-    verdict(&mut out, report);
-    stages(&mut out, report);
-    starts(&mut out, report);
-    rates(&mut out, report);
-    control_loop(&mut out, report);
-    plots(&mut out, report);
-    environment(&mut out, report);
-    out.push_str("</body></html>\n");
-    out
+         content=\"width=device-width, initial-scale=1\"><title>{title}</title>\n<style>\n{STYLE}</style></head><body>\
+         \n{}</body></html>\n",
+        sections.concat()
+    )
 }
 
-fn verdict(out: &mut String, report: &Report) {
-    out.push_str("<div class=\"verdict\">");
-    for words in report.verdict.words.iter().cloned().chain(report.jitter.iter().flat_map(|j| j.words())) {
-        let _ = write!(out, "<p>{}</p>", escape(&words));
-    }
-    out.push_str("</div>\n");
-    for caveat in caveats(report) {
-        let _ = writeln!(out, "<p class=\"warn\">{}</p>", escape(&caveat));
-    }
+/// A paragraph of a class of the style sheet.
+fn paragraph(class: &str, text: &str) -> String {
+    format!("<p class=\"{class}\">{}</p>\n", escape(text))
 }
 
-/// A table in a frame of its own that scrolls where the page is narrow.
-fn table(out: &mut String, class: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| -> String {
-        cells.map(|c| format!("<{tag}>{}</{tag}>", escape(&c))).collect()
-    };
-    let _ = write!(
-        out,
-        "<div class=\"wide\"><table class=\"{class}\"><tr>{}</tr>",
-        cells("th", &mut head.iter().map(|h| h.to_string()))
-    );
-    for row in rows {
-        let _ = write!(out, "<tr>{}</tr>", cells("td", &mut row.into_iter()));
-    }
-    out.push_str("</table></div>\n");
+/// A heading with a sentence under it.
+fn heading(title: &str, text: &str) -> String {
+    format!("<h2>{title}</h2>{}", paragraph("soft", text))
 }
 
-fn stages(out: &mut String, report: &Report) {
-    let _ = write!(
-        out,
-        "<h2>Where the time goes</h2><p class=\"soft\">Steady run of {:.1} minutes, in ms. A percentile \
-        is shown where at least ten values are expected beyond it.</p>",
-        report.summary.seconds / 60.0
+fn verdict(report: &Report) -> String {
+    let words = report.verdict.words.iter().cloned().chain(report.jitter.iter().flat_map(jitter::words));
+    let words: String = words.map(|words| paragraph("", &words)).collect();
+    let caveats: String = caveats(report).iter().map(|caveat| paragraph("warn", caveat)).collect();
+    format!("<div class=\"verdict\">{words}</div>\n{caveats}")
+}
+
+fn stages(report: &Report) -> String {
+    let minutes = report.summary.seconds / 60.0;
+    let text = format!(
+        "Steady run of {minutes:.1} minutes, in ms. A percentile is shown where at least ten values are expected \
+         beyond it."
     );
-    let rows = report.summary.stages.iter().map(|s| {
-        let f = &s.figures;
-        vec![
-            s.name.replace('_', " "),
-            f.n.to_string(),
-            ms(f.min),
-            some_ms(f.p50),
-            some_ms(f.p90),
-            some_ms(f.p99),
-            some_ms(f.p99_9),
-            ms(f.max),
-        ]
+    let rows = stage_rows(report).map(|mut row| {
+        row[0] = row[0].replace('_', " ");
+        row
     });
-    table(out, "", &["stage", "n", "min", "p50", "p90", "p99", "p99.9", "max"], rows);
+    let head = ["stage", "n", "min", "p50", "p90", "p99", "p99.9", "max"];
+    heading("Where the time goes", &text) + &Table::new(&head).rows(rows).html("")
 }
 
-fn starts(out: &mut String, report: &Report) {
+fn starts(report: &Report) -> String {
     let s = &report.summary;
-    out.push_str("<h2>Starts, idleness, drift</h2>");
-    let rows = [("cold start", &s.cold), ("warm start", &s.warm)].into_iter().map(|(name, start)| {
-        vec![
-            name.into(),
-            format!("{:.2}", start.verify_s),
-            format!("{:.2}", start.sessions_s),
-            ms(start.first_chunk_ms),
-            start.read_bytes.map_or("–".into(), |b| format!("{:.2}", b as f64 / 1e9)),
-        ]
+    let rows = [("cold start", &s.cold), ("warm start", &s.warm)].map(|(name, start)| {
+        let (verify, sessions) = (format!("{:.2}", start.verify_s), format!("{:.2}", start.sessions_s));
+        let read = start.read_bytes.map_or("–".into(), |b| format!("{:.2}", b as f64 / 1e9));
+        row![name, verify, sessions, ms(start.first_chunk_ms), read]
     });
-    table(out, "", &["", "verify s", "sessions s", "first chunk ms", "from storage GB"], rows);
-    let settling = &s.settling;
-    let _ = write!(
-        out,
-        "<p>{} after {:.1} s ({} chunks): from {} to {} ms.</p>",
-        if settling.settled { "Settled" } else { "Not settled" },
-        settling.seconds,
-        settling.chunks,
-        some_ms(settling.from_ms),
-        some_ms(settling.to_ms)
+    let head = ["", "verify s", "sessions s", "first chunk ms", "from storage GB"];
+    let mut out = "<h2>Starts, idleness, drift</h2>".to_owned() + &Table::new(&head).rows(rows).html("");
+    let (settling, state) = (&s.settling, if s.settling.settled { "Settled" } else { "Not settled" });
+    out += &paragraph(
+        "",
+        &format!(
+            "{state} after {:.1} s ({} chunks): from {} to {} ms.",
+            settling.seconds,
+            settling.chunks,
+            some_ms(settling.from_ms),
+            some_ms(settling.to_ms)
+        ),
     );
     if let Some(idle) = &s.after_idle {
-        let _ =
-            write!(out, "<p>After idleness: {} to {} ms (n = {}).</p>", ms(idle.min), ms(idle.max), idle.n);
+        let (min, max) = (ms(idle.min), ms(idle.max));
+        out += &paragraph("", &format!("After idleness: {min} to {max} ms (n = {}).", idle.n));
     }
     if let Some(d) = &s.drift {
-        let _ = write!(
-            out,
-            "<p>Over the steady run: {} to {} ms, {:+.1} %",
-            ms(d.from_ms),
-            ms(d.to_ms),
-            d.percent
-        );
-        if let Some((zone, start, end, most)) = &d.hottest {
-            let _ = write!(out, "; {} from {start:.1} to {end:.1} °C, {most:.1} °C at most", escape(zone));
-        }
-        out.push_str(".</p>");
+        let zone = d.hottest.as_ref().map(|(zone, start, end, most)| {
+            format!("; {zone} from {start:.1} to {end:.1} °C, {most:.1} °C at most")
+        });
+        let (from, to, zone) = (ms(d.from_ms), ms(d.to_ms), zone.unwrap_or_default());
+        out += &paragraph("", &format!("Over the steady run: {from} to {to} ms, {:+.1} %{zone}.", d.percent));
     }
     if let Some(power) = &s.power {
         let idle = power.idle_w.map(|w| format!(", {w:.1} W while idle")).unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "<p>Power: {:.1} W mean{idle}; {:.2} J a chunk ({}, n = {} readings).</p>",
-            power.mean_w,
-            power.joule_per_chunk,
-            escape(&power.rails.join(" + ")),
-            power.n
-        );
+        let (mean, joule, rails) = (power.mean_w, power.joule_per_chunk, power.rails.join(" + "));
+        let readings = format!("({rails}, n = {} readings)", power.n);
+        out += &paragraph("", &format!("Power: {mean:.1} W mean{idle}; {joule:.2} J a chunk {readings}."));
     }
+    out
 }
 
-fn rates(out: &mut String, report: &Report) {
+fn rates(report: &Report) -> String {
     let v = &report.verdict;
-    let _ = write!(
-        out,
-        "<h2>Control rates</h2><p class=\"soft\">From a latency of {} ms ({}) and {} actions a chunk.</p>",
-        ms(v.latency_ms),
-        v.latency_is,
-        v.action_horizon
-    );
-    let rows = v
-        .rates
-        .iter()
-        .map(|r| vec![format!("{} Hz", r.hz), r.inference_delay.to_string(), r.mode.words().to_owned()]);
-    table(out, "words", &["control rate", "delay in ticks", "how it runs"], rows);
+    let (latency, is, horizon) = (ms(v.latency_ms), v.latency_is, v.action_horizon);
+    let text = format!("From a latency of {latency} ms ({is}) and {horizon} actions a chunk.");
+    let rows = v.rates.iter().map(|r| row![format!("{} Hz", r.hz), r.inference_delay, r.mode.words()]);
+    let table = Table::new(&["control rate", "delay in ticks", "how it runs"]).rows(rows);
+    heading("Control rates", &text) + &table.html("words")
 }
 
-fn control_loop(out: &mut String, report: &Report) {
-    let Some(jitter) = &report.jitter else { return };
-    let statuses: Vec<_> = jitter.statuses.iter().map(|(status, n)| format!("{status} {n}")).collect();
-    let _ = write!(
-        out,
-        "<h2>Control loop beside inference</h2><p class=\"soft\">{} reads at 1 kHz on a fixed schedule, in µs. {} \
-         late. Status: {}.</p>",
-        jitter.reads,
-        jitter.late,
-        statuses.join(", ")
-    );
-    let rows = jitter.rows.iter().map(|(name, s)| {
-        let figures = [s.min, s.p50, s.p99, s.p99_9, s.p99_99, s.max].map(us);
-        [vec![(*name).to_owned(), s.count.to_string()], figures.to_vec()].concat()
+fn control_loop(report: &Report) -> String {
+    let Some(jitter) = &report.jitter else { return String::new() };
+    let (reads, late) = (jitter.ticks.count, jitter.ticks.late);
+    let statuses = Status::ALL.iter().zip(jitter.ticks.statuses).filter(|(_, n)| *n > 0);
+    let statuses: Vec<_> = statuses.map(|(status, n)| format!("{} {n}", status.as_str())).collect();
+    let statuses = statuses.join(", ");
+    let text = format!("{reads} reads at 1 kHz on a fixed schedule, in µs. {late} late. Status: {statuses}.");
+    let rows = jitter::rows(jitter).into_iter().map(|(name, s)| {
+        let [min, p50, p99, p99_9, p99_99, max] = [s.min, s.p50, s.p99, s.p99_9, s.p99_99, s.max].map(us);
+        row![name, s.count, min, p50, p99, p99_9, p99_99, max]
     });
-    table(out, "", &["", "n", "min", "p50", "p99", "p99.9", "p99.99", "max"], rows);
-    let histogram = Histogram {
-        title: match jitter.later {
-            0 => "Wake-ups by their lateness".into(),
-            n => format!("Wake-ups by their lateness, and {n} beyond"),
-        },
-        x_label: "µs",
-        y_label: "wake-ups",
-        values: jitter.wake_us.clone(),
-        marks: Vec::new(),
-    };
-    out.push_str(&histogram.html());
+    let table = Table::new(&["", "n", "min", "p50", "p99", "p99.9", "p99.99", "max"]).rows(rows);
+    heading("Control loop beside inference", &text) + &table.html("") + &plots::wake_ups(report)
 }
 
-fn plots(out: &mut String, report: &Report) {
-    let chunks = &report.chunks;
-    let marks = report.summary.stage("chunk").map(|f| {
-        [("p50", f.p50), ("p99", f.p99), ("p99.9", f.p99_9)]
-            .into_iter()
-            .filter_map(|(name, v)| v.map(|v| (format!("{name} {} ms", ms(v)), v)))
-            .collect()
-    });
-    out.push_str("<h2>Plots</h2>\n");
-    let histogram = Histogram {
-        title: format!("Latency of {} chunks", chunks.len()),
-        x_label: "ms",
-        y_label: "chunks",
-        values: chunks.iter().map(|c| (c.total, 1)).collect(),
-        marks: marks.unwrap_or_default(),
-    };
-    out.push_str(&histogram.html());
-    let latency = Plot {
-        title: "Latency over time".into(),
-        x_label: "seconds since the bench began",
-        y_label: "ms",
-        curves: vec![Curve {
-            name: "chunk".into(),
-            points: chunks.iter().map(|c| (c.at_s, c.total)).collect(),
-        }],
-        from_zero: false,
-    };
-    out.push_str(&latency.html());
-    let rows = &report.series.rows;
-    let names = &report.series.names;
-    let sensor =
-        |title: &str, y_label, from_zero, names: &[String], value: &dyn Fn(usize, usize) -> Option<f64>| {
-            Plot {
-                title: title.into(),
-                x_label: "seconds since the bench began",
-                y_label,
-                curves: names
-                    .iter()
-                    .enumerate()
-                    .map(|(i, name)| Curve {
-                        name: name.clone(),
-                        points: (0..rows.len()).filter_map(|r| Some((rows[r].0, value(i, r)?))).collect(),
-                    })
-                    .filter(|c| !c.points.is_empty())
-                    .take(8)
-                    .collect(),
-                from_zero,
-            }
-        };
-    let mut rails = names.rails.clone();
-    let total = names.total.len() > 1;
-    if total {
-        rails.insert(0, "total".into());
-    }
-    let power = sensor("Power", "W", true, &rails, &|i, r| match (total, i) {
-        (true, 0) => rows[r].1.total,
-        (true, i) => rows[r].1.rails[i - 1],
-        (false, i) => rows[r].1.rails[i],
-    });
-    out.push_str(&power.html());
-    out.push_str(&sensor("Temperature", "°C", false, &names.zones, &|i, r| rows[r].1.zones[i]).html());
-    out.push_str(
-        &sensor("Clocks", "MHz", true, &names.clocks, &|i, r| rows[r].1.clocks[i].map(|hz| hz / 1e6)).html(),
-    );
-}
-
-fn environment(out: &mut String, report: &Report) {
+fn environment(report: &Report) -> String {
     let e = &report.environment;
-    let _ = write!(
-        out,
-        "<h2>Environment</h2><p class=\"soft\">Compare only with reports of the same environment: {}</p>",
-        &e.sha256[..12]
-    );
-    for finding in &e.findings {
-        let _ = write!(out, "<p class=\"warn\">{}</p>", escape(finding));
-    }
+    let text = format!("Compare only with reports of the same environment: {}", &e.sha256[..12]);
+    let mut out = heading("Environment", &text);
+    out.extend(e.findings.iter().map(|finding| paragraph("warn", finding)));
     for (block, lines) in &e.blocks {
-        let _ = write!(out, "<h3>{}</h3><table class=\"facts\">", escape(block));
-        for (name, value) in lines {
-            let _ = write!(out, "<tr><td>{}</td><td>{}</td></tr>", escape(name), escape(value));
-        }
-        out.push_str("</table>\n");
+        let row = |(name, value): &(String, String)| {
+            format!("<tr><td>{}</td><td>{}</td></tr>", escape(name), escape(value))
+        };
+        let rows: String = lines.iter().map(row).collect();
+        out += &format!("<h3>{}</h3><table class=\"facts\">{rows}</table>\n", escape(block));
     }
+    out
 }

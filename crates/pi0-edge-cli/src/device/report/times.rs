@@ -5,8 +5,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::Report;
-use crate::device::phases::Chunk;
-use crate::figures::Figures;
+use crate::figures::{Chunk, Figures};
 
 /// A line of trtexec's form. A percentile that too few values tell is left out; what is added comes last.
 fn line(name: &str, f: &Figures) -> String {
@@ -36,7 +35,7 @@ pub fn trtexec(report: &Report) -> String {
         ("Denoise Step", "denoise_step"),
         ("Denoise", "denoise"),
     ];
-    let mut out = format!("Weights: {}\n", report.policy.weights());
+    let mut out = format!("Weights: {}\n", report.policy.weights);
     let _ = writeln!(out, "Throughput: {:.6} qps", report.chunks.len() as f64 / report.summary.seconds);
     for (name, stage) in stages {
         if let Some(figures) = report.summary.stage(stage) {
