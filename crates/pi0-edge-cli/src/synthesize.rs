@@ -41,7 +41,7 @@ const POLICIES: &Choices<&str> = &[("pi0", "PI0", "pi0"), ("pi05", "PI0.5", "pi0
 /// Runs the verb: prints the bundle's directory.
 pub fn run(args: &Args) -> Result<()> {
     let templates = template::find(args.templates.as_deref())?;
-    let template = Template::read(&templates, &args.policy, &args.precision)?;
+    let template = Template::read(&templates, args.policy, &args.precision)?;
     let directory = match &args.directory {
         Some(directory) => directory.clone(),
         None => cache()?.join(template.name()),
