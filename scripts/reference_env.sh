@@ -29,30 +29,6 @@ for argument in "$@"; do
   esac
 done
 
-# lerobot 0.6 uses syntax that Python 3.11 cannot parse; 3.13 is left out because the
-# pinned list has been run on 3.12 only.
-is_python312() { "$1" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1; }
-
-find_python() {
-  local candidate
-  if [[ -n "${PI0_REFERENCE_PYTHON:-}" ]]; then
-    is_python312 "$PI0_REFERENCE_PYTHON" \
-      || fail "PI0_REFERENCE_PYTHON=$PI0_REFERENCE_PYTHON is not a working Python 3.12 with the venv module"
-    printf '%s\n' "$PI0_REFERENCE_PYTHON"
-    return
-  fi
-  # A pyenv shim named python3.12 is on PATH even when pyenv has not selected 3.12, and
-  # then fails when run: so every candidate is run, not just looked up.
-  for candidate in python3.12 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python3.12; do
-    if is_python312 "$candidate"; then
-      printf '%s\n' "$candidate"
-      return
-    fi
-  done
-  fail "no Python 3.12 found on PATH or among pyenv's versions. Install one (for example" \
-    "'pyenv install 3.12', or your distribution's python3.12 and python3.12-venv) or set PI0_REFERENCE_PYTHON"
-}
-
 files=("$lists/requirements.txt" "$lists/requirements-nodeps.txt")
 if $gpu; then files+=("$lists/requirements-gpu.txt"); else files+=("$lists/cuda_stubs.py"); fi
 wanted=$(cat "${files[@]}" | sha256sum | cut -d' ' -f1)
@@ -66,12 +42,14 @@ fi
 for tool in gcc readelf; do
   command -v "$tool" >/dev/null || fail "'$tool' is needed to build the CUDA library stubs: install gcc and binutils"
 done
-python=$(find_python)
+# lerobot 0.6 uses syntax that Python 3.11 cannot parse; 3.13 is left out because the
+# pinned list has been run on 3.12 only.
+python=$("$here/python312.sh")
 
 # The stamp goes first: a run that is cut short must not look complete.
 rm -f "$stamp"
 if $force; then rm -rf "$env_dir"; fi
-if ! is_python312 "$env_dir/bin/python"; then
+if ! PI0_REFERENCE_PYTHON="$env_dir/bin/python" "$here/python312.sh" >/dev/null 2>&1; then
   rm -rf "$env_dir"
   "$python" -m venv "$env_dir" || fail "could not make $env_dir with $python"
 fi

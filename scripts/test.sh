@@ -39,6 +39,10 @@ scripts/realtime_checks.sh rtsan loom
 step "exporter tests"
 .venv/bin/python -m pytest -q scripts/tests
 
+step "graphs, compiled by TensorRT"
+scripts/tensorrt_env.sh
+.tensorrt/bin/python -m pytest -q scripts/tests_tensorrt
+
 step "packaging and flashing"
 .venv/bin/python -m pytest -q scripts/tests_jetson
 

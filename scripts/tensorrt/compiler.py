@@ -60,7 +60,8 @@ def compile_graph(path: Path, capability: str, dimensions: dict[str, Range]) -> 
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(path)):
-        raise CompilerError("; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)))
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise CompilerError("; ".join(f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.num_compute_capabilities = 1

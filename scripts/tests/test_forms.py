@@ -14,7 +14,9 @@ from exporter.evaluate import Evaluator
 from exporter.golden_inputs import golden_inputs
 from exporter.manifest import Options
 from exporter.pipeline import Pipeline
+from exporter.synthetic.spec import make_spec
 from host import Host
+from make_checkpoint import make_checkpoint
 from test_precision import STAGES, deviation, outputs
 
 TARGETS = {
@@ -58,7 +60,19 @@ def test_parity_by_stage(recorded, tmp_path, target, precision, prefix_bucket):
 def test_addresses_of_every_split_fit_its_launch(recorded, tmp_path, target, precision):
     """The CUDA provider fetches them from the host for two uneven parts, or more than three, and for more than 32 even ones."""
     export(recorded, tmp_path / "bundle", Options(precision=precision, **TARGETS[target], golden=False))
-    for path in (tmp_path / "bundle").glob("*.onnx"):
+    check_splits(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_modulation_of_as_many_layers_as_the_published_model_has(tmp_path, target):
+    make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", policy="pi05", layers=18))
+    export(tmp_path / "checkpoint", tmp_path / "bundle", Options(precision="fp16", **TARGETS[target], golden=False))
+    if target == "cuda":
+        check_splits(tmp_path / "bundle")
+
+
+def check_splits(bundle: Path) -> None:
+    for path in bundle.glob("*.onnx"):
         graph = onnx.load(path, load_external_data=False).graph
         for node in (node for node in graph.node if node.op_type == "Split"):
             even = len(node.input) == 1

@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -79,12 +80,11 @@ def compiled(bundle: Path, capability: str, static: bool):
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_every_graph_of_models_builds(bundle, checkpoint, precision, version, static):
     made = bundle("tiny", CHECKPOINTS[checkpoint], precision=precision, tensorrt_version=version)
-    for capability in CAPABILITIES if checkpoint.endswith("tiny") else CAPABILITIES[:1]:
+    for capability in CAPABILITIES if checkpoint.endswith("tiny") and not static else CAPABILITIES[:1]:
         compiled(made, capability, static)
 
 
-@pytest.mark.parametrize("version", TENSORRT)
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision, version", [("fp16", "10.3"), ("fp16", "10.14"), ("bf16", "10.3")])
 @pytest.mark.parametrize("policy", ["pi0", "pi05"])
 def test_attention_is_one_kernel_within_the_budget(bundle, policy, precision, version):
     made = bundle("small", {"policy": policy}, precision=precision, tensorrt_version=version)
@@ -98,13 +98,10 @@ def test_attention_is_one_kernel_within_the_budget(bundle, policy, precision, ve
 
 
 def test_a_graph_that_is_refused_says_why(bundle):
-    """The op that the parser does not have, by its name."""
+    """An operator that the parser does not have, by its name."""
     made = bundle("tiny", {"policy": "pi0"}, precision="fp16", tensorrt_version="10.3")
-    import onnx
-
     graph = onnx.load(made / "time_conditioning.onnx")
-    graph.graph.node[0].op_type = "Hardmax"
-    del graph.graph.node[0].attribute[:], graph.graph.node[0].input[1:]
+    graph.graph.node[0].op_type = "Elsewhere"
     onnx.save(graph, made / "spoiled.onnx")
-    with pytest.raises(CompilerError):
+    with pytest.raises(CompilerError, match="Elsewhere"):
         compile_graph(made / "spoiled.onnx", "SM86", {"steps": (1, 1, 1)})

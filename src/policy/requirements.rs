@@ -4,6 +4,22 @@ use crate::bundle::{Manifest, Target};
 use crate::error::Result;
 use crate::provider::Provider;
 
+/// Checks that TensorRT of `version`, by way of ONNX Runtime of `onnxruntime`, takes the bundle's graphs.
+///
+/// # Errors
+/// [`ErrorKind::Provider`](crate::ErrorKind::Provider), saying what would run them.
+pub(super) fn check_tensorrt(manifest: &Manifest, onnxruntime: &str, version: &str) -> Result<()> {
+    check(manifest, Provider::TensorRt, onnxruntime)?;
+    let Some(least) = &manifest.tensorrt else { return Ok(()) };
+    ensure!(
+        major_minor(version) >= major_minor(least),
+        Provider,
+        "the bundle's graphs need TensorRT {least} or newer, this is {version}; export with --target tensorrt \
+         --tensorrt-version 10.3"
+    );
+    Ok(())
+}
+
 /// Checks that `provider`, of an ONNX Runtime of `version`, has every operator of the bundle's graphs.
 ///
 /// # Errors

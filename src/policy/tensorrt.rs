@@ -8,6 +8,7 @@ use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, open_regular
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_NUM_STEPS;
 use crate::policy::layout::Sizes;
+use crate::policy::requirements;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
 use crate::tensorrt::{
     BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, EnginePrecision, Record, default_path,
@@ -90,6 +91,7 @@ pub fn build_engines(
     let bundle =
         Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
     let manifest = bundle.manifest();
+    requirements::check_tensorrt(manifest, &pins.onnxruntime, &pins.tensorrt)?;
     let precision = options.precision.unwrap_or(precision_of(manifest));
     let build = BuilderConfig { precision, ..options.builder.clone() };
     if !options.force

@@ -26,6 +26,52 @@ fn a_manifest_reads_and_writes_back() {
     assert_eq!(again, manifest);
 }
 
+#[test]
+fn newer_opsets_are_for_the_provider_they_were_made_for() {
+    let mut json = Fixture::new().manifest_json();
+    json["opset"] = json!(24);
+    refused(&json, &["opset is 24", "1 to 20"]);
+    json["target"] = json!("cuda");
+    parse(&json).unwrap();
+    json["opset"] = json!(25);
+    refused(&json, &["opset is 25", "1 to 24"]);
+}
+
+#[test]
+fn a_state_token_that_is_cached_is_the_prefills() {
+    let mut json = Fixture::new().manifest_json();
+    json["state_in_prefill"] = json!(true);
+    refused(&json, &["graphs.prefix_prefill", "input state f32[1, 9] is missing"]);
+    let graphs = &mut json["graphs"];
+    let moved = {
+        let inputs = graphs["denoise_step"]["inputs"].as_array_mut().unwrap();
+        let at = inputs.iter().position(|input| input["name"] == "state").unwrap();
+        inputs.remove(at)
+    };
+    let half =
+        graphs["prefix_prefill"]["inputs"].as_array().unwrap().iter().find(|i| i["name"] == "rope_cos");
+    let half = half.unwrap()["shape"][1].clone();
+    let prefill = graphs["prefix_prefill"]["inputs"].as_array_mut().unwrap();
+    prefill.push(moved);
+    for name in ["state_rope_cos", "state_rope_sin"] {
+        prefill.push(json!({"name": name, "dtype": "f32", "shape": [1, half]}));
+    }
+    for (graph, side) in [("prefix_prefill", "outputs"), ("denoise_step", "inputs")] {
+        for tensor in graphs[graph][side].as_array_mut().unwrap() {
+            let name = tensor["name"].as_str().unwrap().to_owned();
+            if name.starts_with("present.") || name.starts_with("past_key_values.") {
+                tensor["shape"][1] = json!("cache");
+            } else if name.starts_with("rope_") {
+                tensor["shape"][0] = json!(5);
+            }
+        }
+    }
+    assert_eq!(parse(&json).unwrap().suffix_len(), 5);
+    let mut other = pi05();
+    other["state_in_prefill"] = json!(true);
+    refused(&other, &["state_in_prefill is true", "no state token"]);
+}
+
 fn cameras(count: usize) -> Vec<Value> {
     (0..count).map(|i| json!({"name": format!("observation.images.{i}"), "required": false})).collect()
 }

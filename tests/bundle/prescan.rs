@@ -183,6 +183,24 @@ fn contrib_operators_are_for_targets_that_have_them() {
 }
 
 #[test]
+fn keys_are_repeated_for_tensorrt_alone() {
+    let with_target = |target: &str| {
+        let mut fixture = Fixture::new();
+        fixture.manifest["target"] = json!(target);
+        fixture.graphs.get_mut("vision_encoder").unwrap().nodes.push(node("Expand", &[]));
+        fixture.write().open()
+    };
+    with_target("tensorrt").unwrap();
+    for target in ["cpu", "cuda"] {
+        assert_refused(
+            with_target(target),
+            Integrity,
+            &["node 1 (Expand", "not one that the exporter emits"],
+        );
+    }
+}
+
+#[test]
 fn subgraphs_functions_and_sparse_tensors_are_refused() {
     refused(&["node 1 (MatMul \"the_MatMul\")", "subgraph"], |m| {
         m.nodes.push(node("MatMul", &[attribute("body", 6, [])]));

@@ -146,7 +146,7 @@ class Fused(Portable):
         ends = [0, OUTPUTS, 2 * OUTPUTS] if len(names) > 2 * OUTPUTS else [0, len(names) // 3, 2 * len(names) // 3]
         parts = [names[start:end] for start, end in zip(ends, [*ends[1:], None])]
         sizes = g.ints(*(len(part) * width for part in parts))
-        values = g.split_op("Split", [f"{part[0]}.on" for part in parts], [row, sizes], axis=1)
+        values = g.split_op("Split", [f"{part[0]}.and_{len(part) - 1}" for part in parts], [row, sizes], axis=1)
         return [name for value, part in zip(values, parts) for name in self._spread(g, value, width, part)]
 
     def padding(self, g: Graph) -> list[str]:
