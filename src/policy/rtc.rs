@@ -209,7 +209,7 @@ mod tests {
             assert_eq!(schedule.to_string().to_uppercase().parse::<PrefixSchedule>().unwrap(), schedule);
         }
         let error = "cosine".parse::<PrefixSchedule>().unwrap_err().to_string();
-        assert!(error.contains("zeros, ones, linear, exp"), "{error}");
+        assert!(error.contains("zeros, ones, linear and exp"), "{error}");
     }
 
     proptest! {
