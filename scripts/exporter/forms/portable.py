@@ -7,7 +7,7 @@ residual stream, norms, softmax and rotary embedding are in f32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -95,12 +95,13 @@ class Rotary:
 
     cos: str
     sin: str
+    axis: ClassVar[int] = 2  # of a head's values
 
     def rotate(self, g: Graph, x: str) -> str:
         """Rotates ``x`` [rows, heads, head_dim]: the first half of a head pairs with its second half."""
         with g.scope("rope"):
-            first, second = g.split_op("Split", ["first", "second"], [x], axis=2, num_outputs=2)
-            swapped = g.op("Concat", "swapped", [second, first], axis=2)
+            first, second = g.split_op("Split", ["first", "second"], [x], axis=self.axis, num_outputs=2)
+            swapped = g.op("Concat", "swapped", [second, first], axis=self.axis)
             turned = g.op("Mul", "turned", [swapped, self.sin])
             return g.op("Add", "rotated", [g.op("Mul", "kept", [x, self.cos]), turned])
 

@@ -106,19 +106,14 @@ class AttentionTensorRt(TensorRt):
 
 
 def _has_kernel(g: Graph, head_dim: int) -> bool:
-    """Whether TensorRT has a kernel for the operator: where it has none, the build fails."""
+    """Tells whether TensorRT has a kernel for the operator: where it has none, the build fails."""
     return g.compute != "f32" and head_dim % 8 == 0 and 16 <= head_dim <= 256
 
 
 class HeadRotary(Rotary):
-    """Rotary tables [1, 1, rows, head_dim]."""
+    """Rotary tables [1, 1, rows, head_dim], for ``x`` [1, heads, rows, head_dim]."""
 
-    def rotate(self, g: Graph, x: str) -> str:
-        with g.scope("rope"):
-            first, second = g.split_op("Split", ["first", "second"], [x], axis=3, num_outputs=2)
-            swapped = g.op("Concat", "swapped", [second, first], axis=3)
-            turned = g.op("Mul", "turned", [swapped, self.sin])
-            return g.op("Add", "rotated", [g.op("Mul", "kept", [x, self.cos]), turned])
+    axis = 3
 
 
 class SuffixAttention:
