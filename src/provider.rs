@@ -18,7 +18,7 @@ pub enum Provider {
     TensorRt,
 }
 
-words!(Provider, "provider", { Cpu => "cpu", Cuda => "cuda", TensorRt => "tensorrt" });
+words!(Provider, "provider", str::eq, { Cpu => "cpu", Cuda => "cuda", TensorRt => "tensorrt" });
 
 static EXPLAIN: OnceLock<fn(Provider, &Path) -> Option<String>> = OnceLock::new();
 

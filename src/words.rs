@@ -1,6 +1,6 @@
 //! The words that values of an enum have in files and on the command line.
 
-/// Gives an enum `ALL`, `as_str` and `Display`; with a name for the whole, `FromStr` too, which ignores case.
+/// Gives an enum `ALL`, `as_str` and `Display`; with a name for the whole and how texts are compared, `FromStr` too.
 macro_rules! words {
     ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
         impl $type {
@@ -21,14 +21,14 @@ macro_rules! words {
             }
         }
     };
-    ($type:ident, $what:literal, { $($variant:ident => $word:literal),+ $(,)? }) => {
+    ($type:ident, $what:literal, $same:path, { $($variant:ident => $word:literal),+ $(,)? }) => {
         words!($type { $($variant => $word),+ });
 
         impl std::str::FromStr for $type {
             type Err = $crate::error::Error;
 
             fn from_str(text: &str) -> $crate::error::Result<Self> {
-                let found = $type::ALL.into_iter().find(|value| value.as_str().eq_ignore_ascii_case(text));
+                let found = $type::ALL.into_iter().find(|value| $same(value.as_str(), text));
                 let [others @ .., last] = $type::ALL.map($type::as_str);
                 let others = || others.join(", ");
                 found.ok_or_else(|| err!(InvalidArgument, "{text:?} is no {}; there are {} and {last}", $what, others()))

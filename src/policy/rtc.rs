@@ -35,7 +35,7 @@ pub enum PrefixSchedule {
     Exp,
 }
 
-words!(PrefixSchedule, "RTC schedule", { Zeros => "zeros", Ones => "ones", Linear => "linear", Exp => "exp" });
+words!(PrefixSchedule, "RTC schedule", str::eq_ignore_ascii_case, { Zeros => "zeros", Ones => "ones", Linear => "linear", Exp => "exp" });
 
 /// The plan that one chunk is guided by, so that it joins the one being executed.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -79,7 +79,7 @@ pub enum EnginePrecision {
     Int8,
 }
 
-words!(EnginePrecision, "precision", { Fp32 => "fp32", Fp16 => "fp16", Bf16 => "bf16", Int8 => "int8" });
+words!(EnginePrecision, "precision", str::eq, { Fp32 => "fp32", Fp16 => "fp16", Bf16 => "bf16", Int8 => "int8" });
 
 impl Record {
     /// Parses a record and checks that it holds plain names only, and that each graph's context model is among its
