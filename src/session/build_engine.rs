@@ -6,6 +6,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::environment::Environment;
+use super::faults::Lost;
 use super::graph_error;
 use super::placement::{self, Placement};
 use super::provider::tensorrt::{self, EngineBuild};
@@ -62,7 +63,13 @@ pub fn build_engine(
             .with_config_entry(placement::RECORD, "1")?
             .commit_from_file(model)
     };
-    let session = commit().map_err(fail)?;
+    let lost = Lost::default();
+    let session = {
+        let _working = lost.working()?;
+        let session = commit();
+        lost.check(build.graph)?;
+        session.map_err(fail)?
+    };
     Placement::read(&session).map_err(fail)?.expect(build.graph, Provider::TensorRt)
 }
 
