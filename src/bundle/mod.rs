@@ -12,6 +12,7 @@ pub(crate) mod golden;
 pub(crate) mod graphs;
 pub(crate) mod integrity;
 pub(crate) mod manifest;
+mod node_rules;
 pub(crate) mod npy;
 pub(crate) mod prescan;
 mod tensor_rules;
