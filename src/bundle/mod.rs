@@ -10,6 +10,7 @@ mod flow;
 pub(crate) mod graphs;
 pub(crate) mod integrity;
 pub(crate) mod manifest;
+mod node_rules;
 pub(crate) mod prescan;
 mod tensor_rules;
 pub(crate) mod token_table;
