@@ -323,8 +323,8 @@ pub unsafe extern "C" fn pi0_policy_camera(
 ///
 /// RT-safe: no. Thread: any, one at a time.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_SIZE,
-/// PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_POISONED, PI0_ERR_FORKED,
-/// PI0_ERR_PANIC.
+/// PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_INTEGRITY,
+/// PI0_ERR_IO, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_policy_infer(
     policy: *mut pi0_policy,
