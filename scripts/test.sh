@@ -9,6 +9,9 @@ step() { printf '\n== %s\n' "$*" >&2; }
 
 step "set-up"
 scripts/fetch_onnxruntime.sh
+for version in 1.20.0 1.23.2 1.32.0; do
+    scripts/fetch_onnxruntime.sh --version "$version"
+done
 if [ "$(uname -m)" = x86_64 ]; then
     scripts/fetch_onnxruntime.sh --gpu
 fi
