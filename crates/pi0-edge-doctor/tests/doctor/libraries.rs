@@ -199,7 +199,7 @@ fn what_was_asked_for_has_no_substitute() {
 #[test]
 fn a_library_that_would_not_load_is_passed_over_like_the_session_does() {
     let machine = pc();
-    machine.library("/usr/bin/libonnxruntime.so.1", &onnxruntime(X86_64, "1.22.0"));
+    machine.library("/usr/bin/libonnxruntime.so.1", &onnxruntime(X86_64, "1.19.0"));
     machine.library("/usr/bin/lib/libonnxruntime.so.1", &onnxruntime(AARCH64, "1.31.1"));
     let facts = machine.facts();
     let outcomes: Vec<_> = facts.onnxruntime.tried.iter().map(|t| t.outcome).collect();
