@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 export ORT_DISABLE_TELEMETRY=1
 
 step() { printf '\n== %s\n' "$*" >&2; }
+# In up to four processes, for each of these tests keeps one core busy: the environment of Python, then the folder of tests.
+python_tests() { "$1/bin/python" -m pytest -q -n auto --maxprocesses 4 --dist worksteal "$2"; }
 
 step "set-up"
 scripts/fetch_onnxruntime.sh
@@ -40,18 +42,22 @@ step "real-time checks"
 scripts/realtime_checks.sh rtsan loom
 
 step "exporter tests"
-.venv/bin/python -m pytest -q scripts/tests
+python_tests .venv scripts/tests
+
+step "Python package"
+# The tests of the C interface had the library built.
+.venv/bin/python -m pytest -q python/tests
 
 step "graphs, compiled by TensorRT"
 if scripts/python312.sh >/dev/null 2>&1; then
     scripts/tensorrt_env.sh
-    .tensorrt/bin/python -m pytest -q scripts/tests_tensorrt
+    python_tests .tensorrt scripts/tests_tensorrt
 else
     echo "SKIPPED: the graphs were NOT compiled: TensorRT for RTX needs Python 3.12" >&2
 fi
 
 step "packaging and flashing"
-.venv/bin/python -m pytest -q scripts/tests_jetson
+python_tests .venv scripts/tests_jetson
 
 if [ "$(uname -m)" = x86_64 ]; then
     step "aarch64, emulated"
