@@ -41,6 +41,10 @@ scripts/realtime_checks.sh rtsan loom
 step "exporter tests"
 python_tests .venv scripts/tests
 
+step "Python package"
+# The tests of the C interface had the library built.
+.venv/bin/python -m pytest -q python/tests
+
 step "graphs, compiled by TensorRT"
 if scripts/python312.sh >/dev/null 2>&1; then
     scripts/tensorrt_env.sh

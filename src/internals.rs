@@ -1,14 +1,12 @@
 //! Parts that this workspace's other crates and the tests need and users do not: nothing here is promised to stay.
 
-/// Reading a bundle's parts, and comparing with what it records.
+/// Reading a bundle's parts.
 pub use crate::bundle::{
-    deviation::{Deviation, compare},
-    golden::{Case, Expected, Golden, Reference, Sampled, Tolerance},
     integrity::{hash_file, hex},
     manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES},
-    npy::{read_npy, write_npy},
     prescan::{Rules, prescan},
     token_table::TokenTable,
+    versioned::parse as parse_versioned,
 };
 /// The places where ONNX Runtime is looked for.
 pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
