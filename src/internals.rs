@@ -9,7 +9,7 @@ pub use crate::bundle::{
     versioned::parse as parse_versioned,
 };
 /// The places where ONNX Runtime is looked for.
-pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
+pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SAFE_REPLAYS, SYSTEM, TELLS_PLACEMENT, places};
 /// The parts of an inference before the graphs.
 pub use crate::observation::{Normalizer, Preprocessor, PromptTokenizer};
 /// The way from the model's last x_t to actions.

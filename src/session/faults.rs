@@ -56,6 +56,17 @@ impl Lost {
         Ok(Working { slot, _lost: self, _stays: std::marker::PhantomData })
     }
 
+    /// Does `work` for the graph `name` on this thread.
+    ///
+    /// # Errors
+    /// As [`working`](Self::working) and [`check`](Self::check).
+    pub fn watch<T>(&self, name: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let working = self.working()?;
+        let result = work();
+        drop(working);
+        self.check(name).map(|()| result)
+    }
+
     /// Fails if a page was lost at any time; `name` is the graph's.
     ///
     /// # Errors
