@@ -11,6 +11,9 @@ python_tests() { "$1/bin/python" -m pytest -q -n auto --maxprocesses 4 --dist wo
 
 step "set-up"
 scripts/fetch_onnxruntime.sh
+for version in 1.20.0 1.23.2 1.32.0; do
+    scripts/fetch_onnxruntime.sh --version "$version"
+done
 if [ "$(uname -m)" = x86_64 ]; then
     scripts/fetch_onnxruntime.sh --gpu
 fi

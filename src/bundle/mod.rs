@@ -4,15 +4,13 @@
 //! anything a bundle may not hold. What passes is the bundle that was named and well-formed. That does not make a
 //! hostile bundle's *behaviour* safe: a bundle is trusted like code.
 
-pub(crate) mod deviation;
 mod features;
 mod files;
 mod flow;
-pub(crate) mod golden;
 pub(crate) mod graphs;
 pub(crate) mod integrity;
 pub(crate) mod manifest;
-pub(crate) mod npy;
+mod node_rules;
 pub(crate) mod prescan;
 mod tensor_rules;
 pub(crate) mod token_table;

@@ -32,6 +32,7 @@ use crate::bundle::token_table::TokenTable;
 use crate::bundle::{Bundle, GraphName, Manifest};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_NUM_STEPS;
+use crate::lookup::SAFE_REPLAYS;
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
 use crate::session::{Device, DeviceOptions, Environment, GraphOptions, map_file};
@@ -105,7 +106,7 @@ impl Policy {
         )?;
         let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
         let manifest = bundle.manifest();
-        requirements::check(manifest, options.provider, &library.version()?)?;
+        requirements::check(manifest, options.provider, library.version())?;
         let table = &manifest.token_embedding;
         let map = map_file(&bundle.open_file(&table.file)?, &table.file)?;
         let token_table = TokenTable::new(map, table)?;
@@ -117,6 +118,15 @@ impl Policy {
             std::fs::create_dir_all(directory)
                 .or_kind(ErrorKind::Io, || format!("cannot make {}", directory.display()))?;
         }
+        let cuda_graphs = options.provider == Provider::Cuda && !options.no_cuda_graphs;
+        if cuda_graphs && !library.replays_safely() {
+            log::warn!(
+                "no CUDA graphs with ONNX Runtime {}: before {} a replay reads host memory that may hold something else by \
+                 then; kernels are launched one by one",
+                library.version(),
+                SAFE_REPLAYS.map(|n| n.to_string()).join(".")
+            );
+        }
         let pipeline = Pipeline::load(library, &device, &bundle, engines.as_ref(), |graph| GraphOptions {
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {
@@ -125,9 +135,7 @@ impl Policy {
                 Weights::Packed => true,
             },
             spin: !options.no_spin,
-            cuda_graph: options.provider == Provider::Cuda
-                && !options.no_cuda_graphs
-                && graph != GraphName::TimeConditioning,
+            cuda_graph: cuda_graphs && library.replays_safely() && graph != GraphName::TimeConditioning,
             profile: options.profile.clone(),
         })?;
         let preprocessor = Preprocessor::new(manifest);
