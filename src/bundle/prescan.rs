@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::graphs::{Dim, GraphSpec, TensorSpec, compare_tensors};
 use super::manifest::{Dtype, Target};
+use super::node_rules::{Node, NodeRules};
 use super::tensor_rules::{Inline, check_attribute, check_initializer};
 use super::wire::{Field, Fields, once, walk};
 use crate::error::{Error, Result};
@@ -162,11 +163,11 @@ type Allowed<'a> = &'a dyn Fn(&str, &str) -> bool;
 fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: Allowed<'_>) -> Result<(), String> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     let (mut nodes, mut initializers) = (0, 0);
-    let mut inline = Inline::default();
+    let (mut inline, mut node_rules) = (Inline::default(), NodeRules::new(rules.target));
     let data_file = rules.spec.data_file();
     walk(bytes, |field| match field.number {
         1 => {
-            scan_node(field.bytes()?, nodes, allowed, &mut inline)?;
+            scan_node(field.bytes()?, nodes, allowed, &mut inline, &mut node_rules)?;
             count(&mut nodes, MAX_NODES, "nodes")
         }
         5 => {
@@ -191,27 +192,35 @@ fn count(so_far: &mut usize, most: usize, what: &str) -> Result<(), String> {
     if *so_far > most { Err(format!("it has more than {most} {what}")) } else { Ok(()) }
 }
 
-fn scan_node(bytes: &[u8], index: usize, allowed: Allowed<'_>, inline: &mut Inline) -> Result<(), String> {
+fn scan_node<'a>(
+    bytes: &'a [u8],
+    index: usize,
+    allowed: Allowed<'_>,
+    inline: &mut Inline,
+    rules: &mut NodeRules<'a>,
+) -> Result<(), String> {
     let (mut name, mut op, mut domain) = (None, None, None);
-    let mut attributes = Vec::new();
-    let mut edges = 0;
+    let mut node = Node::default();
     for field in Fields::new(bytes) {
         let field = field.map_err(|what| format!("node {index}: {what}"))?;
         match field.number {
-            1 | 2 => edges += 1,
+            1 => node.inputs.push(field.text()?),
+            2 => node.outputs.push(field.text()?),
             3 => once(&mut name, field.text()?, "a node's name")?,
             4 => once(&mut op, field.text()?, "a node's op_type")?,
-            5 => attributes.push(field.bytes()?),
+            5 => node.attributes.push(field.bytes()?),
             7 => once(&mut domain, field.text()?, "a node's domain")?,
             // Doc string, metadata.
             6 | 9 => {}
             n => return Err(format!("node {index} has the field {n}, which is not allowed")),
         }
-        if edges > MAX_NODE_EDGES || attributes.len() > MAX_NODE_ATTRIBUTES {
+        let edges = node.inputs.len() + node.outputs.len();
+        if edges > MAX_NODE_EDGES || node.attributes.len() > MAX_NODE_ATTRIBUTES {
             return Err(format!("node {index} has too many inputs, outputs or attributes"));
         }
     }
     let op = op.unwrap_or("");
+    node.op = op;
     let place = || format!("node {index} ({op} {:?})", name.unwrap_or(""));
     if !allowed(default_domain(domain.unwrap_or("")), op) {
         return Err(match domain {
@@ -221,9 +230,10 @@ fn scan_node(bytes: &[u8], index: usize, allowed: Allowed<'_>, inline: &mut Inli
             }
         });
     }
+    let mut attributes = node.attributes.iter();
     attributes
-        .into_iter()
         .try_for_each(|bytes| check_attribute(bytes, inline))
+        .and_then(|()| rules.check(&node))
         .map_err(|what| format!("{}: {what}", place()))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::bundle_support::onnx::{
-    Model, attribute, block, external, header, inline, int, node, node_of_domain,
+    Model, attribute, block, external, header, inline, int, int_attribute, node, node_of_domain, wired,
 };
 use crate::bundle_support::{Fixture, assert_refused};
 use pi0_edge::ErrorKind::Integrity;
@@ -198,6 +198,49 @@ fn keys_are_repeated_for_tensorrt_alone() {
             &["node 1 (Expand", "not one that the exporter emits"],
         );
     }
+}
+
+#[test]
+fn what_may_divide_whole_numbers_is_refused() {
+    let divides = ["node 1 (Div \"by\")", "may divide whole numbers"];
+    refused(&divides, |m| m.nodes.push(wired("Div", "by", &["in", "in"], "out", &[])));
+    refused(&divides, |m| {
+        m.nodes.push(wired("Div", "by", &["in", "root"], "out", &[]));
+        m.nodes.push(wired("Sqrt", "late", &["in"], "root", &[]));
+    });
+    refused(&["node 1 (Mod", "not one that the exporter emits"], |m| m.nodes.push(node("Mod", &[])));
+    open_with(|m| {
+        m.nodes.push(wired("Sqrt", "root", &["in"], "root", &[]));
+        m.nodes.push(wired("Div", "unit", &["in", "root"], "unit", &[]));
+    })
+    .unwrap();
+}
+
+#[test]
+fn counts_that_kernels_rely_on_must_agree() {
+    let split = |attributes: &[Vec<u8>]| wired("Split", "parts", &["in"], "one", attributes);
+    for outputs in [0, 2, u64::MAX] {
+        refused(&["node 1 (Split \"parts\")", "num_outputs is not how many outputs it has"], |m| {
+            m.nodes.push(split(&[int_attribute("num_outputs", outputs)]));
+        });
+    }
+    refused(&["num_outputs is given twice"], |m| {
+        m.nodes.push(split(&[int_attribute("num_outputs", 1), int_attribute("num_outputs", 2)]));
+    });
+    refused(&["num_outputs is not a whole number"], |m| {
+        m.nodes.push(split(&[attribute("num_outputs", 4, "1")]));
+    });
+    open_with(|m| m.nodes.extend([split(&[int_attribute("num_outputs", 1)]), split(&[])])).unwrap();
+
+    let heads = |queries: u64, keys: u64| {
+        node("Attention", &[int_attribute("q_num_heads", queries), int_attribute("kv_num_heads", keys)])
+    };
+    for wrong in [0, 1 << 32, 1 << 63, u64::MAX] {
+        refused(&["node 1 (Attention", "q_num_heads is not from 1"], |m| m.nodes.push(heads(wrong, 1)));
+        refused(&["node 1 (Attention", "kv_num_heads is not from 1"], |m| m.nodes.push(heads(1, wrong)));
+    }
+    refused(&["has no q_num_heads"], |m| m.nodes.push(node("Attention", &[])));
+    open_with(|m| m.nodes.push(heads(8, 1))).unwrap();
 }
 
 #[test]
