@@ -104,7 +104,7 @@ impl Policy {
                 sleep: options.no_spin,
             },
         )?;
-        let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
+        let (bundle, hashing) = Bundle::begin(path.as_ref(), options.verify)?;
         let manifest = bundle.manifest();
         requirements::check(manifest, options.provider, library.version())?;
         let table = &manifest.token_embedding;
@@ -138,6 +138,8 @@ impl Policy {
             cuda_graph: cuda_graphs && library.replays_safely() && graph != GraphName::TimeConditioning,
             profile: options.profile.clone(),
         })?;
+        // Weights were loaded while they were hashed; they are used only if they are what they should be.
+        bundle.end(hashing, progress)?;
         let preprocessor = Preprocessor::new(manifest);
         let tokenizer = PromptTokenizer::load(&bundle)?;
         let post = Postprocessor::new(manifest);

@@ -278,3 +278,37 @@ fn a_missing_or_wrong_onnx_runtime_is_named() {
     command.arg("check").arg(tiny()).env("ORT_DYLIB_PATH", &fake);
     assert_fails(&command.output().unwrap(), &["ORT_DYLIB_PATH", "libonnxruntime.so.1"]);
 }
+
+/// Checks a copy of a bundle, saying what was verified: the first time all, then what changed since.
+#[test]
+fn what_was_verified_is_not_read_again_until_it_changes() {
+    let (bundle, cache) = (copy_of_tiny(), tempfile::tempdir().unwrap());
+    // What changed a moment ago is not remembered.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let check = |level: &str| {
+        let mut command = pi0_edge();
+        command.arg("check").arg(bundle.path()).args(["--verify", level]);
+        command.env("XDG_CACHE_HOME", cache.path()).env("RUST_LOG", "pi0_edge=debug").output().unwrap()
+    };
+    let verified = |level: &str| {
+        let output = check(level);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let line = said.lines().find(|line| line.contains("files are to be verified")).unwrap();
+        line.split(": ").last().unwrap().to_owned()
+    };
+    let all = verified("changed");
+    let files = all.split_whitespace().nth(2).unwrap();
+    assert_eq!(all, format!("{files} of {files} files are to be verified"));
+    assert_eq!(verified("changed"), format!("0 of {files} files are to be verified"));
+    assert_eq!(verified("full"), all);
+    let weights = bundle.path().join("denoise_step.onnx.data");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes).unwrap();
+    assert_eq!(verified("changed"), format!("1 of {files} files are to be verified"));
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    let output = check("changed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("denoise_step.onnx.data has SHA-256"), "{said}");
+}
