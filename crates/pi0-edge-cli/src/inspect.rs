@@ -75,7 +75,7 @@ fn memory_text(needs: &MemoryNeeds) -> String {
     let gb = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
     let mut out = String::new();
     let mut line =
-        |what: &str, bytes: u64, about: &str| _ = writeln!(out, "{what:<16}{:>10}  {about}", gb(bytes));
+        |what: &str, bytes: u64, about: &str| _ = writeln!(out, "{what:<18}{:>10}  {about}", gb(bytes));
     for (graph, bytes) in &needs.weights {
         line(graph, *bytes, "weights");
     }
@@ -88,7 +88,7 @@ fn memory_text(needs: &MemoryNeeds) -> String {
     let demands: Vec<_> = demands.map(|(what, bytes, _)| (what.replace('_', " "), bytes)).collect();
     for (board, memory) in BOARDS {
         let fit = demands.iter().map(|(what, bytes)| format!("{what}: {}", fits(*bytes, memory)));
-        _ = write!(out, "\n{board:<16}  {}", fit.collect::<Vec<_>>().join(", "));
+        _ = write!(out, "\n{board:<18}  {}", fit.collect::<Vec<_>>().join(", "));
     }
     out + "\n"
 }

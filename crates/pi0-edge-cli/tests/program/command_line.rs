@@ -154,6 +154,23 @@ fn inspect_shows_dimensions_and_graphs() {
 }
 
 #[test]
+fn inspect_says_which_boards_have_the_memory() {
+    let output = pi0_edge().arg("inspect").arg(tiny()).args(["--memory", "--format", "json"]).output().unwrap();
+    let needs: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let weights = needs["weights"].as_object().unwrap();
+    let all: u64 = weights.values().map(|size| size.as_u64().unwrap()).sum();
+    let largest = weights["prefix_prefill"].as_u64().unwrap().max(weights["vision_encoder"].as_u64().unwrap());
+    assert_eq!((weights.len(), needs["engines"].as_u64()), (4, Some(all)));
+    assert_eq!(needs["building"].as_u64(), Some(3 * largest));
+    assert_eq!(needs["boards"]["Orin Nano 8 GB"]["running_gpu"], "yes");
+    let output = pi0_edge().arg("inspect").arg(tiny()).arg("--memory").output().unwrap();
+    let shown = text(&output.stdout);
+    for word in ["prefix_prefill", "token table", "AGX Thor 128 GB", "building: yes"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_exit_code_2() {
     for args in
         [&["run"][..], &["dance"], &["bench", "x", "-n", "0"], &["run", "x", "--observation", "y", "--frob"]]
