@@ -155,11 +155,13 @@ fn inspect_shows_dimensions_and_graphs() {
 
 #[test]
 fn inspect_says_which_boards_have_the_memory() {
-    let output = pi0_edge().arg("inspect").arg(tiny()).args(["--memory", "--format", "json"]).output().unwrap();
+    let output =
+        pi0_edge().arg("inspect").arg(tiny()).args(["--memory", "--format", "json"]).output().unwrap();
     let needs: Value = serde_json::from_slice(&output.stdout).unwrap();
     let weights = needs["weights"].as_object().unwrap();
     let all: u64 = weights.values().map(|size| size.as_u64().unwrap()).sum();
-    let largest = weights["prefix_prefill"].as_u64().unwrap().max(weights["vision_encoder"].as_u64().unwrap());
+    let largest =
+        weights["prefix_prefill"].as_u64().unwrap().max(weights["vision_encoder"].as_u64().unwrap());
     assert_eq!((weights.len(), needs["engines"].as_u64()), (4, Some(all)));
     assert_eq!(needs["building"].as_u64(), Some(3 * largest));
     assert_eq!(needs["boards"]["Orin Nano 8 GB"]["running_gpu"], "yes");
