@@ -15,6 +15,7 @@ mod draw;
 mod engines;
 mod environment;
 mod figures;
+mod frame;
 mod inspect;
 mod observation;
 mod options;
