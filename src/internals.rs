@@ -1,17 +1,15 @@
 //! Parts that this workspace's other crates and the tests need and users do not: nothing here is promised to stay.
 
-/// Reading a bundle's parts, and comparing with what it records.
+/// Reading a bundle's parts.
 pub use crate::bundle::{
-    deviation::{Deviation, compare},
-    golden::{Case, Expected, Golden, Reference, Sampled, Tolerance},
     integrity::{hash_file, hex},
     manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES},
-    npy::{read_npy, write_npy},
     prescan::{Rules, prescan},
     token_table::TokenTable,
+    versioned::parse as parse_versioned,
 };
 /// The places where ONNX Runtime is looked for.
-pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
+pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SAFE_REPLAYS, SYSTEM, TELLS_PLACEMENT, places};
 /// The parts of an inference before the graphs.
 pub use crate::observation::{Normalizer, Preprocessor, PromptTokenizer};
 /// The way from the model's last x_t to actions.
@@ -20,6 +18,8 @@ pub use crate::policy::Postprocessor;
 pub use crate::realtime::clock::nanos;
 /// Hand-over between threads, and waiting.
 pub use crate::realtime::{cell, wake};
+/// For programs that are services without the runtime.
+pub use crate::runtime::systemd::notify as notify_systemd;
 /// The directory of engines: whose it is, what is in it, and how a set comes into it.
 pub use crate::tensorrt::{
     build::{Building, CacheLock},

@@ -49,6 +49,7 @@ mod words;
 #[macro_use]
 mod error;
 mod action;
+mod aloha;
 mod limits;
 mod lookup;
 mod observation;

@@ -21,9 +21,9 @@ mod features;
 use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
 use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
+use crate::aloha;
 use crate::error::Result;
 use crate::limits::{MAX_CAMERAS, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
-use crate::observation::aloha;
 
 /// No single size of a real model comes near; keeps every product of two sizes far inside 64 bits.
 const MAX_SIZE: usize = 1 << 24;

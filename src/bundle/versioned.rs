@@ -16,8 +16,9 @@ struct Peek {
 /// Parses the file `name`, whose layout has the given version. `remedy` says what to do about another one.
 ///
 /// # Errors
+///
 /// An error of `kind` for anything else, in words.
-pub(crate) fn parse<T: DeserializeOwned>(
+pub fn parse<T: DeserializeOwned>(
     bytes: &[u8],
     name: &str,
     kind: ErrorKind,

@@ -3,7 +3,6 @@
 //! An [`Observation`] borrows the robot's own buffers. A [`Preprocessor`] writes pixels and state, a
 //! [`PromptTokenizer`] gives the prompt's tokens; after start-up neither allocates.
 
-pub(crate) mod aloha;
 mod antialias;
 mod bpe;
 mod image;

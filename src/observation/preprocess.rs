@@ -1,7 +1,8 @@
 //! An observation's frames and state to the model's inputs.
 
 use super::image::Resizer;
-use super::{Frame, Normalizer, Observation, aloha};
+use super::{Frame, Normalizer, Observation};
+use crate::aloha;
 use crate::bundle::Manifest;
 use crate::error::{Error, Result};
 

@@ -1,9 +1,10 @@
 //! The way from the model's last x_t to actions in robot units.
 
 use crate::action::{ActionChunk, ActionLimits, Reject};
+use crate::aloha;
 use crate::bundle::Manifest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observation::{Normalizer, aloha};
+use crate::observation::Normalizer;
 
 /// Turns the model's last x_t into actions in robot units, and refuses a chunk with a value that no robot should get.
 #[derive(Debug, Clone)]

@@ -3,7 +3,8 @@
 use crate::bundle_support::{Fixture, assert_refused, file_entry, tamper};
 use pi0_edge::ErrorKind::{Integrity, Manifest};
 use pi0_edge::bundle::{GraphName, Verify};
-use pi0_edge::internals::{Golden, TokenTable, Tolerance, compare};
+use pi0_edge::internals::TokenTable;
+use pi0_edge_golden::{Golden, Tolerance, compare};
 use serde_json::json;
 
 #[test]
@@ -51,7 +52,7 @@ fn golden_outputs_are_read_and_compared() {
 
 #[test]
 fn tolerances_hold_for_single_stages_and_older_bundles_have_a_cosine() {
-    let deviation = |relative, cosine| pi0_edge::internals::Deviation {
+    let deviation = |relative, cosine| pi0_edge_golden::Deviation {
         max_abs: relative,
         max_expected: 1.0,
         relative,

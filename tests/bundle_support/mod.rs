@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayD;
 use onnx::Model;
 use pi0_edge::bundle::{Bundle, Verify};
-use pi0_edge::internals::write_npy;
 use pi0_edge::{Error, ErrorKind};
+use pi0_edge_golden::write_npy;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -4,12 +4,11 @@ use std::error::Error;
 use std::path::Path;
 
 use ndarray::{Array, Dimension};
-use pi0_edge::internals;
 
 pub fn read_npy<D: Dimension>(path: impl AsRef<Path>) -> Result<Array<f32, D>, Box<dyn Error>> {
-    Ok(internals::read_npy(path.as_ref())?.into_dimensionality()?)
+    Ok(pi0_edge_golden::read_npy(path.as_ref())?.into_dimensionality()?)
 }
 
 pub fn write_npy<D: Dimension>(path: impl AsRef<Path>, array: &Array<f32, D>) -> std::io::Result<()> {
-    internals::write_npy(&mut std::fs::File::create(path)?, array.view())
+    pi0_edge_golden::write_npy(&mut std::fs::File::create(path)?, array.view())
 }

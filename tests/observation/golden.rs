@@ -3,8 +3,9 @@
 // Frames are PNG files, which only the command line's dependencies can read.
 
 use pi0_edge::bundle::{Bundle, Verify};
-use pi0_edge::internals::{Case, Golden, Postprocessor, Preprocessor, PromptTokenizer, compare};
+use pi0_edge::internals::{Postprocessor, Preprocessor, PromptTokenizer};
 use pi0_edge::{ActionChunk, Frame, Observation};
+use pi0_edge_golden::{Case, Golden, compare};
 use serde_json::Value;
 
 fn bundles() -> impl Iterator<Item = Bundle> {

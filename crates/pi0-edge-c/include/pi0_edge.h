@@ -1395,7 +1395,12 @@ pi0_status pi0_policy_options_default(struct pi0_policy_options *options, size_t
 
 /**
  * Opens a bundle: verifies it, loads ONNX Runtime and the graphs, and makes every buffer. For a full-size bundle
- * this takes seconds to minutes. The bundle's files must not change while the policy lives.
+ * this takes seconds to minutes.
+ *
+ * The bundle's files are used where they are for as long as the policy lives. Once one is written to or cut off, every
+ * inference fails with PI0_ERR_INTEGRITY; deleted or replaced by rename, what was verified goes on being used. So that
+ * this never ends the process, the first call installs a handler for SIGBUS, which hands on what is not its own. A
+ * program that installs one later must hand on as well, and no thread that infers may block SIGBUS.
  *
  * `bundle` is the directory's path. `options` may be NULL for the defaults. `error` may be NULL; it is written when
  * the call fails. Threads made here leave the signals a program handles to the program's own threads. Sets the
@@ -1450,8 +1455,8 @@ pi0_status pi0_policy_camera(const struct pi0_policy *policy,
  *
  * RT-safe: no. Thread: any, one at a time.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_SIZE,
- * PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_POISONED, PI0_ERR_FORKED,
- * PI0_ERR_PANIC.
+ * PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_INTEGRITY,
+ * PI0_ERR_IO, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
  */
 pi0_status pi0_policy_infer(struct pi0_policy *policy,
                             const struct pi0_observation *observation,
@@ -1520,7 +1525,7 @@ pi0_status pi0_rtc_config_default(struct pi0_rtc_config *config, size_t struct_s
  * RT-safe: no. Thread: any.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_SIZE,
  * PI0_ERR_LIMIT, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS,
- * PI0_ERR_GRAPH, PI0_ERR_IO, PI0_ERR_REALTIME_DENIED, PI0_ERR_RUNTIME, PI0_ERR_PANIC.
+ * PI0_ERR_GRAPH, PI0_ERR_INTEGRITY, PI0_ERR_IO, PI0_ERR_REALTIME_DENIED, PI0_ERR_RUNTIME, PI0_ERR_PANIC.
  */
 pi0_status pi0_runtime_start(struct pi0_policy *policy,
                              const struct pi0_runtime_config *config,

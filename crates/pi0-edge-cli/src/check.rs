@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use pi0_edge::internals::{Case, Deviation, Golden, Tolerance, compare};
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
+use pi0_edge_golden::{Case, Deviation, Golden, Tolerance, compare};
 use serde_json::{Map, Value, json};
 
 use crate::observation::StoredObservation;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pi0_edge::internals::{Golden, Preprocessor};
+use pi0_edge::internals::Preprocessor;
 use pi0_edge::runtime::ObservationSlot;
 use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
+use pi0_edge_golden::Golden;
 use serde::Deserialize;
 
 use crate::frame;

@@ -5,7 +5,6 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
-use pi0_edge::internals;
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -109,7 +108,7 @@ pub fn read_at_most(path: &Path, max: u64, kind: ErrorKind) -> Result<Vec<u8>> {
 
 /// Writes `array` as an .npy file, whole or not at all.
 pub fn write_npy(path: &Path, array: ArrayView2<'_, f32>) -> Result<()> {
-    write_whole(path, |file| Ok(internals::write_npy(file, array)?))
+    write_whole(path, |file| Ok(pi0_edge_golden::write_npy(file, array)?))
 }
 
 /// Lets `fill` write a file under a temporary name and renames it, so that a failure leaves nothing behind.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, ArrayView1};
-use pi0_edge::internals::read_npy;
 use pi0_edge::rtc::{Guidance, PrefixSchedule, prefix_weights};
 use pi0_edge::{InferOptions, Noise, Policy, Result, Timing};
+use pi0_edge_golden::read_npy;
 use serde_json::{Map, json};
 
 use crate::figures::ms;

@@ -1,6 +1,6 @@
 //! The distance between an output and the reference's.
 
-use crate::error::Result;
+use pi0_edge::{Error, ErrorKind, Result};
 
 /// The distance between outputs and what is expected.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,18 +35,17 @@ impl Deviation {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Parity`](crate::ErrorKind::Parity) if the number of sampled elements is not that of `want`.
+/// [`ErrorKind::Parity`] if the number of sampled elements is not that of `want`.
 pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
     let sampled = got.iter().step_by(stride.max(1));
-    ensure!(
-        sampled.len() == want.len(),
-        Parity,
-        "{} values sampled at every {stride} are {}, the reference has {}; the golden outputs belong to \
-         another model",
-        got.len(),
-        sampled.len(),
-        want.len()
-    );
+    if sampled.len() != want.len() {
+        let (all, some, wanted) = (got.len(), sampled.len(), want.len());
+        let text = format!(
+            "{all} values sampled at every {stride} are {some}, the reference has {wanted}; the golden outputs belong \
+             to another model"
+        );
+        return Err(Error::new(ErrorKind::Parity, text));
+    }
     let (mut max_abs, mut max_expected) = (0f64, 0f64);
     // Squares of f32 values fit f64 with room for any number of them.
     let (mut dot, mut got_squared, mut want_squared) = (0f64, 0f64, 0f64);
@@ -72,7 +71,6 @@ pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn deviation_is_relative_to_the_largest_expected() {

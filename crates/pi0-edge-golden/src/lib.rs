@@ -1,16 +1,21 @@
-//! The reference policy's outputs that a bundle carries, so that it can check itself where it runs.
+//! The reference policy's outputs that a bundle carries, so that it can check itself where it runs; the distance of other
+//! outputs from them, and the `.npy` files that hold both.
+
+#![deny(unsafe_code)]
+
+mod deviation;
+mod npy;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use ndarray::ArrayD;
+use pi0_edge::internals::parse_versioned;
+use pi0_edge::{Bundle, Error, ErrorKind, MAX_NUM_STEPS, Result};
 use serde::{Deserialize, Serialize};
 
-use super::deviation::Deviation;
-use super::files::check_relative;
-use super::{Bundle, npy, versioned};
-use crate::error::{ErrorKind, Result};
-use crate::limits::MAX_NUM_STEPS;
+pub use deviation::{Deviation, compare};
+pub use npy::{read_npy, write_npy};
 
 /// The golden format version this runtime reads.
 const GOLDEN_VERSION: u64 = 1;
@@ -50,11 +55,11 @@ pub struct Reference {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tolerance {
-    /// Largest [`Deviation::relative`](super::deviation::Deviation::relative) of a stage that `by_stage` does not name.
+    /// Largest [`Deviation::relative`] of a stage that `by_stage` does not name.
     pub stages: f64,
     /// As `stages`, for the final actions.
     pub actions: f64,
-    /// Smallest [`Deviation::cosine`](super::deviation::Deviation::cosine) of any stage. Bundles made before it was declared are
+    /// Smallest [`Deviation::cosine`] of any stage. Bundles made before it was declared are
     /// held to 0.9999.
     #[serde(default = "default_cosine")]
     pub cosine: f64,
@@ -83,18 +88,15 @@ impl Tolerance {
     fn check(&self) -> Result<()> {
         for limit in [self.stages, self.actions].iter().chain(self.by_stage.values()) {
             let sound = limit.is_finite() && *limit > 0.0;
-            ensure!(sound, Integrity, "a tolerance is {limit}, it must be positive and finite");
+            ensure(sound, || format!("a tolerance is {limit}, it must be positive and finite"))?;
         }
         let cosine = self.cosine;
-        ensure!(
-            (0.0..=1.0).contains(&cosine),
-            Integrity,
-            "tolerance.cosine is {cosine}, it must be from 0 to 1"
-        );
-        match self.by_stage.keys().find(|name| !STAGES.contains(&name.as_str())) {
-            Some(name) => bail!(Integrity, "tolerance.by_stage names {name:?}, which is no stage"),
-            None => Ok(()),
-        }
+        let sound = (0.0..=1.0).contains(&cosine);
+        ensure(sound, || format!("tolerance.cosine is {cosine}, it must be from 0 to 1"))?;
+        self.by_stage.keys().try_for_each(|name| {
+            let known = STAGES.contains(&name.as_str());
+            ensure(known, || format!("tolerance.by_stage names {name:?}, which is no stage"))
+        })
     }
 }
 
@@ -163,14 +165,14 @@ impl Golden {
         };
         let bytes = bundle.read_file(path, MAX_GOLDEN_BYTES)?;
         let remedy = "make the golden outputs again";
-        let golden: Golden = versioned::parse(&bytes, path, ErrorKind::Integrity, GOLDEN_VERSION, remedy)?;
+        let golden: Golden = parse_versioned(&bytes, path, ErrorKind::Integrity, GOLDEN_VERSION, remedy)?;
         golden.check(bundle).map_err(|e| e.context(path))?;
         Ok(Some(golden))
     }
 
     fn check(&self, bundle: &Bundle) -> Result<()> {
         self.tolerance.check()?;
-        ensure!(!self.cases.is_empty(), Integrity, "it has no cases");
+        ensure(!self.cases.is_empty(), || "it has no cases".into())?;
         self.cases
             .iter()
             .try_for_each(|c| c.check(bundle).map_err(|e| e.context(format_args!("case {}", c.name))))
@@ -195,30 +197,20 @@ impl Case {
     pub fn noise(&self, bundle: &Bundle) -> Result<Vec<f32>> {
         let array = read_array(bundle, &self.noise)?;
         let m = bundle.manifest();
-        ensure!(
-            array.shape() == [m.dimensions.action_horizon, m.action.padded_dim],
-            Integrity,
-            "{}: its shape is {:?}, expected [{}, {}]",
-            self.noise,
-            array.shape(),
-            m.dimensions.action_horizon,
-            m.action.padded_dim
-        );
+        let (shape, wanted) = (array.shape(), [m.dimensions.action_horizon, m.action.padded_dim]);
+        ensure(shape == wanted, || format!("{}: its shape is {shape:?}, expected {wanted:?}", self.noise))?;
         Ok(flat(array))
     }
 
     fn check(&self, bundle: &Bundle) -> Result<()> {
         let steps = self.num_steps;
-        ensure!(
-            (1..=MAX_NUM_STEPS).contains(&steps),
-            Integrity,
-            "num_steps is {steps}, it must be from 1 to {MAX_NUM_STEPS}"
-        );
+        let sound = (1..=MAX_NUM_STEPS).contains(&steps);
+        ensure(sound, || format!("num_steps is {steps}, it must be from 1 to {MAX_NUM_STEPS}"))?;
         golden_path(bundle, &self.observation)?;
         golden_path(bundle, &self.noise)?;
         for (stage, sampled) in self.expected.stages() {
             golden_path(bundle, &sampled.file)?;
-            ensure!(sampled.stride > 0, Integrity, "{stage}.stride is 0");
+            ensure(sampled.stride > 0, || format!("{stage}.stride is 0"))?;
         }
         Ok(())
     }
@@ -258,9 +250,9 @@ impl Sampled {
     /// [`ErrorKind::Integrity`] if the file is not an f32 array of that many rows.
     pub fn read_rows(&self, bundle: &Bundle, rows: usize) -> Result<Vec<Vec<f32>>> {
         let array = read_array(bundle, &self.file)?;
-        if array.shape().first() != Some(&rows) || array.is_empty() {
-            bail!(Integrity, "{}: its shape is {:?}, expected {rows} rows", self.file, array.shape());
-        }
+        let (file, shape) = (&self.file, array.shape());
+        let sound = shape.first() == Some(&rows) && !array.is_empty();
+        ensure(sound, || format!("{file}: its shape is {shape:?}, expected {rows} rows"))?;
         let values = flat(array);
         Ok(values.chunks_exact(values.len() / rows).map(<[f32]>::to_vec).collect())
     }
@@ -273,14 +265,10 @@ fn golden_path(bundle: &Bundle, file: &str) -> Result<String> {
         Some((directory, _)) => format!("{directory}/{file}"),
         None => file.to_owned(),
     };
-    if let Err(what) = check_relative(file) {
-        bail!(Integrity, "the path {file:?} {what}");
-    }
-    ensure!(
-        bundle.manifest().files.contains_key(&path),
-        Integrity,
-        "{path:?} is not in the manifest's files"
-    );
+    let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+    ensure(plain, || format!("the path {file:?} leads elsewhere; only plain names may be used"))?;
+    let listed = bundle.manifest().files.contains_key(&path);
+    ensure(listed, || format!("{path:?} is not in the manifest's files"))?;
     Ok(path)
 }
 
@@ -295,4 +283,9 @@ fn flat(array: ArrayD<f32>) -> Vec<f32> {
     } else {
         array.iter().copied().collect()
     }
+}
+
+/// Fails with [`ErrorKind::Integrity`] unless the condition holds.
+fn ensure(holds: bool, text: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::new(ErrorKind::Integrity, text())) }
 }

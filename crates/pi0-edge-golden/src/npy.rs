@@ -4,8 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use ndarray::{ArrayD, ArrayView, Dimension};
-
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use pi0_edge::{Error, ErrorKind, Result};
 
 /// The file's beginning: a mark and the version 1.0. Two bytes with the header's length follow.
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
@@ -23,7 +22,8 @@ const MAX_DIMENSIONS: usize = 8;
 ///
 /// [`ErrorKind::Io`] if the file cannot be read, [`ErrorKind::InvalidArgument`] if it is not such an array.
 pub fn read_npy(path: &Path) -> Result<ArrayD<f32>> {
-    let bytes = std::fs::read(path).or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
+    let bytes = std::fs::read(path)
+        .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e))?;
     parse(&bytes, &path.display().to_string(), ErrorKind::InvalidArgument)
 }
 
@@ -47,7 +47,7 @@ pub fn write_npy<D: Dimension>(file: &mut impl Write, array: ArrayView<'_, f32, 
 }
 
 /// Returns the array in the bytes of a whole file; `name` and `kind` are for the error.
-pub(super) fn parse(bytes: &[u8], name: &str, kind: ErrorKind) -> Result<ArrayD<f32>> {
+pub(crate) fn parse(bytes: &[u8], name: &str, kind: ErrorKind) -> Result<ArrayD<f32>> {
     read(bytes).map_err(|why| {
         let form = "little-endian f32 in C order, as numpy.save writes it";
         Error::new(kind, format!("{name} is not a .npy file of {form}: {why}"))
