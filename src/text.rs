@@ -65,7 +65,11 @@ impl<W: Write> Write for Line<W> {
             self.left -= 1;
             match character {
                 '\n' | '\r' | '\t' => self.out.write_char(' ')?,
-                c if is_hidden(c) => escape(c, &mut self.out)?,
+                c if is_hidden(c) => {
+                    // What is shown is counted, and an escape has six characters.
+                    self.left = self.left.saturating_sub(5);
+                    escape(c, &mut self.out)?;
+                }
                 c => self.out.write_char(c)?,
             }
         }

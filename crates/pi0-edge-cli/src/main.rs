@@ -20,6 +20,8 @@ mod inspect;
 mod observation;
 mod options;
 mod output;
+#[cfg(test)]
+mod parsers;
 mod replay;
 mod run;
 mod serve;

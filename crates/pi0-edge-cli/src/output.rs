@@ -5,6 +5,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
+use pi0_edge::internals::escaped;
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,7 +24,7 @@ pub enum Format {
 impl Format {
     /// Prints the form that is asked for. What could act on a terminal is escaped.
     pub fn print(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<()> {
-        print(&internals::escaped(&match self {
+        print(&escaped(&match self {
             Format::Text => text(),
             Format::Json => format!("{:#}\n", json()),
         }))

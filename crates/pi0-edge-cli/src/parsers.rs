@@ -60,8 +60,7 @@ fn graph(bytes: &[u8]) {
     for manifest in [&*PI0, &*PI05] {
         for graph in GraphName::ALL {
             for (target, opset) in [(Target::Cpu, 20), (Target::Cuda, 23), (Target::Tensorrt, 23)] {
-                let rules =
-                    Rules { spec: manifest.graph(graph), opset, target, data_size: Some(1 << 20) };
+                let rules = Rules { spec: manifest.graph(graph), opset, target, data_size: Some(1 << 20) };
                 shown(prescan(bytes, &rules));
             }
         }
@@ -99,9 +98,9 @@ fn token_table(bytes: &[u8]) {
 
 fn recorded(bytes: &[u8]) {
     match recording::parse(bytes, path()) {
-        Ok(runs) => runs
-            .iter()
-            .for_each(|run| shown(run.settings.runtime(run.trace.dim, ThreadConfig::off()))),
+        Ok(runs) => {
+            runs.iter().for_each(|run| shown(run.settings.runtime(run.trace.dim, ThreadConfig::off())))
+        }
         error => shown(error),
     }
 }

@@ -122,10 +122,13 @@ impl Episode {
             }
             bytes += observation.images().map(|i| i.data.len()).sum::<usize>();
             if bytes > MAX_FRAME_BYTES {
-                return wrong(&file, &format!(
-                    "its frames come to more than {} GiB decoded; use a part of the episode or smaller frames",
-                    MAX_FRAME_BYTES >> 30
-                ));
+                return wrong(
+                    &file,
+                    &format!(
+                        "its frames come to more than {} GiB decoded; use a part of the episode or smaller frames",
+                        MAX_FRAME_BYTES >> 30
+                    ),
+                );
             }
             moments.push(Moment { at: Duration::from_secs_f64(time - first), observation, path });
         }

@@ -1,14 +1,14 @@
 //! `pi0-edge replay`: a recorded episode through the real-time runtime.
 
 mod again;
-mod episode;
+pub mod episode;
 mod live;
 mod probe;
-mod recording;
+pub mod recording;
 mod report;
-mod settings;
+pub mod settings;
 mod soak;
-mod trace;
+pub mod trace;
 mod trajectory;
 
 use std::io::Write;
