@@ -15,14 +15,17 @@ pub(crate) mod prescan;
 mod tensor_rules;
 pub(crate) mod token_table;
 mod validate;
+pub(crate) mod verified;
 pub(crate) mod versioned;
 pub(crate) mod wire;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use features::{ActionFeature, ImageRule, Normalization, PadSide, Resize, StateFeature};
+use files::Held;
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, TensorSpec};
@@ -33,7 +36,7 @@ pub use manifest::{
     PromptRule, Source, Target, TokenEmbedding,
 };
 
-use integrity::verify;
+use integrity::{Hashing, verify};
 use prescan::{Rules, prescan};
 
 use crate::error::{ErrorKind, Result, ResultExt};
@@ -43,13 +46,14 @@ use crate::error::{ErrorKind, Result, ResultExt};
 pub struct Bundle {
     root: PathBuf,
     manifest: Manifest,
+    /// The files that are read when all is verified: graphs, their weights, the token table.
+    held: Arc<[Held]>,
 }
 
 impl Bundle {
     /// Opens the bundle in the directory `root`: manifest, files, graphs, in this order.
     ///
-    /// With [`Verify::Full`] every file is hashed and `progress` is called, on this thread, with bytes done and bytes
-    /// in all; with [`Verify::Size`] it is not called.
+    /// `progress` is called, on this thread, with bytes verified and bytes in all; not at all where none are.
     ///
     /// # Errors
     ///
@@ -57,13 +61,57 @@ impl Bundle {
     /// [`ErrorKind::Integrity`] for files or graphs that are not as the manifest says; [`ErrorKind::Io`] if reading
     /// fails. All name the bundle and the file.
     pub fn open(root: impl Into<PathBuf>, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+        let (bundle, hashing) = Self::begin(root, level)?;
+        bundle.end(hashing, progress)?;
+        Ok(bundle)
+    }
+
+    /// As [`open`](Self::open), but for the bytes of weights and token table, which are still being verified:
+    /// [`end`](Self::end) has to be called before anything computed from them is used.
+    pub(crate) fn begin(root: impl Into<PathBuf>, level: Verify) -> Result<(Self, Hashing)> {
         let root = root.into();
         let manifest = Manifest::read(&root.join("manifest.json"))?;
-        let bundle = Bundle { root, manifest };
-        verify(&bundle.root, &bundle.manifest, level, progress)
-            .and_then(|()| bundle.prescan())
-            .map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
-        Ok(bundle)
+        let mut bundle = Bundle { root, manifest, held: Arc::new([]) };
+        let begun = bundle.check(level);
+        let hashing = begun.map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
+        Ok((bundle, hashing))
+    }
+
+    /// Waits until all is verified, calling `progress` as [`open`](Self::open) does.
+    pub(crate) fn end(&self, hashing: Hashing, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let ended = hashing.finish(progress).map(drop);
+        ended.map_err(|e| e.context(format_args!("bundle {}", self.root.display())))
+    }
+
+    fn check(&mut self, level: Verify) -> Result<Hashing> {
+        let m = &self.manifest;
+        let graphs = GraphName::ALL.iter().flat_map(|&name| {
+            let spec = m.graph(name);
+            [spec.file.clone(), spec.data_file()]
+        });
+        let files = graphs.chain([m.token_embedding.file.clone()]).filter(|name| m.files.contains_key(name));
+        // Opened before they are verified, so that a change since then is seen.
+        self.held = files.map(|name| Held::open(&self.root, &name)).collect::<Result<_>>()?;
+        let hashing = verify(&self.root, m, level)?;
+        self.prescan()?;
+        Ok(hashing)
+    }
+
+    /// Fails if a graph, its weights or the token table was written to or cut off since the bundle was opened. Deleting
+    /// or renaming them, or putting others in their place, is no such change. A system call for each; allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Integrity`], naming the file; [`ErrorKind::Io`] if it cannot be told.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.held.iter().try_for_each(Held::check)
+    }
+
+    /// As [`check_unchanged`](Self::check_unchanged), and the files that were opened still have their names: what was
+    /// opened by name meanwhile is what was verified.
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        self.check_unchanged()?;
+        self.held.iter().try_for_each(|held| held.check_place(&self.root))
     }
 
     /// Returns the bundle's contract.

@@ -6,6 +6,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::environment::Environment;
+use super::faults::Lost;
 use super::graph_error;
 use super::placement;
 use super::provider::tensorrt::{self, EngineBuild};
@@ -63,7 +64,8 @@ pub fn build_engine(
             .commit_from_file(model)
     };
     let building = format_args!("{}: TensorRT cannot build it", build.graph);
-    let session = commit().map_err(|e| placement::not_made(building, e, Provider::TensorRt))?;
+    let session = Lost::default().watch(build.graph, commit)?;
+    let session = session.map_err(|e| placement::not_made(building, e, Provider::TensorRt))?;
     placement::verify(&session, environment.placement(), build.graph, Provider::TensorRt).map(drop)
 }
 

@@ -106,7 +106,8 @@ impl Graph {
     ///
     /// # Errors
     /// [`ErrorKind::Provider`] when the provider cannot be used or does not take every node, [`ErrorKind::Graph`]
-    /// when ONNX Runtime refuses the file or a port differs from `spec`.
+    /// when ONNX Runtime refuses the file or a port differs from `spec`, [`ErrorKind::Integrity`] when the weights were cut
+    /// off meanwhile.
     pub fn load(
         environment: &Environment,
         device: &Device,
@@ -141,8 +142,9 @@ impl Graph {
         };
         let provider = device.provider();
         let loading = format_args!("cannot load {}", path.display());
+        let session = workers.lost.watch(name, build)?;
         let session =
-            build().map_err(|e| without_kernel(placement::not_made(loading, e, provider), spec, provider))?;
+            session.map_err(|e| without_kernel(placement::not_made(loading, e, provider), spec, provider))?;
         let placement = placement::verify(&session, environment.placement(), name, provider)?;
         let check = |found: Vec<&str>, wanted: &[TensorSpec], side: &str| -> Result<()> {
             match wanted.iter().find(|t| !found.contains(&t.name.as_str())) {
@@ -273,13 +275,18 @@ impl Graph {
     /// `tensors`. Nothing is allocated on our side.
     ///
     /// # Errors
-    /// [`ErrorKind::Graph`] when a port is not bound, the tensors are not the ones bound, or ONNX Runtime fails.
+    /// [`ErrorKind::Graph`] when a port is not bound, the tensors are not the ones bound, or ONNX Runtime fails;
+    /// [`ErrorKind::Integrity`], now and ever after, when mapped weights were cut off.
     pub fn run(&mut self, tensors: &mut Tensors) -> Result<()> {
         self.check_bound(tensors)?;
-        let Graph { name, session, binding, captures, shape, .. } = self;
+        let Graph { name, session, binding, captures, shape, workers, device, .. } = self;
         let options = captures.as_ref().map(|c| c.options(*shape));
+        // On a GPU the weights were copied when the graph was loaded.
+        let _working = (device.provider() == Provider::Cpu).then(|| workers.lost.working()).transpose()?;
         tensors.timed(|| {
-            binding.run(session, options).map_err(|e| graph_error(format_args!("{name} failed"), e))
+            let ran = binding.run(session, options);
+            workers.lost.check(name)?;
+            ran.map_err(|e| graph_error(format_args!("{name} failed"), e))
         })
     }
 
