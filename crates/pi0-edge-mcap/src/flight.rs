@@ -12,6 +12,14 @@ pub struct Flight {
     pub(crate) chunks: Vec<Chunk>,
 }
 
+impl Flight {
+    /// Returns the width of an action; 0 in a record that has none.
+    pub fn action_dim(&self) -> usize {
+        let chunks = self.chunks.iter().flat_map(|chunk| &chunk.actions);
+        chunks.chain(self.ticks.iter().filter_map(|tick| tick.action.as_ref())).next().map_or(0, Vec::len)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Tick {
     pub(crate) now_ns: u64,

@@ -29,13 +29,21 @@ pub struct Names {
 impl Names {
     /// Takes the names of a bundle; values without one are numbered.
     pub fn of(manifest: &Manifest, action_period: Duration) -> Self {
-        let numbered = |letter: char, n: usize| (0..n).map(|i| format!("{letter}{i}")).collect();
         Names {
             state: manifest.state.names.clone().unwrap_or_else(|| numbered('s', manifest.state.dim)),
             action: manifest.action.names.clone().unwrap_or_else(|| numbered('a', manifest.action.dim)),
             action_period,
         }
     }
+
+    /// Numbers the values of an action.
+    pub fn numbered(action_dim: usize, action_period: Duration) -> Self {
+        Names { state: Vec::new(), action: numbered('a', action_dim), action_period }
+    }
+}
+
+fn numbered(letter: char, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{letter}{i}")).collect()
 }
 
 /// The clock of a recording's times.
@@ -125,21 +133,19 @@ impl Recording {
     /// # Errors
     /// [`ErrorKind::Io`], naming the file.
     pub fn flight(&mut self, flight: Flight) -> Result<()> {
-        for tick in flight
-            .ticks
-            .iter()
-            .filter(|tick| self.next_tick.is_none_or(|next| tick.tick >= next))
-            .collect::<Vec<_>>()
-        {
-            self.counts.missed_ticks += self.next_tick.map_or(0, |next| tick.tick - next);
-            self.next_tick = Some(tick.tick + 1);
-            self.tick(tick)?;
+        for tick in &flight.ticks {
+            let next = self.next_tick.unwrap_or(tick.tick);
+            if tick.tick >= next {
+                self.counts.missed_ticks += tick.tick - next;
+                self.next_tick = Some(tick.tick + 1);
+                self.tick(tick)?;
+            }
         }
-        for chunk in
-            flight.chunks.into_iter().filter(|chunk| chunk.number >= self.next_chunk).collect::<Vec<_>>()
-        {
-            self.next_chunk = chunk.number + 1;
-            self.chunk(&chunk)?;
+        for chunk in &flight.chunks {
+            if chunk.number >= self.next_chunk {
+                self.next_chunk = chunk.number + 1;
+                self.chunk(chunk)?;
+            }
         }
         Ok(())
     }
@@ -243,4 +249,40 @@ fn channel(
 fn cannot(what: &str, path: &Path) -> impl Fn(mcap::McapError) -> Error {
     let text = format!("cannot {what} {}", path.display());
     move |e| Error::with_source(ErrorKind::Io, text.clone(), e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pi0_edge::runtime::Status;
+
+    fn tick(tick: u64) -> Tick {
+        Tick { now_ns: tick * 1000, tick, chunk: 1, age_ns: 5, status: Status::Ok, action: Some(vec![0.5]) }
+    }
+
+    fn chunk(number: u64, rejected: Option<&str>) -> Chunk {
+        let rejected = rejected.map(str::to_owned);
+        Chunk { number, captured_ns: 1, begun_ns: 2, published_ns: 3, rejected, actions: vec![vec![0.5]] }
+    }
+
+    #[test]
+    fn what_is_seen_twice_is_written_once_and_gaps_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = Names::numbered(1, Duration::from_millis(20));
+        let mut recording = Recording::create(&directory.path().join("a.mcap"), names, Clock::Boot).unwrap();
+        let looks = [(vec![7, 8, 9], vec![1]), (vec![8, 9, 10], vec![1, 2]), (vec![14, 15], vec![2, 3])];
+        for (ticks, chunks) in looks {
+            let chunks = chunks.into_iter().map(|n| chunk(n, (n == 2).then_some("NaN"))).collect();
+            recording.flight(Flight { ticks: ticks.into_iter().map(tick).collect(), chunks }).unwrap();
+        }
+        let counts = recording.finish().unwrap();
+        assert_eq!(counts, Counts { ticks: 6, missed_ticks: 3, chunks: 3, ..Counts::default() });
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let names = Names::numbered(1, Duration::from_millis(20));
+        let error = Recording::create(Path::new("/nowhere/a.mcap"), names, Clock::Wall).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/a.mcap"), "{error}");
+    }
 }
