@@ -4,11 +4,12 @@ use std::ffi::c_char;
 use std::path::PathBuf;
 use std::ptr;
 
+use super::at_exit::not_exiting;
 use super::boundary::{
     copy_text, grows, guard, guard_with, not_null, optional_string, pi0_error, put, read_settings,
     read_settings_or_default, slice_mut, string, write_default, write_result,
 };
-use super::handle::Table;
+use super::handle::{Table, not_forked};
 use super::inference::{pi0_infer_options, pi0_observation, with_observation, with_options};
 use super::signals::signals_blocked;
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
@@ -41,6 +42,9 @@ pub const PI0_DEVICE_MEMORY_UNIFIED: u32 = 2;
 pub const PI0_VERIFY_FULL: u32 = 0;
 /// Only presence, kind and size of the bundle's files are looked at.
 pub const PI0_VERIFY_SIZE: u32 = 1;
+/// Every byte of what changed since it was last found in order is hashed and compared. What was found is kept in the user's
+/// cache directory.
+pub const PI0_VERIFY_CHANGED: u32 = 2;
 
 /// Each graph's weights the way that suits it.
 pub const PI0_WEIGHTS_AUTO: u32 = 0;
@@ -91,7 +95,7 @@ impl Default for pi0_policy_options {
             device_memory: PI0_DEVICE_MEMORY_AUTO,
             no_cuda_graphs: 0,
             threads: 0,
-            verify: PI0_VERIFY_FULL,
+            verify: PI0_VERIFY_CHANGED,
             weights: PI0_WEIGHTS_AUTO,
             no_spin: 0,
         }
@@ -197,6 +201,7 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
         verify: match given.verify {
             PI0_VERIFY_FULL => Verify::Full,
             PI0_VERIFY_SIZE => Verify::Size,
+            PI0_VERIFY_CHANGED => Verify::Changed,
             other => return unknown("verify", other),
         },
         weights: match given.weights {
@@ -237,8 +242,9 @@ pub unsafe extern "C" fn pi0_policy_options_default(
 /// environment variable ORT_DISABLE_TELEMETRY, so no other thread should be changing the environment meanwhile.
 ///
 /// RT-safe: no. Thread: any.
-/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_FORKED, PI0_ERR_IO,
-/// PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER, PI0_ERR_GRAPH, PI0_ERR_PANIC.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_STATE (the process is
+/// exiting), PI0_ERR_FORKED, PI0_ERR_IO, PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER,
+/// PI0_ERR_GRAPH, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_policy_new(
     bundle: *const c_char,
@@ -251,6 +257,8 @@ pub unsafe extern "C" fn pi0_policy_new(
         let (bundle, given) = unsafe { (string(bundle, "bundle")?, read_settings_or_default(options)?) };
         not_null(policy, "policy is NULL")?;
         let options = self::options(&given)?;
+        not_forked()?;
+        not_exiting()?;
         Provider::explain_failures_with(pi0_edge_doctor::explain_failure);
         let loaded = signals_blocked(|| Policy::load(bundle, &options))?;
         let handle = POLICIES.insert(loaded)?;
