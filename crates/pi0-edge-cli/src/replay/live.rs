@@ -122,8 +122,8 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     config.flight_record = options.flight_record.clone();
     let (runtime, writer, controller) = Runtime::start(Watched::new(policy, probe), &config)?;
 
-    let mcap =
-        options.mcap.as_deref().map(|path| mcap::start(path, &manifest, settings, &runtime)).transpose()?;
+    let record = |path| mcap::start(path, &manifest, settings, runtime.flight_recorder());
+    let mcap = options.mcap.as_deref().map(record).transpose()?;
     let (stop, start) = (AtomicBool::new(false), Timestamp::now().plus(2 * period));
     let traced = if options.trace { ticks as usize } else { 0 };
     let mut monitor = Monitor::new(values, options, start);

@@ -3,16 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pi0_edge::{Manifest, Result, Runtime};
+use pi0_edge::runtime::FlightRecorder;
+use pi0_edge::{Manifest, Result};
 use pi0_edge_mcap::{Clock, Counts, Live, Names, Recording};
 use serde_json::{Value, json};
 
 use super::settings::Settings;
 
-/// Starts to record what a runtime does.
-pub fn start(path: &Path, manifest: &Manifest, settings: &Settings, runtime: &Runtime) -> Result<Live> {
+/// Starts to record what a flight recorder is told.
+pub fn start(
+    path: &Path,
+    manifest: &Manifest,
+    settings: &Settings,
+    recorder: FlightRecorder,
+) -> Result<Live> {
     let names = Names::of(manifest, Duration::from_secs_f64(1.0 / settings.action_rate_hz));
-    Live::start(Recording::create(path, names, Clock::Wall)?, runtime.flight_recorder())
+    Live::start(Recording::create(path, names, Clock::Wall)?, recorder)
 }
 
 /// Says what is in a recording, and what is not.
