@@ -1,17 +1,19 @@
 //! `pi0-edge replay`: a recorded episode through the real-time runtime.
 
 mod again;
-mod episode;
+pub mod episode;
 mod live;
+mod mcap;
 mod probe;
-mod recording;
+pub mod recording;
 mod report;
-mod settings;
+pub mod settings;
 mod soak;
-mod trace;
+pub mod trace;
 mod trajectory;
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +35,7 @@ use crate::watched::Loaded;
 use episode::Episode;
 use recording::{Made, Recorded};
 use report::Run;
-use settings::{Rtc, Settings};
+use settings::{LATENCIES, RATES, Rtc, Settings};
 
 /// SCHED_FIFO priority of the control loop: above the inference thread's.
 const CONTROL_PRIORITY: i32 = 90;
@@ -78,8 +80,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Instead of running live, run this recording of the same episode again, and fail unless every bit is the same
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "svg", "soak", "full_speed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "mcap", "svg", "soak", "full_speed"])]
     recording: Option<PathBuf>,
+    /// Record states, images, chunks and every tick's action, age and status while it happens, for Foxglove, Rerun and
+    /// PlotJuggler; of several runs the last
+    #[arg(long, value_name = "FILE.mcap")]
+    mcap: Option<PathBuf>,
     /// Draw the executed trajectory with the seams between chunks
     #[arg(long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
@@ -155,21 +161,21 @@ pub struct Args {
     format: Format,
 }
 
-fn number(text: &str, low: f64, high: f64) -> std::result::Result<f64, String> {
+fn number(text: &str, range: RangeInclusive<f64>) -> std::result::Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (low..=high).contains(&value) { Ok(value) } else { Err(format!("use {low} to {high}")) }
+    if range.contains(&value) { Ok(value) } else { Err(format!("use {} to {}", range.start(), range.end())) }
 }
 
 fn rate(text: &str) -> std::result::Result<f64, String> {
-    number(text, 0.1, 10_000.0)
+    number(text, RATES)
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
-    number(text, 0.01, 1e6)
+    number(text, 0.01..=1e6)
 }
 
 fn milliseconds(text: &str) -> std::result::Result<f64, String> {
-    number(text, 0.0, 60_000.0)
+    number(text, LATENCIES)
 }
 
 /// Runs the verb.
@@ -285,6 +291,10 @@ fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, mad
         text += &format!("\nthe trajectory is drawn in {}\n", path.display());
         result["svg"] = json!(path);
     }
+    if let (Some(path), Some(counts)) = (&args.mcap, runs.last().and_then(|run| run.outcome.mcap)) {
+        text += &format!("\nrecorded in {}: {}\n", path.display(), mcap::words(counts));
+        result["mcap"] = mcap::json(path, counts);
+    }
     if let Some(path) = &args.record {
         let recorded = record(path, runs, made)?;
         for run in &recorded {
@@ -349,6 +359,6 @@ fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::
         ..inference.clone()
     };
     let (soak, full_speed) = (args.soak.map(Duration::from_secs_f64), args.full_speed);
-    let flight_record = args.flight_record.clone();
-    Ok(live::Options { duration, full_speed, inference, control, trace, soak, flight_record })
+    let (flight_record, mcap) = (args.flight_record.clone(), args.mcap.clone());
+    Ok(live::Options { duration, full_speed, inference, control, trace, soak, flight_record, mcap })
 }
