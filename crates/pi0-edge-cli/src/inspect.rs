@@ -4,16 +4,25 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use pi0_edge::bundle::{GraphName, PromptFormat, TensorSpec};
-use pi0_edge::{Bundle, Manifest, Result, Verify};
+use pi0_edge::internals::one_line;
+use pi0_edge::{Bundle, Manifest, Provider, Result, Verify};
+use pi0_edge_doctor::{BOARDS, BundleFacts, MemoryNeeds, fits};
+use serde_json::{Value, json};
 
 use crate::environment::word;
 use crate::output::Format;
+
+/// Most characters that are shown of a prompt.
+const MAX_PROMPT: usize = 200;
 
 /// Arguments of `inspect`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The bundle's directory
     bundle: PathBuf,
+    /// Show the memory it takes, and the boards that have it
+    #[arg(long)]
+    memory: bool,
     /// `text` for a summary, `json` for the manifest as it was understood
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -23,7 +32,69 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let bundle = Bundle::open(&args.bundle, Verify::Size, &mut |_, _| {})?;
     let manifest = bundle.manifest();
+    if args.memory {
+        let needs = BundleFacts::read(&args.bundle).memory;
+        return args.format.print(|| memory_text(&needs), || memory_json(&needs));
+    }
     args.format.print(|| text(manifest), || serde_json::to_value(manifest).unwrap_or_default())
+}
+
+/// What is asked of a board's memory: a label, the bytes, and where the figure comes from.
+fn demands(needs: &MemoryNeeds) -> Vec<(&'static str, u64, &'static str)> {
+    let mut rows = vec![
+        (
+            "running_cpu",
+            needs.running(Provider::Cpu, false),
+            "the weights and a sixteenth, as measured at full size",
+        ),
+        ("running_gpu", needs.running(Provider::Cuda, false), "and half a GiB for CUDA, which is assumed"),
+        ("building", needs.building(), "engines: three times the largest graph's weights"),
+    ];
+    if needs.precision == "fp16" {
+        rows.insert(
+            1,
+            ("running_x86_64", needs.running(Provider::Cpu, true), "fp16 weights become fp32 there"),
+        );
+    }
+    rows
+}
+
+fn memory_json(needs: &MemoryNeeds) -> Value {
+    let boards = BOARDS.map(|(board, memory)| {
+        let fit =
+            demands(needs).into_iter().map(|(what, bytes, _)| (what.to_owned(), json!(fits(bytes, memory))));
+        (board.to_owned(), Value::Object(fit.collect()))
+    });
+    let mut all = json!({
+        "weights": needs.weights, "token_table": needs.token_table, "engines": needs.engines(),
+        "boards": Value::Object(boards.into_iter().collect()),
+    });
+    for (what, bytes, _) in demands(needs) {
+        all[what] = json!(bytes);
+    }
+    all
+}
+
+fn memory_text(needs: &MemoryNeeds) -> String {
+    let gb = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+    let mut out = String::new();
+    let mut line =
+        |what: &str, bytes: u64, about: &str| _ = writeln!(out, "{what:<18}{:>10}  {about}", gb(bytes));
+    for (graph, bytes) in &needs.weights {
+        line(graph, *bytes, "weights");
+    }
+    line("token table", needs.token_table, "mapped; a run touches the rows of its prompts");
+    line("engines", needs.engines(), "TensorRT's: the weights again, on disk and in memory");
+    for (what, bytes, about) in demands(needs) {
+        line(&what.replacen('_', " ", 1), bytes, about);
+    }
+    let demands = demands(needs).into_iter().filter(|(what, ..)| *what != "running_x86_64");
+    let demands: Vec<_> = demands.map(|(what, bytes, _)| (what.replace('_', " "), bytes)).collect();
+    for (board, memory) in BOARDS {
+        let fit = demands.iter().map(|(what, bytes)| format!("{what}: {}", fits(*bytes, memory)));
+        _ = write!(out, "\n{board:<18}  {}", fit.collect::<Vec<_>>().join(", "));
+    }
+    out + "\n"
 }
 
 fn shape(spec: &TensorSpec) -> String {
@@ -57,7 +128,7 @@ fn text(m: &Manifest) -> String {
     line(
         "prompt",
         format!(
-            "at most {} tokens, longer ones are {}{}; default {:?}",
+            "at most {} tokens, longer ones are {}{}; default {}",
             m.prompt.max_tokens,
             if m.prompt.truncation { "cut" } else { "refused" },
             match m.prompt.format {
@@ -65,7 +136,10 @@ fn text(m: &Manifest) -> String {
                 PromptFormat::Pi05PaddedState => ", the padded state in the prompt",
                 _ => "",
             },
-            m.prompt.default.as_deref().unwrap_or("none")
+            one_line(
+                &m.prompt.default.as_ref().map_or("none".to_owned(), |task| format!("{task:?}")),
+                MAX_PROMPT
+            )
         ),
     );
     line("flow", format!("{} steps by default", m.flow.num_steps));
