@@ -19,7 +19,7 @@ pub struct pi0_error {
     pub message: [c_char; PI0_ERROR_SIZE],
 }
 
-/// What a body may return.
+/// A value that a body may return.
 pub(super) trait Outcome {
     fn status(self) -> pi0_status;
 }
@@ -197,7 +197,7 @@ pub(super) unsafe fn optional_string<'a>(text: *const c_char, what: &'static str
 pub(super) unsafe trait Grows: Copy {
     /// Its size in its first release.
     const FIRST: usize;
-    /// What is wrong when it has none of its sizes.
+    /// The message where it has none of its sizes.
     const WRONG_SIZE: &'static str;
 }
 

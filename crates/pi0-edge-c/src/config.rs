@@ -68,7 +68,7 @@ impl Default for pi0_limits {
     }
 }
 
-/// What the inference thread is to have. Fill it by `pi0_thread_config_default`.
+/// The rights and processors of the inference thread. Fill it by `pi0_thread_config_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_thread_config {
@@ -76,13 +76,13 @@ pub struct pi0_thread_config {
     pub struct_size: usize,
     /// The CPUs it may run on.
     pub cpus: *const u32,
-    /// How many there are. 0 leaves that alone.
+    /// Their number. 0 leaves that alone.
     pub cpu_count: usize,
     /// The CPUs that the threads working for it may run on, ONNX Runtime's. They get its priority in any case.
     pub worker_cpus: *const u32,
-    /// How many there are. 0 leaves that alone.
+    /// Their number. 0 leaves that alone.
     pub worker_cpu_count: usize,
-    /// How many bytes of its stack are touched beforehand, so that they are there.
+    /// Bytes of its stack that are touched beforehand, so that they are there.
     pub prefault_stack: u64,
     /// `PI0_REALTIME_...`: what to do where a right is missing.
     pub realtime: u32,
@@ -121,7 +121,7 @@ impl Default for pi0_thread_config {
     }
 }
 
-/// What a runtime is told at its start. Fill it by `pi0_runtime_config_default`. Everything it points to is copied by
+/// The settings of a runtime. Fill it by `pi0_runtime_config_default`. Everything it points to is copied by
 /// `pi0_runtime_start`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +145,7 @@ pub struct pi0_runtime_config {
     pub max_age_ns: u64,
     /// An action whose observation is older than this is not followed any more: `PI0_HOLD`.
     pub hold_after_ns: u64,
-    /// How long `PI0_UNDERRUN_RAMP` takes to come to rest.
+    /// Time that `PI0_UNDERRUN_RAMP` takes to come to rest.
     pub ramp_ns: u64,
     /// `PI0_INTERPOLATION_...`: how one row turns into the next.
     pub interpolation: u32,
@@ -155,7 +155,7 @@ pub struct pi0_runtime_config {
     pub max_missed_ticks: u32,
     /// After this many ticks in a row at the step limit: `PI0_HOLD` until `pi0_controller_clear_trip`. 0: never.
     pub trip_after: u32,
-    /// How far each joint may move from one tick to the next, in robot units; infinity: no limit. NULL for none.
+    /// The most that each joint may move from one tick to the next, in robot units; infinity: no limit. NULL for none.
     pub step_limits: *const f32,
     /// Values in `step_limits`: `action_dim`.
     pub step_limits_len: usize,
@@ -172,7 +172,7 @@ pub struct pi0_runtime_config {
     pub replan_period_ns: u64,
     /// RTC's inference delay is estimated from this many of the latest latencies, 1 to 64.
     pub delay_window: u32,
-    /// How many chunks after the start do not count for that.
+    /// Number of chunks after the start that do not count for that.
     pub delay_warm_up: u32,
     /// Which of those latencies is the estimate: the one that this share of them does not exceed, 0 to 1. 1: the
     /// largest.
@@ -184,15 +184,15 @@ pub struct pi0_runtime_config {
     pub deadline_ns: u64,
     /// Inference that has not come back from one step for this long counts as hung: `PI0_HOLD`.
     pub watchdog_ns: u64,
-    /// How long after an error inference is tried again.
+    /// Time from an error to the next try.
     pub retry_after_ns: u64,
-    /// How long `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
+    /// Time that `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
     pub stop_timeout_ns: u64,
     /// After this many errors in a row inference gives up: `PI0_HOLD` for good.
     pub max_errors: u32,
-    /// How many events are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
+    /// Number of events that are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
     pub event_capacity: u32,
-    /// What the inference thread is to have. NULL for the defaults.
+    /// The rights and processors of the inference thread. NULL for the defaults.
     pub thread: *const pi0_thread_config,
     /// The file the flight record is written to when the step limit trips or inference gives up. NULL: none is.
     pub flight_record: *const c_char,

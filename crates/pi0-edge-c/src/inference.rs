@@ -1,4 +1,4 @@
-//! What one synchronous inference is given.
+//! The observation and the options of one synchronous inference.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -27,7 +27,7 @@ pub struct pi0_image {
     pub height: u32,
 }
 
-/// What the robot knows at one moment. Borrows everything for as long as the call takes.
+/// The robot's knowledge at one moment. Borrows everything for as long as the call takes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_observation {
@@ -35,11 +35,11 @@ pub struct pi0_observation {
     pub struct_size: usize,
     /// `image_count` images, in any order. Cameras that are absent are left out.
     pub images: *const pi0_image,
-    /// How many there are.
+    /// Their number.
     pub image_count: usize,
     /// The state in robot units: `state_dim` values.
     pub state: *const f32,
-    /// How many there are.
+    /// Their number.
     pub state_len: usize,
     /// The task, UTF-8. NULL or empty for the bundle's default.
     pub prompt: *const c_char,
@@ -59,7 +59,7 @@ impl Default for pi0_observation {
     }
 }
 
-/// What one inference may change. Fill it by `pi0_infer_options_default`.
+/// The options of one inference. Fill it by `pi0_infer_options_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_infer_options {
@@ -69,12 +69,12 @@ pub struct pi0_infer_options {
     pub seed: u64,
     /// The noise itself instead: `action_horizon * padded_action_dim` values. NULL for noise from the seed.
     pub noise: *const f32,
-    /// How many there are.
+    /// Their number.
     pub noise_len: usize,
     /// Guided real-time chunking: the rest of the chunk being executed, in robot units, its first row due at the
     /// observation's capture: 1 to `action_horizon` rows of `action_dim` values. NULL for a chunk on its own.
     pub previous: *const f32,
-    /// How many values there are.
+    /// Number of values.
     pub previous_len: usize,
     /// The settings of that guidance. NULL for the defaults.
     pub rtc: *const pi0_rtc_config,

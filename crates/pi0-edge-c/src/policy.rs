@@ -49,7 +49,7 @@ pub const PI0_WEIGHTS_MAPPED: u32 = 1;
 /// All weights packed: anonymous memory of the weights' size, read in full at load.
 pub const PI0_WEIGHTS_PACKED: u32 = 2;
 
-/// How a policy is opened. Fill it by `pi0_policy_options_default`.
+/// The settings that a policy is opened with. Fill it by `pi0_policy_options_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_policy_options {
@@ -103,7 +103,7 @@ pub const PI0_KIND_PI0: u32 = 0;
 /// The bundle is a PI0.5 policy.
 pub const PI0_KIND_PI05: u32 = 1;
 
-/// What a policy takes and gives.
+/// The sizes and counts of a policy.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_info {
@@ -148,7 +148,7 @@ impl pi0_info {
     }
 }
 
-/// Where the time of the last chunk of `pi0_policy_infer` went, in nanoseconds.
+/// Times of the last chunk of `pi0_policy_infer` by stage, in nanoseconds.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_timing {
@@ -267,7 +267,7 @@ pub unsafe extern "C" fn pi0_policy_free(policy: *mut pi0_policy) -> pi0_status 
     guard(|| POLICIES.free(policy))
 }
 
-/// What a policy takes and gives.
+/// Tells what a policy takes and gives.
 ///
 /// RT-safe: no. Thread: any, one at a time.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -354,7 +354,7 @@ pub unsafe extern "C" fn pi0_policy_infer(
     unsafe { guard_with(error, body) }
 }
 
-/// Where the time of the last chunk went; all zero before the first.
+/// Tells where the time of the last chunk went; all zero before the first.
 ///
 /// RT-safe: no. Thread: any, one at a time.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
