@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 files=(scripts/requirements.txt)
-tests=(scripts/requirements-test.txt)
+tests=(scripts/requirements-dataset.txt scripts/requirements-test.txt)
 stamp() { cat "$@" | sha256sum | cut -d' ' -f1; }
 found=$(cat .venv/stamp 2>/dev/null || true)
 # What the tests need includes the rest.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import onnx
 
 from . import openpi
 from .config import OPENPI, PolicyConfig
+from .directory import appearing
 from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph, narrowed
@@ -64,7 +61,7 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
 
     compute = COMPUTE[options.precision]
 
-    with _appearing(bundle, options.force) as directory:
+    with appearing(bundle, options.force) as directory:
         files: dict[str, dict] = {}
         # First, so that what follows finds the file in the page cache where it fits there.
         model_sha256 = _checksum(model.file.path, progress)
@@ -187,39 +184,3 @@ def _sha256(path: Path, progress: Callable[[int], None] = lambda size: None) -> 
             done += len(block)
             progress(done)
     return digest.hexdigest()
-
-
-@contextmanager
-def _appearing(bundle: Path, force: bool) -> Iterator[Path]:
-    """A directory beside ``bundle`` that takes its name when all went well, and is gone when anything did not."""
-    bundle.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundle.parent))
-    try:
-        yield directory
-        directory.chmod(0o777 & ~_umask())
-        if force and bundle.exists():
-            _swap(directory, bundle)
-        else:
-            # A rename onto a directory that appeared meanwhile fails, unless that is empty.
-            os.rename(directory, bundle)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-
-
-def _swap(directory: Path, bundle: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", dir=bundle.parent))
-    os.rename(bundle, old / bundle.name)
-    try:
-        os.rename(directory, bundle)
-    except BaseException:
-        os.rename(old / bundle.name, bundle)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

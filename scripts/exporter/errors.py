@@ -1,4 +1,4 @@
-"""The one error a user of the exporter meets."""
+"""The one error a user of the exporter and of make_episode.py meets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ExportError(Exception):
-    """Something about the input keeps it from becoming a bundle. The message names the file and key, and says what to do."""
+    """Something about the input keeps it from becoming a bundle, or an episode. The message names the file and key, and says what to do."""
 
 
 def refuse_lfs_pointer(path: Path) -> None:

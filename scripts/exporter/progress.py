@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Callable
 
 STATUS = Path("/proc/self/status")
+BYTES = "bytes"
 
 
 class Progress:
     """Says nothing; what a library caller wants."""
 
-    def start(self, what: str, total: int) -> Callable[[int], None]:
-        """Begins a piece of work of about ``total`` bytes; the function returned is told how many are done."""
+    def start(self, what: str, total: int, unit: str = BYTES) -> Callable[[int], None]:
+        """Begins a piece of work of about ``total`` bytes, or of another unit; the function returned is told how many are done."""
         return lambda size: None
 
     def done(self, what: str) -> None:
@@ -30,11 +31,11 @@ class Terminal(Progress):
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
-        self._size = 0
+        self._size, self._unit = 0, BYTES
         self._shown = self._began = 0.0
 
-    def start(self, what: str, total: int) -> Callable[[int], None]:
-        self._began, self._size = time.monotonic(), 0
+    def start(self, what: str, total: int, unit: str = BYTES) -> Callable[[int], None]:
+        self._began, self._size, self._unit = time.monotonic(), 0, unit
 
         def advance(size: int) -> None:
             self._size = size
@@ -46,7 +47,8 @@ class Terminal(Progress):
 
     def done(self, what: str) -> None:
         begin = "\r" if self._live else ""
-        size = f"{self._size / 1e6:.1f} MB in " if self._size else ""
+        size = f"{self._size / 1e6:.1f} MB" if self._unit == BYTES else f"{self._size} {self._unit}"
+        size = f"{size} in " if self._size else ""
         print(f"{begin}{what}: {size}{time.monotonic() - self._began:.1f} s", file=sys.stderr)
 
     def note(self, text: str) -> None:

@@ -43,8 +43,8 @@ An episode is a directory with episode.json:
   {\"prompt\": \"pick up the cube\",
    \"observations\": [{\"time_s\": 0.0, \"path\": \"000\"}, {\"time_s\": 0.033, \"path\": \"001\"}]}
 Each path is what `run --observation` takes: a directory with observation.json and the frames it names. Times are
-seconds and rise; where they start does not matter. scripts/make_episode.py makes a small one for a bundle. When the
-episode ends before the replay does it begins again.
+seconds and rise; where they start does not matter. scripts/make_episode.py takes one out of a lerobot dataset, or makes
+one up for a bundle. When the episode ends before the replay does it begins again.
 
 Examples:
   pi0-edge replay models/pi0-tiny --episode EPISODE --rate 200 --duration 10

@@ -15,6 +15,7 @@ fn with_episode() -> tempfile::TempDir {
     let made = Command::new("python3")
         .arg(script)
         .arg(tiny())
+        .arg("--output")
         .arg(dir.path().join("episode"))
         .args(["--seconds", "1", "--fps", "20", "--frame-size", "24x32"])
         .output()

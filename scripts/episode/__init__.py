@@ -1,0 +1,1 @@
+"""Episodes for `pi0-edge replay`: a folder of observations with times."""
