@@ -13,8 +13,7 @@ use std::time::Duration;
 use crate::fake::{Behaviour, Fake};
 use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{
-    Controller, Flags, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig,
-    Timestamp,
+    Controller, Flags, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
 };
 use pi0_edge::stats::Histogram;
 use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
@@ -130,7 +129,8 @@ fn read_many(case: &str) -> ! {
         thread: ThreadConfig::off(),
         ..RuntimeConfig::default()
     };
-    let (runtime, mut sensors, controller) = Runtime::start(Fake { rows: ROWS, dim: DIM, num_steps: 0, behaviour: Flood }, &config).unwrap();
+    let (runtime, mut sensors, controller) =
+        Runtime::start(Fake { rows: ROWS, dim: DIM, num_steps: 0, behaviour: Flood }, &config).unwrap();
     let (findings, histogram) = (Findings::default(), Histogram::new());
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -226,6 +226,15 @@ macro_rules! grows {
 }
 pub(super) use grows;
 
+/// Returns a structure of zeros and NULLs that knows its size; the default of most settings.
+pub(super) fn zeroed<T: Grows>() -> T {
+    // SAFETY: any bits are a T.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    // SAFETY: `struct_size` comes first.
+    unsafe { (&raw mut value).cast::<usize>().write(size_of::<T>()) };
+    value
+}
+
 fn check_size<T: Grows>(size: usize) -> Result {
     if (T::FIRST..=size_of::<T>()).contains(&size) && size.is_multiple_of(align_of::<T>()) {
         return Ok(());

@@ -2,10 +2,11 @@
 
 use std::ffi::c_char;
 use std::path::PathBuf;
-use std::ptr;
 use std::time::Duration;
 
-use super::boundary::{grows, guard, optional_string, read_settings, slice, write_default};
+use super::boundary::{
+    grows, guard, optional_string, read_settings, read_settings_or_default, slice, write_default, zeroed,
+};
 use super::event::{Sink, pi0_event_callback};
 use super::rtc::{optional_rtc, pi0_rtc_config};
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
@@ -64,7 +65,7 @@ grows!(pi0_limits, len);
 
 impl Default for pi0_limits {
     fn default() -> Self {
-        pi0_limits { struct_size: size_of::<Self>(), min: ptr::null(), max: ptr::null(), len: 0 }
+        zeroed()
     }
 }
 
@@ -97,26 +98,14 @@ grows!(pi0_thread_config, keep_heap);
 
 impl Default for pi0_thread_config {
     fn default() -> Self {
-        let ThreadConfig {
-            realtime: _,
-            priority,
-            cpus: _,
-            worker_cpus: _,
-            lock_memory: _,
-            prefault_stack,
-            keep_heap,
-        } = ThreadConfig::default();
+        let config = ThreadConfig::default();
         pi0_thread_config {
-            struct_size: size_of::<Self>(),
-            cpus: ptr::null(),
-            cpu_count: 0,
-            worker_cpus: ptr::null(),
-            worker_cpu_count: 0,
-            prefault_stack: prefault_stack as u64,
+            prefault_stack: config.prefault_stack as u64,
             realtime: PI0_REALTIME_TRY,
-            priority: priority.unwrap_or(0) as u32,
+            priority: config.priority.unwrap_or(0) as u32,
             lock_memory: PI0_LOCK_ON_FAULT,
-            keep_heap: u32::from(keep_heap),
+            keep_heap: u32::from(config.keep_heap),
+            ..zeroed()
         }
     }
 }
@@ -220,8 +209,6 @@ impl Default for pi0_runtime_config {
             Replan::Period(_) => 0,
         };
         pi0_runtime_config {
-            struct_size: size_of::<Self>(),
-            prompt: ptr::null(),
             seed: inference.seed,
             max_frame_width: inference.max_frame.0,
             max_frame_height: inference.max_frame.1,
@@ -229,34 +216,23 @@ impl Default for pi0_runtime_config {
             action_period_ns: nanos(config.timeline.action_period),
             max_age_ns: nanos(config.timeline.max_age),
             hold_after_ns: nanos(config.timeline.hold_after),
-            ramp_ns: 0,
             interpolation: PI0_INTERPOLATION_LINEAR,
             on_underrun: PI0_UNDERRUN_HOLD,
             max_missed_ticks: config.timeline.max_missed_ticks,
             trip_after: config.timeline.trip_after,
-            step_limits: ptr::null(),
-            step_limits_len: 0,
-            limits: ptr::null(),
-            rtc: ptr::null(),
             replan: PI0_REPLAN_REMAINING,
             replan_remaining,
-            replan_period_ns: 0,
             delay_window: config.delay.window as u32,
             delay_warm_up: config.delay.warm_up as u32,
             delay_quantile: 1.0,
             delay_initial_ns: nanos(config.delay.initial),
-            deadline_ns: 0,
             watchdog_ns: nanos(config.watchdog),
             retry_after_ns: nanos(config.retry_after),
             stop_timeout_ns: nanos(config.stop_timeout),
             max_errors: config.max_errors,
             event_capacity: config.event_capacity as u32,
-            thread: ptr::null(),
-            flight_record: ptr::null(),
-            event_callback: None,
-            event_user: ptr::null_mut(),
             event_fd: -1,
-            reserved: 0,
+            ..zeroed()
         }
     }
 }
@@ -344,11 +320,8 @@ impl pi0_runtime_config {
             watchdog: Duration::from_nanos(self.watchdog_ns),
             max_errors: self.max_errors,
             retry_after: Duration::from_nanos(self.retry_after_ns),
-            thread: match self.thread.is_null() {
-                true => ThreadConfig::default(),
-                // SAFETY: as above.
-                false => thread(&unsafe { read_settings(self.thread, "thread") }?)?,
-            },
+            // SAFETY: as above.
+            thread: thread(&unsafe { read_settings_or_default(self.thread) }?)?,
             event_capacity: self.event_capacity as usize,
             flight_record: flight_record.map(PathBuf::from),
             stop_timeout: Duration::from_nanos(self.stop_timeout_ns),

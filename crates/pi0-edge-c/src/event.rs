@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::boundary::{fixed_text, grows};
 use super::descriptor::Descriptor;
-use super::signals::signals_blocked;
-use super::status::{Fail, PI0_ERR_RUNTIME, Result};
+use super::signals;
+use super::status::{Fail, Result};
 use pi0_edge::Reject;
 use pi0_edge::runtime::Event;
 
@@ -214,10 +214,7 @@ impl Courier {
                 }
             }
         };
-        let builder = std::thread::Builder::new().name("pi0-events".into());
-        let thread = signals_blocked(|| builder.spawn(body));
-        let thread =
-            thread.map_err(|e| Fail::new(PI0_ERR_RUNTIME, format!("starting thread pi0-events: {e}")))?;
+        let thread = signals::spawn("pi0-events", body)?;
         Ok(Courier { thread: Some(thread), running: Some(running), lost })
     }
 

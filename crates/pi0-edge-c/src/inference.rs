@@ -1,9 +1,10 @@
 //! The observation and the options of one synchronous inference.
 
 use std::ffi::c_char;
-use std::ptr;
 
-use super::boundary::{grows, guard, optional_string, read_settings, slice, string, write_default};
+use super::boundary::{
+    grows, guard, optional_string, read_settings_or_default, slice, string, write_default, zeroed,
+};
 
 use super::policy::pi0_info;
 use super::rtc::{pi0_rtc_config, rtc};
@@ -48,14 +49,7 @@ grows!(pi0_observation, prompt);
 
 impl Default for pi0_observation {
     fn default() -> Self {
-        pi0_observation {
-            struct_size: size_of::<Self>(),
-            images: ptr::null(),
-            image_count: 0,
-            state: ptr::null(),
-            state_len: 0,
-            prompt: ptr::null(),
-        }
+        zeroed()
     }
 }
 
@@ -87,17 +81,7 @@ grows!(pi0_infer_options, num_steps);
 
 impl Default for pi0_infer_options {
     fn default() -> Self {
-        pi0_infer_options {
-            struct_size: size_of::<Self>(),
-            seed: 0,
-            noise: ptr::null(),
-            noise_len: 0,
-            previous: ptr::null(),
-            previous_len: 0,
-            rtc: ptr::null(),
-            inference_delay: 0,
-            num_steps: 0,
-        }
+        zeroed()
     }
 }
 
@@ -177,12 +161,8 @@ pub(super) fn with_options(
             let what = format!("previous_len is {}; use 1 to {horizon} rows of {dim}", previous.len());
             return Err(Fail::new(PI0_ERR_SIZE, what));
         }
-        let config = match given.rtc.is_null() {
-            true => pi0_rtc_config::default(),
-            // SAFETY: as above.
-            false => unsafe { read_settings(given.rtc, "rtc") }?,
-        };
-        let config = rtc(&config)?;
+        // SAFETY: as above.
+        let config = rtc(&unsafe { read_settings_or_default(given.rtc) }?)?;
         let end = config.execution_horizon.min(rows);
         prefix_weights(config.schedule, inference_delay, end, &mut weights);
         Some(Guidance {

@@ -14,8 +14,8 @@ use log::LevelFilter;
 use super::at_exit;
 use super::boundary::guard;
 use super::descriptor::Descriptor;
-use super::signals::signals_blocked;
-use super::status::{Fail, PI0_ERR_RUNTIME, PI0_ERR_STATE, PI0_ERR_THREAD, Result, pi0_status};
+use super::signals;
+use super::status::{Fail, PI0_ERR_STATE, PI0_ERR_THREAD, Result, pi0_status};
 
 /// Nothing is logged.
 pub const PI0_LOG_OFF: u32 = 0;
@@ -105,10 +105,7 @@ impl Log {
             return Ok(log);
         }
         let (queue, items) = bounded(CAPACITY);
-        let builder = std::thread::Builder::new().name("pi0-log".into());
-        let thread = signals_blocked(|| builder.spawn(move || carry(&items)));
-        let thread =
-            thread.map_err(|e| Fail::new(PI0_ERR_RUNTIME, format!("starting thread pi0-log: {e}")))?;
+        let thread = signals::spawn("pi0-log", move || carry(&items))?;
         let log = LOG.get_or_init(|| Log {
             queue,
             lost: AtomicU64::new(0),

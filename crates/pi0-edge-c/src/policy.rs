@@ -2,12 +2,12 @@
 
 use std::ffi::c_char;
 use std::path::PathBuf;
-use std::ptr;
 
 use super::boundary::{
     copy_text, grows, guard, guard_with, not_null, optional_string, pi0_error, put, read_settings,
-    read_settings_or_default, slice_mut, string, write_default, write_result,
+    read_settings_or_default, slice_mut, string, write_default, write_result, zeroed,
 };
+use super::config::unknown;
 use super::handle::Table;
 use super::inference::{pi0_infer_options, pi0_observation, with_observation, with_options};
 use super::signals::signals_blocked;
@@ -82,19 +82,8 @@ grows!(pi0_policy_options, no_spin);
 
 impl Default for pi0_policy_options {
     fn default() -> Self {
-        pi0_policy_options {
-            struct_size: size_of::<Self>(),
-            ort_library: ptr::null(),
-            engine_cache: ptr::null(),
-            provider: PI0_PROVIDER_CPU,
-            gpu: 0,
-            device_memory: PI0_DEVICE_MEMORY_AUTO,
-            no_cuda_graphs: 0,
-            threads: 0,
-            verify: PI0_VERIFY_FULL,
-            weights: PI0_WEIGHTS_AUTO,
-            no_spin: 0,
-        }
+        // The first of each choice is its default.
+        zeroed()
     }
 }
 
@@ -175,7 +164,6 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             optional_string(given.engine_cache, "engine_cache")?,
         )
     };
-    let unknown = |name: &str, value: u32| Err(Fail::argument(format!("{name} {value} is not known")));
     Ok(PolicyOptions {
         provider: match given.provider {
             PI0_PROVIDER_CPU => Provider::Cpu,

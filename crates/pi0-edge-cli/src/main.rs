@@ -16,6 +16,7 @@ mod engines;
 mod environment;
 mod figures;
 mod inspect;
+mod live;
 mod observation;
 mod options;
 mod output;
