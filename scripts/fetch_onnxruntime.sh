@@ -2,6 +2,8 @@
 # Fetches ONNX Runtime by package name, checks its sha256, and puts its libraries where pi0-edge looks for them.
 #
 #   scripts/fetch_onnxruntime.sh [DIR]            for the CPU, to .cache/onnxruntime in the project
+#   scripts/fetch_onnxruntime.sh --version V [DIR]    another that the tests use, to .cache/onnxruntime-V: the oldest
+#                                                 that pi0-edge takes, 1.20.0; 1.23.2; the newest, 1.32.0
 #   scripts/fetch_onnxruntime.sh --gpu [DIR]      with the CUDA 13 and TensorRT 10 providers (x86_64; 256 MB), to
 #                                                 .cache/onnxruntime-gpu; name its libonnxruntime.so.1 by --ort-library
 #
@@ -11,31 +13,37 @@ set -euo pipefail
 version=1.31.1
 package=onnxruntime
 cache=onnxruntime
-if [ "${1:-}" = --gpu ]; then
+case "${1:-}" in
+--gpu)
     package=onnxruntime-gpu
     cache=onnxruntime-gpu
     shift
-fi
-case "$package ${PI0_EDGE_ARCH:-$(uname -m)}" in
-"onnxruntime x86_64")
-    platform=manylinux_2_28_x86_64
-    sha256=5752bd508126ae7c49894d3b9d2e83f0c3d487319246d04c444b393308d7ad7f
     ;;
-"onnxruntime aarch64")
-    platform=manylinux_2_28_aarch64
-    sha256=da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3
+--version)
+    version=${2:?a version}
+    cache=onnxruntime-$version
+    shift 2
     ;;
-"onnxruntime-gpu x86_64")
-    platform=manylinux_2_28_x86_64
-    sha256=e26c475fe361b2015f45b4b824bd13f0bb20204e59b62814e6f0acd5f3d491a6
-    ;;
-"onnxruntime-gpu aarch64")
+esac
+arch=${PI0_EDGE_ARCH:-$(uname -m)}
+platform=manylinux_2_28_$arch
+case "$package $version $arch" in
+"onnxruntime 1.20.0 x86_64") sha256=041fefe60af844ebd90f344c84f908201490555cd0a6d78dd0a7acdc27b59972 ;;
+"onnxruntime 1.20.0 aarch64") sha256=8a831b720d0a7be8241a230cb06f592e8bb66652d7cea54ce02d83769651fdee ;;
+"onnxruntime 1.23.2 x86_64") sha256=da44b99206e77734c5819aa2142c69e64f3b46edc3bd314f6a45a932defc0b3e ;;
+"onnxruntime 1.23.2 aarch64") sha256=bbfd2fca76c855317568c1b36a885ddea2272c13cb0e395002c402f2360429a6 ;;
+"onnxruntime 1.31.1 x86_64") sha256=5752bd508126ae7c49894d3b9d2e83f0c3d487319246d04c444b393308d7ad7f ;;
+"onnxruntime 1.31.1 aarch64") sha256=da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3 ;;
+"onnxruntime 1.32.0 x86_64") sha256=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d ;;
+"onnxruntime 1.32.0 aarch64") sha256=2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c ;;
+"onnxruntime-gpu 1.31.1 x86_64") sha256=e26c475fe361b2015f45b4b824bd13f0bb20204e59b62814e6f0acd5f3d491a6 ;;
+"onnxruntime-gpu "*" aarch64")
     echo "fetch_onnxruntime: the published arm64 build has no code for a Jetson's GPU and no TensorRT; build" \
         "ONNX Runtime on or for the Jetson (docs/jetson.md) and set ORT_DYLIB_PATH to it" >&2
     exit 1
     ;;
 *)
-    echo "fetch_onnxruntime: no known library for $(uname -m); set ORT_DYLIB_PATH to one you built" >&2
+    echo "fetch_onnxruntime: no known $package $version for $arch; set ORT_DYLIB_PATH to one you built" >&2
     exit 1
     ;;
 esac

@@ -11,6 +11,9 @@ python_tests() { "$1/bin/python" -m pytest -q -n auto --maxprocesses 4 --dist wo
 
 step "set-up"
 scripts/fetch_onnxruntime.sh
+for version in 1.20.0 1.23.2 1.32.0; do
+    scripts/fetch_onnxruntime.sh --version "$version"
+done
 if [ "$(uname -m)" = x86_64 ]; then
     scripts/fetch_onnxruntime.sh --gpu
 fi
@@ -44,6 +47,10 @@ python_tests .venv scripts/tests
 step "Python package"
 # The tests of the C interface had the library built.
 .venv/bin/python -m pytest -q python/tests
+
+step "openpi's client"
+scripts/clients_env.sh
+.clients/bin/python -m pytest -q scripts/tests_clients
 
 step "graphs, compiled by TensorRT"
 if scripts/python312.sh >/dev/null 2>&1; then

@@ -9,7 +9,7 @@ pub use crate::bundle::{
     versioned::parse as parse_versioned,
 };
 /// The places where ONNX Runtime is looked for.
-pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SYSTEM, places};
+pub use crate::lookup::{OLDEST_RUNTIME, RUNTIME_LIBRARY, SAFE_REPLAYS, SYSTEM, TELLS_PLACEMENT, places};
 /// The parts of an inference before the graphs.
 pub use crate::observation::{Normalizer, Preprocessor, PromptTokenizer};
 /// The way from the model's last x_t to actions.
@@ -18,6 +18,8 @@ pub use crate::policy::Postprocessor;
 pub use crate::realtime::clock::nanos;
 /// Hand-over between threads, and waiting.
 pub use crate::realtime::{cell, wake};
+/// For programs that are services without the runtime.
+pub use crate::runtime::systemd::notify as notify_systemd;
 /// The directory of engines: whose it is, what is in it, and how a set comes into it.
 pub use crate::tensorrt::{
     build::{Building, CacheLock},

@@ -6,8 +6,21 @@ use std::path::{Path, PathBuf};
 /// The library's file name on Linux.
 pub const RUNTIME_LIBRARY: &str = "libonnxruntime.so.1";
 
-/// The oldest ONNX Runtime with the API the session layer asks for (`ort`'s `api-24`), as major and minor version.
-pub const OLDEST_RUNTIME: [u64; 2] = [1, 24];
+/// The oldest ONNX Runtime with the API the session layer asks for (`ort`'s `api-20`), as major and minor version.
+pub const OLDEST_RUNTIME: [u64; 2] = [1, 20];
+
+/// The first ONNX Runtime that tells which provider runs which node.
+pub const TELLS_PLACEMENT: [u64; 2] = [1, 24];
+
+/// The first ONNX Runtime whose CUDA provider keeps the host memory that a captured copy reads at every replay. In older
+/// ones it may hold something else by then, and results are wrong without an error.
+pub const SAFE_REPLAYS: [u64; 3] = [1, 31, 1];
+
+/// Returns the numbers that a version begins with: `[1, 24, 4]` of `1.24.4 (0123abc)`. Such lists compare as versions do.
+pub fn numbers_of(version: &str) -> Vec<u64> {
+    let release = version.split_whitespace().next().unwrap_or_default();
+    release.split('.').map_while(|n| n.parse().ok()).collect()
+}
 
 /// The files to try when none was asked for, in order, each with why it is looked at. After them comes whatever
 /// the dynamic loader finds under [`RUNTIME_LIBRARY`].
@@ -63,6 +76,16 @@ mod tests {
         assert!(
             at(&wanted).expect("looked at") < at(&Path::new("/home/me").join(RUNTIME_LIBRARY)).expect("too")
         );
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(numbers_of("1.24.4 (0123abc)"), [1, 24, 4]);
+        assert!(numbers_of("1.9.0") < numbers_of("1.31"));
+        assert!(numbers_of("1.31.0 (commit unknown)") < SAFE_REPLAYS.to_vec());
+        assert!(numbers_of("1.31.1") >= SAFE_REPLAYS.to_vec());
+        assert!(numbers_of("1.24.0") >= TELLS_PLACEMENT.to_vec());
+        assert!(numbers_of("main").is_empty());
     }
 
     #[test]

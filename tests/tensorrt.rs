@@ -116,7 +116,7 @@ fn other_versions_and_other_gpus_are_refused_by_name() {
     };
     for (here, words) in [
         (with(|p| p.tensorrt = "10.16.2".into()), ["TensorRT 10.3.0", "here it is 10.16.2"]),
-        (with(|p| p.onnxruntime = "1.28.0 (fedcba)".into()), ["ONNX Runtime 1.24.4", "here it is 1.28.0"]),
+        (with(|p| p.onnxruntime = "1.28.0 (fedcba)".into()), ["ONNX Runtime 1.31.1", "here it is 1.28.0"]),
         (with(|p| p.gpu.name = "Thor".into()), ["the GPU Orin", "here it is Thor"]),
         (with(|p| p.gpu.multiprocessors = 8), ["16 multiprocessors", "8 multiprocessors"]),
         (

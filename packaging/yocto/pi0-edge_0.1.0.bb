@@ -22,4 +22,4 @@ do_install:append() {
 SYSTEMD_SERVICE:${PN} = "pi0-edge-prepare.service"
 
 # meta-tegra-community builds it with CUDA and TensorRT; pi0-edge finds it on the system's library path.
-RDEPENDS:${PN} = "onnxruntime (>= 1.24)"
+RDEPENDS:${PN} = "onnxruntime (>= 1.20)"

@@ -3,7 +3,8 @@
 #
 #   scripts/jetson.sh deploy HOST [OPTION...]
 #
-#   --bundle DIR             also copy this bundle to /var/lib/pi0-edge/bundles and prepare it for the device
+#   --bundle DIR             also copy this bundle to /var/lib/pi0-edge/bundles and prepare it for the device; it takes
+#                            the place of one of that name as a whole, and what runs goes on with the one before
 #   --dev                    also libpi0-edge-dev, to build control programs in C and C++ there
 #   --without-onnxruntime    leave out the CPU build of ONNX Runtime, on a device that has its own
 #
@@ -62,15 +63,19 @@ remote "rm -r $there"
 remote "pi0-edge --version"
 remote "pi0-edge doctor" || say "doctor found something in the way: see above"
 
+# Files that a runtime has open are never written to: a bundle is copied beside its place and then renamed.
 for bundle in "${bundles[@]}"; do
-    place=/var/lib/pi0-edge/bundles/$(basename "$bundle")
-    remote "sudo mkdir -p $(quoted "$place") && sudo chown -R \"\$(id -un)\" $(quoted "$place")"
+    name=$(basename "$bundle") bundles_there=/var/lib/pi0-edge/bundles
+    place=$bundles_there/$name new=$bundles_there/.new old=$bundles_there/.old
+    remote "sudo rm -rf $new $old && sudo mkdir -p $new $old && sudo chown \"\$(id -un)\" $new"
     if [ -n "$rsync" ]; then
-        run rsync -rtLs --delete "${progress[@]}" "${shell[@]}" "$bundle/" "$host:$place/"
+        run rsync -rtLs --copy-dest="$place/" "${progress[@]}" "${shell[@]}" "$bundle/" "$host:$new/$name/"
     else
-        run scp -q -r "${options[@]}" "$bundle" "$host:$(dirname "$place")/"
+        run scp -q -r "${options[@]}" "$bundle" "$host:$new/"
     fi
-    remote "sudo chown -R root:root $(quoted "$place") && sudo chmod -R u=rwX,go=rX $(quoted "$place")"
+    remote "sudo chown -R root:root $new && sudo chmod -R u=rwX,go=rX $new"
+    at=$(quoted "$place")
+    remote "{ [ ! -e $at ] || sudo mv $at $old; } && sudo mv -T $(quoted "$new/$name") $at && sudo rm -rf $new $old"
     remote "sudo /usr/lib/pi0-edge/prepare $(quoted "$place")"
 done
 say "installed on $host: ${packages[*]}${bundles[*]:+, bundles ${bundles[*]##*/}}"

@@ -67,7 +67,7 @@ if [ -z "$dry_run" ]; then
 fi
 as_root mkdir -p "$rootfs/var/lib/pi0-edge/bundles"
 for bundle in "${bundles[@]}"; do
-    as_root cp -RL --no-preserve=ownership "$bundle" "$rootfs/var/lib/pi0-edge/bundles/"
+    as_root cp -RL --remove-destination --no-preserve=ownership "$bundle" "$rootfs/var/lib/pi0-edge/bundles/"
 done
 # What `systemctl enable` would do, without running the root file system's own.
 as_root mkdir -p "$rootfs/etc/systemd/system/multi-user.target.wants"

@@ -11,6 +11,7 @@ import pytest
 
 from exporter.bundle import export
 from exporter.evaluate import Evaluator
+from exporter.forms import choose_forms
 from exporter.golden_inputs import golden_inputs
 from exporter.manifest import Options
 from exporter.pipeline import Pipeline
@@ -77,3 +78,11 @@ def check_splits(bundle: Path) -> None:
         for node in (node for node in graph.node if node.op_type == "Split"):
             even = len(node.input) == 1
             assert len(node.output) <= 32 if even else len(node.output) == 3, node.name
+
+
+@pytest.mark.parametrize("target, tensorrt, recorded", [
+    ("cpu", "10.3", {}), ("tensorrt", "10.3", {"tensorrt": "10.3"}),
+    ("tensorrt", "10.14", {"onnxruntime": "1.23", "tensorrt": "10.14"}), ("cuda", "10.3", {"onnxruntime": "1.31"}),
+])
+def test_the_manifest_says_what_the_graphs_need(target, tensorrt, recorded):
+    assert choose_forms(target, tensorrt).recorded("pi05") == recorded

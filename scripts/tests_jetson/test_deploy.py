@@ -61,10 +61,38 @@ def test_bundle(machine, deploy, project, rsync):
         (machine.root / "log.rsync").touch()
     deploy("--bundle", project / "pick bottle")
     place = "/var/lib/pi0-edge/bundles/pick bottle"
-    assert remote(machine)[-3:] == [f"sudo mkdir -p '{place}' && sudo chown -R \"$(id -un)\" '{place}'",
-                                    f"sudo chown -R root:root '{place}' && sudo chmod -R u=rwX,go=rX '{place}'",
-                                    f"sudo /usr/lib/pi0-edge/prepare '{place}'"]
+    assert remote(machine)[-1] == f"sudo /usr/lib/pi0-edge/prepare '{place}'"
     assert len(machine.calls("rsync")) == rsync and len(machine.calls("scp")) == 2 - rsync
+    assert not rsync or "[--copy-dest=/var/lib/pi0-edge/bundles/pick bottle/]" in machine.calls("rsync")[0]
+
+
+def test_a_bundle_that_is_in_use_is_replaced_and_never_written_to(machine, deploy, project):
+    robot = machine.root / "robot"
+    there = f"sed 's#/var/lib#{robot}/var/lib#g'"
+    machine.program("sudo", 'case $1 in chown | apt-get | /usr*) ;; *) exec "$@" ;; esac\n')
+    machine.program("ssh", f"""
+for command; do :; done
+case $command in
+*print-architecture) echo arm64 ;;
+*'command -v rsync'*) exit 1 ;;
+*nv_tegra_release*) echo '# R36 (release), REVISION: 4.3' ;;
+*bundles*) sh -c "$(echo "$command" | {there})" ;;
+esac
+""")
+    machine.program("scp", f"""
+case $* in *bundles*) ;; *) exit ;; esac
+while [ $# -gt 2 ]; do shift; done
+cp -r "$1" "$(echo "${{2#*:}}" | {there})"
+""")
+    (robot / "var/lib/pi0-edge/bundles").mkdir(parents=True)
+    manifest = robot / "var/lib/pi0-edge/bundles/pick bottle/manifest.json"
+    (project / "pick bottle/manifest.json").write_text("one")
+    deploy("--bundle", project / "pick bottle")
+    with manifest.open() as held:
+        (project / "pick bottle/manifest.json").write_text("another")
+        deploy("--bundle", project / "pick bottle")
+        assert (held.read(), manifest.read_text()) == ("one", "another")
+    assert [p.name for p in manifest.parent.parent.iterdir()] == ["pick bottle"]
 
 
 def test_an_unreachable_host(machine, deploy):

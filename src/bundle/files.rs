@@ -1,7 +1,7 @@
 //! Paths inside a bundle, and opening the files at them without being led elsewhere.
 
 use std::fs::{File, Metadata};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -78,6 +78,68 @@ pub(super) fn open_inside(root: &Path, relative: &str) -> Result<File> {
         }
     }
     open_regular(&path, ErrorKind::Integrity)
+}
+
+/// A file of a bundle, open for as long as the bundle is, to see that it stays what it was.
+#[derive(Debug)]
+pub(super) struct Held {
+    name: String,
+    file: File,
+    /// Size, and time of the last change of content in seconds and nanoseconds.
+    was: (u64, i64, i64),
+}
+
+impl Held {
+    /// Opens the file `name` of the bundle in `root`.
+    ///
+    /// # Errors
+    /// As [`open_inside`].
+    pub fn open(root: &Path, name: &str) -> Result<Self> {
+        let file = open_inside(root, name)?;
+        let was = Self::stamp(&file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {name}"))?);
+        Ok(Held { name: name.to_owned(), file, was })
+    }
+
+    fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
+        (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+    }
+
+    fn inspect(&self) -> Result<Metadata> {
+        self.file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {}", self.name))
+    }
+
+    /// Fails if the file was written to or cut off since it was opened. That it was deleted or another has its name
+    /// now is no change: the open file is still the one that was verified. One system call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`].
+    pub fn check(&self) -> Result<()> {
+        ensure!(
+            Self::stamp(&self.inspect()?) == self.was,
+            Integrity,
+            "{} was changed while it was in use; put the whole bundle in place again, by renaming its directory, and load \
+             it anew",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// Fails if `root` has another file of that name by now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`].
+    pub fn check_place(&self, root: &Path) -> Result<()> {
+        let place = open_inside(root, &self.name)?;
+        let place = place.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {}", self.name))?;
+        let held = self.inspect()?;
+        ensure!(
+            (place.dev(), place.ino()) == (held.dev(), held.ino()),
+            Integrity,
+            "{} was replaced while it was being loaded; load the bundle again",
+            self.name
+        );
+        Ok(())
+    }
 }
 
 fn inspect(path: &Path, kind: ErrorKind) -> Result<Metadata> {

@@ -21,8 +21,10 @@ pub(crate) mod wire;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use features::{ActionFeature, ImageRule, Normalization, PadSide, Resize, StateFeature};
+use files::Held;
 pub(crate) use files::open_regular;
 pub use flow::{Flow, FlowConvention, FlowTimes, InvFreq, Rope};
 pub use graphs::{Dim, GraphName, GraphSpec, Graphs, TensorSpec};
@@ -43,6 +45,8 @@ use crate::error::{ErrorKind, Result, ResultExt};
 pub struct Bundle {
     root: PathBuf,
     manifest: Manifest,
+    /// The files that are read when all is verified: graphs, their weights, the token table.
+    held: Arc<[Held]>,
 }
 
 impl Bundle {
@@ -59,11 +63,40 @@ impl Bundle {
     pub fn open(root: impl Into<PathBuf>, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let root = root.into();
         let manifest = Manifest::read(&root.join("manifest.json"))?;
-        let bundle = Bundle { root, manifest };
-        verify(&bundle.root, &bundle.manifest, level, progress)
-            .and_then(|()| bundle.prescan())
-            .map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
+        let mut bundle = Bundle { root, manifest, held: Arc::new([]) };
+        let checked = bundle.check(level, progress);
+        checked.map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
         Ok(bundle)
+    }
+
+    fn check(&mut self, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let m = &self.manifest;
+        let graphs = GraphName::ALL.iter().flat_map(|&name| {
+            let spec = m.graph(name);
+            [spec.file.clone(), spec.data_file()]
+        });
+        let files = graphs.chain([m.token_embedding.file.clone()]).filter(|name| m.files.contains_key(name));
+        // Opened before they are verified, so that a change since then is seen.
+        self.held = files.map(|name| Held::open(&self.root, &name)).collect::<Result<_>>()?;
+        verify(&self.root, m, level, progress)?;
+        self.prescan()
+    }
+
+    /// Fails if a graph, its weights or the token table was written to or cut off since the bundle was opened. Deleting
+    /// or renaming them, or putting others in their place, is no such change. A system call for each; allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Integrity`], naming the file; [`ErrorKind::Io`] if it cannot be told.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.held.iter().try_for_each(Held::check)
+    }
+
+    /// As [`check_unchanged`](Self::check_unchanged), and the files that were opened still have their names: what was
+    /// opened by name meanwhile is what was verified.
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        self.check_unchanged()?;
+        self.held.iter().try_for_each(|held| held.check_place(&self.root))
     }
 
     /// Returns the bundle's contract.

@@ -15,6 +15,11 @@ pub struct TokenTable<B> {
 }
 
 impl<B: AsRef<[u8]>> TokenTable<B> {
+    /// Returns the owner of the bytes.
+    pub(crate) fn bytes(&self) -> &B {
+        &self.bytes
+    }
+
     /// A table over the whole content of `spec.file`: little-endian, row-major.
     ///
     /// # Errors

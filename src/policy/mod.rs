@@ -17,8 +17,6 @@ mod timing;
 use std::path::Path;
 use std::time::Instant;
 
-use memmap2::Mmap;
-
 pub use noise::Noise;
 pub use options::{InferOptions, PolicyOptions, Weights};
 pub use pipeline::Inspector;
@@ -32,9 +30,10 @@ use crate::bundle::token_table::TokenTable;
 use crate::bundle::{Bundle, GraphName, Manifest};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_NUM_STEPS;
+use crate::lookup::SAFE_REPLAYS;
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
-use crate::session::{Device, DeviceOptions, Environment, GraphOptions, map_file};
+use crate::session::{Device, DeviceOptions, Environment, GraphOptions, MappedFile};
 use pipeline::{Filled, Pipeline};
 use tensorrt::EngineFiles;
 
@@ -45,7 +44,7 @@ pub struct Policy {
     bundle: Bundle,
     preprocessor: Preprocessor,
     tokenizer: PromptTokenizer,
-    token_table: TokenTable<Mmap>,
+    token_table: TokenTable<MappedFile>,
     pipeline: Pipeline,
     post: Postprocessor,
     chunk: ActionChunk,
@@ -61,7 +60,11 @@ pub struct Policy {
 impl Policy {
     /// Loads a bundle: verifies it, loads ONNX Runtime and the graphs, and makes every buffer.
     ///
-    /// The bundle's files must not change while the policy lives.
+    /// Graphs, weights and token table are used where they are for as long as the policy lives. Once one of them is
+    /// written to or cut off, every inference fails with [`ErrorKind::Integrity`]; deleted or replaced by rename, the
+    /// files that were verified go on being used. So that this is never the end of the process, the first load
+    /// installs a handler for SIGBUS, which hands on what is not its own; a program that installs one later must hand on
+    /// as well, and must not block SIGBUS in a thread that infers.
     ///
     /// # Errors
     /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
@@ -105,9 +108,9 @@ impl Policy {
         )?;
         let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
         let manifest = bundle.manifest();
-        requirements::check(manifest, options.provider, &library.version()?)?;
+        requirements::check(manifest, options.provider, library.version())?;
         let table = &manifest.token_embedding;
-        let map = map_file(&bundle.open_file(&table.file)?, &table.file)?;
+        let map = MappedFile::new(&bundle.open_file(&table.file)?, &table.file)?;
         let token_table = TokenTable::new(map, table)?;
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -117,6 +120,15 @@ impl Policy {
             std::fs::create_dir_all(directory)
                 .or_kind(ErrorKind::Io, || format!("cannot make {}", directory.display()))?;
         }
+        let cuda_graphs = options.provider == Provider::Cuda && !options.no_cuda_graphs;
+        if cuda_graphs && !library.replays_safely() {
+            log::warn!(
+                "no CUDA graphs with ONNX Runtime {}: before {} a replay reads host memory that may hold something else by \
+                 then; kernels are launched one by one",
+                library.version(),
+                SAFE_REPLAYS.map(|n| n.to_string()).join(".")
+            );
+        }
         let pipeline = Pipeline::load(library, &device, &bundle, engines.as_ref(), |graph| GraphOptions {
             threads: if graph == GraphName::TimeConditioning { 1 } else { threads },
             prepack: match options.weights {
@@ -125,11 +137,11 @@ impl Policy {
                 Weights::Packed => true,
             },
             spin: !options.no_spin,
-            cuda_graph: options.provider == Provider::Cuda
-                && !options.no_cuda_graphs
-                && graph != GraphName::TimeConditioning,
+            cuda_graph: cuda_graphs && library.replays_safely() && graph != GraphName::TimeConditioning,
             profile: options.profile.clone(),
         })?;
+        // ONNX Runtime opened the graphs by name.
+        bundle.check_in_place()?;
         let mut policy = Policy {
             preprocessor: Preprocessor::new(manifest),
             tokenizer: PromptTokenizer::load(&bundle)?,
@@ -211,6 +223,7 @@ impl Policy {
     /// # Errors
     /// [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`] for a bad observation,
     /// [`ErrorKind::InvalidArgument`] for bad noise or step count, [`ErrorKind::Graph`] when ONNX Runtime fails,
+    /// [`ErrorKind::Integrity`] when the bundle's files were changed since it was loaded,
     /// [`ErrorKind::NonFinite`] when the result is not finite. After an error the previous chunk is gone; the
     /// next inference starts clean.
     pub fn infer(
@@ -232,6 +245,7 @@ impl Policy {
         observation: &Observation<'_>,
         options: &InferOptions<'_>,
     ) -> Result<usize> {
+        self.bundle.check_unchanged()?;
         self.timing.reset();
         self.pipeline.restart();
         let preprocessing = Instant::now();
@@ -252,7 +266,8 @@ impl Policy {
         self.prefix_len = image_rows + tokens.len();
         self.pipeline.set_num_steps(num_steps)?;
         self.pipeline.prepare(views, self.prefix_len)?;
-        self.token_table.gather(tokens, self.pipeline.prefix_rows_mut(image_rows, tokens.len())?)?;
+        let rows = self.pipeline.prefix_rows_mut(image_rows, tokens.len())?;
+        self.token_table.bytes().watch(|| self.token_table.gather(tokens, rows))??;
         self.pipeline.send(Filled::PrefixRows(image_rows..self.prefix_len))?;
         self.write_noise(options.noise)?;
         self.write_guidance(options.guidance)?;
@@ -288,6 +303,8 @@ impl Policy {
     /// Waits for the actions, and for the times of the runs that made them.
     fn bring_in(&mut self) -> Result<()> {
         self.pipeline.fetch_actions()?;
+        // Weights that were written to in between may have been read half and half.
+        self.bundle.check_unchanged()?;
         self.timing.set_runs(self.pipeline.run_times()?);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::bundle::{Manifest, Target};
 use crate::error::Result;
+use crate::lookup::numbers_of;
 use crate::provider::Provider;
 
 /// Checks that TensorRT of `version`, by way of ONNX Runtime of `onnxruntime`, takes the bundle's graphs.
@@ -12,7 +13,7 @@ pub(super) fn check_tensorrt(manifest: &Manifest, onnxruntime: &str, version: &s
     check(manifest, Provider::TensorRt, onnxruntime)?;
     let Some(least) = &manifest.tensorrt else { return Ok(()) };
     ensure!(
-        major_minor(version) >= major_minor(least),
+        numbers_of(version) >= numbers_of(least),
         Provider,
         "the bundle's graphs need TensorRT {least} or newer, this is {version}; export with --target tensorrt \
          --tensorrt-version 10.3"
@@ -33,29 +34,39 @@ pub(super) fn check(manifest: &Manifest, provider: Provider, version: &str) -> R
          provider cuda, or export with --target tensorrt"
     );
     ensure!(
-        major_minor(version) >= major_minor(least),
+        numbers_of(version) >= numbers_of(least),
         Provider,
-        "the bundle's graphs need ONNX Runtime {least} or newer, this is {version}; give a newer one, or export with \
-         --target cpu"
+        "the bundle's graphs need ONNX Runtime {least} or newer, this is {version}; give a newer one, or export for \
+         this one: --target cpu, or --tensorrt-version 10.3"
     );
     Ok(())
 }
 
-/// The first two numbers of a version.
-fn major_minor(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split(['.', ' ']).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::major_minor;
+    use std::path::Path;
+
+    use super::*;
 
     #[test]
-    fn versions_are_compared_by_number() {
-        assert!(major_minor("1.9.0 (0123abc)") < major_minor("1.31"));
-        assert!(major_minor("1.31.1 (commit unknown)") >= major_minor("1.31"));
-        assert!(major_minor("2.0.0") > major_minor("1.31"));
-        assert_eq!(major_minor("main"), None);
+    fn what_the_graphs_need_is_compared_with_what_is_there() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
+        let mut manifest = Manifest::read(Path::new(path)).unwrap();
+        check(&manifest, Provider::Cpu, "1.20.0").unwrap();
+        manifest.onnxruntime = Some("1.23".into());
+        manifest.tensorrt = Some("10.14".into());
+        check(&manifest, Provider::Cpu, "1.23.0 (0123abc)").unwrap();
+        let error = check(&manifest, Provider::Cpu, "1.22.1 (0123abc)").unwrap_err().to_string();
+        assert!(error.contains("need ONNX Runtime 1.23 or newer, this is 1.22.1 (0123abc)"), "{error}");
+        check_tensorrt(&manifest, "1.24.2", "10.16.2").unwrap();
+        let error = check_tensorrt(&manifest, "1.24.2", "10.3.0").unwrap_err().to_string();
+        assert!(error.contains("need TensorRT 10.14 or newer, this is 10.3.0"), "{error}");
+        manifest.target = Target::Cuda;
+        assert!(
+            check(&manifest, Provider::TensorRt, "1.32.0")
+                .unwrap_err()
+                .to_string()
+                .contains("--target tensorrt")
+        );
     }
 }

@@ -6,8 +6,9 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::environment::Environment;
+use super::faults::Lost;
 use super::graph_error;
-use super::placement::{self, Placement};
+use super::placement;
 use super::provider::tensorrt::{self, EngineBuild};
 use super::provider::unusable;
 use super::shared_library::SharedLibrary;
@@ -30,7 +31,7 @@ pub fn pins_here(environment: &Environment, gpu: u32, bundle_sha256: &str) -> Re
         bundle: bundle_sha256.to_owned(),
         gpu: describe(gpu).map_err(|e| fail(&e))?,
         tensorrt: tensorrt_version(&tensorrt).map_err(|e| fail(&e))?,
-        onnxruntime: environment.version()?,
+        onnxruntime: environment.version().to_owned(),
     })
 }
 
@@ -48,7 +49,8 @@ pub fn build_engine(
     let fail = |e: ort::Error| graph_error(format_args!("{}: TensorRT cannot build it", build.graph), e);
     let settings = tensorrt::build_settings(build, &spec.inputs)?;
     let start = || -> ort::Result<_> {
-        Ok(Session::builder(environment.inner())?.with_no_environment_execution_providers()?)
+        let builder = Session::builder(environment.inner())?.with_no_environment_execution_providers()?;
+        placement::demand(builder, environment.placement(), Provider::TensorRt)
     };
     let builder = tensorrt::functions()
         .append(start().map_err(fail)?, &settings)
@@ -59,11 +61,12 @@ pub fn build_engine(
             // Runtime rewrites it would have to hand over inside one message, which ends at 2 GB.
             .with_optimization_level(GraphOptimizationLevel::Disable)?
             .with_intra_threads(1)?
-            .with_config_entry(placement::RECORD, "1")?
             .commit_from_file(model)
     };
-    let session = commit().map_err(fail)?;
-    Placement::read(&session).map_err(fail)?.expect(build.graph, Provider::TensorRt)
+    let building = format_args!("{}: TensorRT cannot build it", build.graph);
+    let session = Lost::default().watch(build.graph, commit)?;
+    let session = session.map_err(|e| placement::not_made(building, e, Provider::TensorRt))?;
+    placement::verify(&session, environment.placement(), build.graph, Provider::TensorRt).map(drop)
 }
 
 /// The file of a library that this process has loaded, by the beginning of its name.

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ort::logging::LogLevel;
 
+use super::placement;
 use super::shared_library::SharedLibrary;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lookup;
 
-const REMEDY: &str = "install ONNX Runtime 1.24 or newer (scripts/fetch_onnxruntime.sh fetches the CPU build), \
+const REMEDY: &str = "install ONNX Runtime 1.20 or newer (scripts/fetch_onnxruntime.sh fetches the CPU build), \
                       or name its library by --ort-library or ORT_DYLIB_PATH";
 
 /// ONNX Runtime, loaded. One per process, and it lives as long as the process.
@@ -19,6 +20,8 @@ const REMEDY: &str = "install ONNX Runtime 1.24 or newer (scripts/fetch_onnxrunt
 pub struct Environment {
     inner: ort::environment::Environment,
     library: PathBuf,
+    version: String,
+    placement: Option<&'static placement::Functions>,
 }
 
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
@@ -70,20 +73,18 @@ impl Environment {
     }
 
     /// Returns the library's version and the commit it was built from, such as `1.24.4 (0123abc)`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Library`] if the library does not state its version.
-    pub fn version(&self) -> Result<String> {
-        let fail = |what: String| Error::new(ErrorKind::Library, what);
-        let library = SharedLibrary::open(&self.library.to_string_lossy()).map_err(fail)?;
-        type GetBase = unsafe extern "system" fn() -> *const ort::sys::OrtApiBase;
-        // SAFETY: the declaration of ONNX Runtime's one exported function.
-        let base = unsafe { library.function::<GetBase>(c"OrtGetApiBase") }.map_err(fail)?;
-        // SAFETY: the library is loaded and started; the base and its version string are constants of it.
-        let version = unsafe { CStr::from_ptr(((*base()).GetVersionString)()) }.to_string_lossy();
-        let commit =
-            self.build_info().split("git-commit-id=").nth(1).and_then(|t| t.split([',', ' ']).next());
-        Ok(format!("{version} ({})", commit.unwrap_or("commit unknown")))
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Returns true if a CUDA graph captured by this ONNX Runtime reads, at every replay, what it read at the first.
+    pub(crate) fn replays_safely(&self) -> bool {
+        lookup::numbers_of(&self.version) >= lookup::SAFE_REPLAYS.to_vec()
+    }
+
+    /// Returns the functions that tell which provider runs which node; none before ONNX Runtime 1.24.
+    pub(super) fn placement(&self) -> Option<&'static placement::Functions> {
+        self.placement
     }
 
     /// Returns ONNX Runtime's own description of its build: version, commit, flags.
@@ -121,7 +122,23 @@ fn build(builder: ort::environment::EnvironmentBuilder, library: PathBuf) -> Res
     // The logger makes `ort` ask for verbose messages; every one of them would cost formatting.
     inner.set_log_level(LogLevel::Warning);
     log::debug!("ONNX Runtime from {}: {}", library.display(), ort::info());
-    Ok(Environment { inner, library })
+    let base = base(&library).map_err(|what| Error::new(ErrorKind::Library, what))?;
+    // SAFETY: a constant of the library, which is never closed.
+    let version = unsafe { CStr::from_ptr((base.GetVersionString)()) }.to_string_lossy();
+    let placement = placement::Functions::of(base, &lookup::numbers_of(&version));
+    let commit = ort::info().split("git-commit-id=").nth(1).and_then(|t| t.split([',', ' ']).next());
+    let version = format!("{version} ({})", commit.unwrap_or("commit unknown"));
+    Ok(Environment { inner, library, version, placement })
+}
+
+/// Returns where ONNX Runtime's own interfaces begin.
+fn base(library: &Path) -> Result<&'static ort::sys::OrtApiBase, String> {
+    type GetBase = unsafe extern "system" fn() -> *const ort::sys::OrtApiBase;
+    let library = SharedLibrary::open(&library.to_string_lossy())?;
+    // SAFETY: the declaration of ONNX Runtime's one exported function.
+    let base = unsafe { library.function::<GetBase>(c"OrtGetApiBase") }?;
+    // SAFETY: the base is a constant of the library, which is loaded and never closed.
+    unsafe { base().as_ref() }.ok_or_else(|| "OrtGetApiBase returns nothing".to_owned())
 }
 
 /// Runs inside ONNX Runtime's callback: it must not panic, and the `log` facade does not.

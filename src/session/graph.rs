@@ -106,7 +106,8 @@ impl Graph {
     ///
     /// # Errors
     /// [`ErrorKind::Provider`] when the provider cannot be used or does not take every node, [`ErrorKind::Graph`]
-    /// when ONNX Runtime refuses the file or a port differs from `spec`.
+    /// when ONNX Runtime refuses the file or a port differs from `spec`, [`ErrorKind::Integrity`] when the weights were cut
+    /// off meanwhile.
     pub fn load(
         environment: &Environment,
         device: &Device,
@@ -117,7 +118,8 @@ impl Graph {
     ) -> Result<Self> {
         let fail = |e: ort::Error| graph_error(format_args!("cannot load {}", path.display()), e);
         let builder = || -> ort::Result<SessionBuilder> {
-            Ok(Session::builder(environment.inner())?.with_no_environment_execution_providers()?)
+            let builder = Session::builder(environment.inner())?.with_no_environment_execution_providers()?;
+            placement::demand(builder, environment.placement(), device.provider())
         };
         let builder = provider::register(builder().map_err(fail)?, device, options)
             .map_err(|e| provider::unusable(device.provider(), environment.library(), e.message()))?;
@@ -135,13 +137,15 @@ impl Graph {
                 .with_intra_op_spinning(options.spin)?
                 // Workers may spin inside a run, never between runs: a control loop shares these cores.
                 .with_config_entry("session.force_spinning_stop", "1")?
-                .with_config_entry(placement::RECORD, "1")?
                 .with_prepacking(options.prepack)?
                 .commit_from_file(path)
         };
-        let session = build().map_err(|e| without_kernel(fail(e), spec, device.provider()))?;
-        let placement = Placement::read(&session).map_err(fail)?;
-        placement.expect(name, device.provider())?;
+        let provider = device.provider();
+        let loading = format_args!("cannot load {}", path.display());
+        let session = workers.lost.watch(name, build)?;
+        let session =
+            session.map_err(|e| without_kernel(placement::not_made(loading, e, provider), spec, provider))?;
+        let placement = placement::verify(&session, environment.placement(), name, provider)?;
         let check = |found: Vec<&str>, wanted: &[TensorSpec], side: &str| -> Result<()> {
             match wanted.iter().find(|t| !found.contains(&t.name.as_str())) {
                 Some(t) => bail!(
@@ -271,13 +275,18 @@ impl Graph {
     /// `tensors`. Nothing is allocated on our side.
     ///
     /// # Errors
-    /// [`ErrorKind::Graph`] when a port is not bound, the tensors are not the ones bound, or ONNX Runtime fails.
+    /// [`ErrorKind::Graph`] when a port is not bound, the tensors are not the ones bound, or ONNX Runtime fails;
+    /// [`ErrorKind::Integrity`], now and ever after, when mapped weights were cut off.
     pub fn run(&mut self, tensors: &mut Tensors) -> Result<()> {
         self.check_bound(tensors)?;
-        let Graph { name, session, binding, captures, shape, .. } = self;
+        let Graph { name, session, binding, captures, shape, workers, device, .. } = self;
         let options = captures.as_ref().map(|c| c.options(*shape));
+        // On a GPU the weights were copied when the graph was loaded.
+        let _working = (device.provider() == Provider::Cpu).then(|| workers.lost.working()).transpose()?;
         tensors.timed(|| {
-            binding.run(session, options).map_err(|e| graph_error(format_args!("{name} failed"), e))
+            let ran = binding.run(session, options);
+            workers.lost.check(name)?;
+            ran.map_err(|e| graph_error(format_args!("{name} failed"), e))
         })
     }
 
@@ -314,7 +323,8 @@ impl Graph {
         tensors.synchronize()
     }
 
-    /// The providers that run its nodes, as ONNX Runtime names them, and how many each runs.
+    /// The providers that run its nodes, as ONNX Runtime names them, and how many each runs; nothing before ONNX Runtime
+    /// 1.24, which does not tell.
     pub fn placement(&self) -> impl Iterator<Item = (&str, usize)> {
         self.placement.nodes.iter().map(|(provider, nodes)| (provider.as_str(), nodes.len()))
     }

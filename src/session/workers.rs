@@ -5,17 +5,24 @@ use std::thread::{Builder, JoinHandle};
 
 use ort::environment::ThreadManager;
 
+use super::faults::{Lost, this_thread};
+
 /// A thread's stack as the C library gives it unless told otherwise, which ONNX Runtime's kernels expect.
 const STACK: usize = 8 << 20;
 
-/// The worker threads of one graph, by Linux thread id. Clones are the same list.
+/// The worker threads of one graph. Clones are the same threads.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Workers(Arc<Mutex<Vec<i32>>>);
+pub(super) struct Workers {
+    /// By Linux thread id.
+    ids: Arc<Mutex<Vec<i32>>>,
+    /// The graph's, which they work for as long as they live.
+    pub(super) lost: Lost,
+}
 
 impl Workers {
     /// The threads made so far. They have all said who they are by the time the graph is loaded.
     pub(super) fn ids(&self) -> Vec<i32> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -23,20 +30,22 @@ impl ThreadManager for Workers {
     type Thread = JoinHandle<()>;
 
     fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<JoinHandle<()>> {
-        let (ids, (here, known)) = (Arc::clone(&self.0), std::sync::mpsc::sync_channel(1));
+        let (graph, (here, known)) = (self.clone(), std::sync::mpsc::sync_channel(1));
         let body = move || {
-            // Not by libc's function, which glibc has since 2.30 only.
-            // SAFETY: gettid has no preconditions.
-            let id = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
-            ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+            graph.ids.lock().unwrap_or_else(PoisonError::into_inner).push(this_thread());
+            let working = graph.lost.working();
             // Whoever made the thread waits for this.
-            _ = here.send(());
-            work();
+            _ = here.send(working.as_ref().err().map(ToString::to_string));
+            if working.is_ok() {
+                work();
+            }
         };
         let thread = Builder::new().name("pi0-worker".into()).stack_size(STACK).spawn(body);
         let thread = thread.map_err(|e| ort::Error::new(format!("cannot start a worker thread: {e}")))?;
-        _ = known.recv();
-        Ok(thread)
+        match known.recv() {
+            Ok(Some(why)) => Err(ort::Error::new(why)),
+            _ => Ok(thread),
+        }
     }
 
     fn join(thread: JoinHandle<()>) -> ort::Result<()> {

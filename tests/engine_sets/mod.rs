@@ -23,7 +23,7 @@ pub fn pins() -> Pins {
         bundle: "ab".repeat(32),
         gpu: GpuPin { name: "Orin".into(), compute_capability: 87, multiprocessors: 16 },
         tensorrt: "10.3.0".into(),
-        onnxruntime: "1.24.4 (0123abc)".into(),
+        onnxruntime: "1.31.1 (0123abc)".into(),
     }
 }
 

@@ -1,8 +1,9 @@
-//! The policy over its bound tensors: no copies, padded prefixes, device memory, the runtime with a real policy.
+//! The policy over its bound tensors: no copies, padded prefixes, device memory, files that change, the runtime with a real policy.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changing_files;
 mod device_memory;
 mod padded_prefix;
 mod runtime;

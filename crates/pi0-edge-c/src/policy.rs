@@ -3,12 +3,13 @@
 use std::ffi::c_char;
 use std::path::PathBuf;
 
+use super::at_exit::not_exiting;
 use super::boundary::{
     copy_text, grows, guard, guard_with, not_null, optional_string, pi0_error, put, read_settings,
     read_settings_or_default, slice_mut, string, write_default, write_result, zeroed,
 };
 use super::config::unknown;
-use super::handle::Table;
+use super::handle::{Table, not_forked};
 use super::inference::{pi0_infer_options, pi0_observation, with_observation, with_options};
 use super::signals::signals_blocked;
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
@@ -213,15 +214,21 @@ pub unsafe extern "C" fn pi0_policy_options_default(
 }
 
 /// Opens a bundle: verifies it, loads ONNX Runtime and the graphs, and makes every buffer. For a full-size bundle
-/// this takes seconds to minutes. The bundle's files must not change while the policy lives.
+/// this takes seconds to minutes.
+///
+/// The bundle's files are used where they are for as long as the policy lives. Once one is written to or cut off, every
+/// inference fails with PI0_ERR_INTEGRITY; deleted or replaced by rename, what was verified goes on being used. So that
+/// this never ends the process, the first call installs a handler for SIGBUS, which hands on what is not its own. A
+/// program that installs one later must hand on as well, and no thread that infers may block SIGBUS.
 ///
 /// `bundle` is the directory's path. `options` may be NULL for the defaults. `error` may be NULL; it is written when
 /// the call fails. Threads made here leave the signals a program handles to the program's own threads. Sets the
 /// environment variable ORT_DISABLE_TELEMETRY, so no other thread should be changing the environment meanwhile.
 ///
 /// RT-safe: no. Thread: any.
-/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_FORKED, PI0_ERR_IO,
-/// PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER, PI0_ERR_GRAPH, PI0_ERR_PANIC.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_STATE (the process is
+/// exiting), PI0_ERR_FORKED, PI0_ERR_IO, PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER,
+/// PI0_ERR_GRAPH, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_policy_new(
     bundle: *const c_char,
@@ -234,6 +241,8 @@ pub unsafe extern "C" fn pi0_policy_new(
         let (bundle, given) = unsafe { (string(bundle, "bundle")?, read_settings_or_default(options)?) };
         not_null(policy, "policy is NULL")?;
         let options = self::options(&given)?;
+        not_forked()?;
+        not_exiting()?;
         Provider::explain_failures_with(pi0_edge_doctor::explain_failure);
         let loaded = signals_blocked(|| Policy::load(bundle, &options))?;
         let handle = POLICIES.insert(loaded)?;
@@ -306,8 +315,8 @@ pub unsafe extern "C" fn pi0_policy_camera(
 ///
 /// RT-safe: no. Thread: any, one at a time.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_SIZE,
-/// PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_POISONED, PI0_ERR_FORKED,
-/// PI0_ERR_PANIC.
+/// PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_INTEGRITY,
+/// PI0_ERR_IO, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_policy_infer(
     policy: *mut pi0_policy,

@@ -1,21 +1,10 @@
 //! Signals belong to the program: threads that are made here do not take them.
 
-use std::thread::JoinHandle;
-
-use super::status::{Fail, PI0_ERR_RUNTIME, Result};
-
 /// Runs `body` with the signals blocked that a program handles, so that the threads it makes inherit that. What a
 /// thread brings on itself (SIGSEGV and its like) and profilers' ticks stay.
 pub(super) fn signals_blocked<R>(body: impl FnOnce() -> R) -> R {
     let _restored = Blocked::new();
     body()
-}
-
-/// Starts a thread of that name, with the same signals blocked.
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(name.into());
-    let thread = signals_blocked(|| builder.spawn(body));
-    thread.map_err(|e| Fail::new(PI0_ERR_RUNTIME, format!("starting thread {name}: {e}")))
 }
 
 /// Puts the calling thread's mask back when dropped.

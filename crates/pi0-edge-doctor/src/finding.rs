@@ -97,6 +97,8 @@ codes! {
         OrtTooOld = "ORT_TOO_OLD",
         /// ONNX Runtime's version could not be told from its file.
         OrtVersionUnknown = "ORT_VERSION_UNKNOWN",
+        /// ONNX Runtime is old enough to lack something that this program does without.
+        OrtLacks = "ORT_LACKS",
         /// A library that ONNX Runtime needs is not found.
         LibraryMissing = "LIBRARY_MISSING",
         /// A library that ONNX Runtime or a provider needs is too old.

@@ -123,7 +123,7 @@ class Fused(Portable):
 
     def recorded(self, policy: str) -> dict:
         state = {"state_in_prefill": True} if policy == PI0 else {}
-        return {"onnxruntime": self.onnxruntime, **state}
+        return {**super().recorded(policy), **state}
 
     def opset(self, padded: bool) -> int:
         return 24 if padded else 23

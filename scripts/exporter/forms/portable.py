@@ -110,13 +110,14 @@ class Portable:
     """The forms of the targets that name no other."""
 
     domains: dict[str, int] = {}
-    onnxruntime = "1.20"  # the oldest that runs it
+    # The least version that has the operators, where the runtime takes older ones.
+    onnxruntime: str | None = None
     # PI0's state token is a row of every denoise step.
     state_in_prefill = False
 
     def recorded(self, policy: str) -> dict:
         """What the manifest says of the forms where they are not those of every provider."""
-        return {}
+        return {"onnxruntime": self.onnxruntime} if self.onnxruntime else {}
 
     def opset(self, padded: bool) -> int:
         """The operator set of a graph; ``padded``: its prefix may hold rows that are not to be seen."""

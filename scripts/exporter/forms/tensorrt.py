@@ -25,7 +25,7 @@ class TensorRt(Portable):
     version = "10.3"
 
     def recorded(self, policy: str) -> dict:
-        return {"tensorrt": self.version}
+        return {**super().recorded(policy), "tensorrt": self.version}
 
     def rotary(self, g: Graph, rows: int | str, head_dim: int) -> Rotary:
         """Tables [1, 1, rows, head_dim]."""
@@ -82,6 +82,7 @@ class AttentionTensorRt(TensorRt):
     it. The denoise step's are, while they are joined, and its kernel writes its result as the next product reads it."""
 
     version = "10.14"
+    onnxruntime = "1.23"  # the first that loads opset 23
 
     def opset(self, padded: bool) -> int:
         return 23

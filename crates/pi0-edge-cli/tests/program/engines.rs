@@ -139,7 +139,7 @@ impl Orin {
         let manifest = fs::read(tiny().join("manifest.json")).unwrap();
         let hash = <sha2::Sha256 as sha2::Digest>::digest(&manifest);
         let bundle = hash.iter().map(|b| format!("{b:02x}")).collect();
-        let onnxruntime = Environment::get(Some(&self.library)).unwrap().version().unwrap();
+        let onnxruntime = Environment::get(Some(&self.library)).unwrap().version().to_owned();
         Pins { bundle, onnxruntime, ..crate::engine_sets::pins() }
     }
 

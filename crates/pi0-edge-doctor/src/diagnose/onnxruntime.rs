@@ -2,9 +2,9 @@
 
 use super::{Rules, list, remedy};
 use crate::finding::{Code, Severity};
-use crate::loader::file_name;
-use crate::{RuntimeLibrary, TooOld};
-use pi0_edge::internals::OLDEST_RUNTIME as OLDEST;
+use crate::loader::{file_name, numbers};
+use crate::{Provider, RuntimeLibrary, TooOld};
+use pi0_edge::internals::{OLDEST_RUNTIME as OLDEST, SAFE_REPLAYS, TELLS_PLACEMENT};
 
 pub(super) fn judge(rules: &mut Rules<'_>) {
     let facts = rules.facts;
@@ -50,8 +50,35 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
             list(&names)
         ),
     );
+    lacks(rules, library);
     dependencies(rules, library);
     telemetry(rules, library);
+}
+
+/// What an ONNX Runtime that will do lacks for a GPU.
+fn lacks(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
+    let Some(version) = library.version.as_deref().filter(|_| library.compiled_in.len() > 1) else { return };
+    let older = |than: &[u64]| !library.is_too_old() && numbers(version).as_slice() < than;
+    let name = |version: &[u64]| version.iter().map(u64::to_string).collect::<Vec<_>>().join(".");
+    if older(&TELLS_PLACEMENT) {
+        let message = format!(
+            "ONNX Runtime {version} does not tell which provider runs which node, as {} does: a graph that the GPU's does \
+             not take whole is refused all the same, but its nodes are not named",
+            name(&TELLS_PLACEMENT)
+        );
+        rules.note(Code::OrtLacks, message);
+    }
+    if older(&SAFE_REPLAYS) && library.compiled_in.contains(&Provider::Cuda) {
+        let message = format!(
+            "with ONNX Runtime {version} CUDA graphs stay off: before {} a replay reads host memory that may hold \
+             something else by then. Each kernel is launched by itself, which takes longer",
+            name(&SAFE_REPLAYS)
+        );
+        let severity = rules.need(Provider::Cuda).max(Severity::Warning);
+        let remedy =
+            if rules.facts.gpu().is_some() { remedy::runtime_for(rules.facts) } else { String::new() };
+        rules.find(Code::OrtLacks, severity, message, remedy);
+    }
 }
 
 fn not_found(rules: &mut Rules<'_>) {

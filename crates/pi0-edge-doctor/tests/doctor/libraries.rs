@@ -127,13 +127,38 @@ fn an_older_c_library_is_told_by_version() {
 fn an_old_runtime_is_refused() {
     let machine = Machine::tree("pc");
     install_libraries(&machine, 13);
-    machine.library("/usr/lib/pi0-edge/libonnxruntime.so.1", &onnxruntime(X86_64, "1.23.2"));
+    machine.library("/usr/lib/pi0-edge/libonnxruntime.so.1", &onnxruntime(X86_64, "1.19.2"));
     assert_eq!(trouble(&machine.examine())[0], "error ORT_TOO_OLD");
     let report = machine.examine();
     assert_eq!(
         the(&report, Code::OrtTooOld).message,
-        "ONNX Runtime 1.23.2 at /usr/lib/pi0-edge/libonnxruntime.so.1 is older than 1.24"
+        "ONNX Runtime 1.19.2 at /usr/lib/pi0-edge/libonnxruntime.so.1 is older than 1.20"
     );
+}
+
+#[test]
+fn what_a_library_that_will_do_lacks_is_said() {
+    let machine = pc();
+    let with = |version: &str| {
+        let gpu = onnxruntime(X86_64, version).exports(&[
+            "OrtSessionOptionsAppendExecutionProvider_CUDA",
+            "OrtSessionOptionsAppendExecutionProvider_Tensorrt",
+        ]);
+        machine.library("/usr/lib/pi0-edge/libonnxruntime.so.1", &gpu);
+        let report = machine.examine_for(Provider::Cuda);
+        assert!(report.is_usable(), "{version}: {:?}", trouble(&report));
+        let lacks = report.findings.iter().filter(|f| f.code == Code::OrtLacks);
+        lacks.map(|f| (f.severity.as_str(), f.message.clone(), f.remedy.is_some())).collect::<Vec<_>>()
+    };
+    let of_old = with("1.23.2");
+    assert_eq!(of_old.iter().map(|f| (f.0, f.2)).collect::<Vec<_>>(), [("warning", true), ("info", false)]);
+    assert!(of_old[0].1.starts_with("with ONNX Runtime 1.23.2 CUDA graphs stay off: before 1.31.1"));
+    assert!(of_old[1].1.contains("does not tell which provider runs which node, as 1.24 does"));
+    assert_eq!(with("1.24.0").len(), 1);
+    assert_eq!(with("1.31.1"), []);
+    // Of no concern to the CPU provider.
+    machine.library("/usr/lib/pi0-edge/libonnxruntime.so.1", &onnxruntime(X86_64, "1.20.0"));
+    assert!(machine.examine().findings.iter().all(|f| f.code != Code::OrtLacks));
 }
 
 #[test]
@@ -174,7 +199,7 @@ fn what_was_asked_for_has_no_substitute() {
 #[test]
 fn a_library_that_would_not_load_is_passed_over_like_the_session_does() {
     let machine = pc();
-    machine.library("/usr/bin/libonnxruntime.so.1", &onnxruntime(X86_64, "1.22.0"));
+    machine.library("/usr/bin/libonnxruntime.so.1", &onnxruntime(X86_64, "1.19.0"));
     machine.library("/usr/bin/lib/libonnxruntime.so.1", &onnxruntime(AARCH64, "1.31.1"));
     let facts = machine.facts();
     let outcomes: Vec<_> = facts.onnxruntime.tried.iter().map(|t| t.outcome).collect();

@@ -194,7 +194,7 @@ pub fn onnxruntime(machine: u16, version: &str) -> Library {
 
 /// Puts a GPU build of ONNX Runtime with all its parts into `dir`.
 pub fn install_gpu_runtime(machine: &Machine, dir: &str, elf: u16, cuda: u32, kernels: &[(u16, u32)]) {
-    let core = onnxruntime(elf, "1.24.4").exports(&[
+    let core = onnxruntime(elf, "1.31.1").exports(&[
         "OrtSessionOptionsAppendExecutionProvider_CUDA",
         "OrtSessionOptionsAppendExecutionProvider_Tensorrt",
     ]);
