@@ -42,6 +42,9 @@ pub const PI0_DEVICE_MEMORY_UNIFIED: u32 = 2;
 pub const PI0_VERIFY_FULL: u32 = 0;
 /// Only presence, kind and size of the bundle's files are looked at.
 pub const PI0_VERIFY_SIZE: u32 = 1;
+/// Every byte of what changed since it was last found in order is hashed and compared. What was found is kept in the user's
+/// cache directory.
+pub const PI0_VERIFY_CHANGED: u32 = 2;
 
 /// Each graph's weights the way that suits it.
 pub const PI0_WEIGHTS_AUTO: u32 = 0;
@@ -83,8 +86,8 @@ grows!(pi0_policy_options, no_spin);
 
 impl Default for pi0_policy_options {
     fn default() -> Self {
-        // The first of each choice is its default.
-        zeroed()
+        // Every other choice has its first as its default.
+        pi0_policy_options { verify: PI0_VERIFY_CHANGED, ..zeroed() }
     }
 }
 
@@ -186,6 +189,7 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
         verify: match given.verify {
             PI0_VERIFY_FULL => Verify::Full,
             PI0_VERIFY_SIZE => Verify::Size,
+            PI0_VERIFY_CHANGED => Verify::Changed,
             other => return unknown("verify", other),
         },
         weights: match given.weights {
