@@ -27,3 +27,5 @@ pub use crate::tensorrt::{
     record::RECORD_FILE,
     store::{CacheEntry, EngineCache, Removal},
 };
+/// Text from files, made fit to be shown.
+pub use crate::text::{escaped, one_line};

@@ -15,11 +15,14 @@ mod draw;
 mod engines;
 mod environment;
 mod figures;
+mod frame;
 mod inspect;
 mod live;
 mod observation;
 mod options;
 mod output;
+#[cfg(test)]
+mod parsers;
 mod replay;
 mod run;
 mod serve;

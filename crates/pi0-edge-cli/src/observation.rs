@@ -9,14 +9,16 @@ use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
 use pi0_edge_golden::Golden;
 use serde::Deserialize;
 
-use crate::output::read_json;
+use crate::frame;
+use crate::output::{read_at_most, read_json};
 
 /// Largest observation.json read.
 const MAX_JSON_BYTES: u64 = 1 << 20;
 
+/// The content of an observation.json.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ObservationFile {
+pub struct ObservationFile {
     images: BTreeMap<String, PathBuf>,
     state: Vec<f32>,
     prompt: Option<String>,
@@ -152,12 +154,11 @@ pub fn action_names(policy: &Policy) -> Vec<String> {
 }
 
 fn decode(path: &Path, name: String) -> Result<Image> {
-    let fail = |e: image::ImageError| {
-        let text = format!("{name}: cannot read {} as a PNG or JPEG image", path.display());
-        Error::with_source(ErrorKind::Observation, text, e)
-    };
-    let open = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let rgb = open.map_err(|e| fail(e.into()))?.decode().map_err(fail)?.into_rgb8();
+    let bytes = read_at_most(path, frame::MAX_FILE_BYTES, ErrorKind::Observation)?;
+    let rgb = frame::decode(&bytes).map_err(|what| {
+        let text = format!("{name}: cannot read the frame {}: {what}", path.display());
+        Error::new(ErrorKind::Observation, text)
+    })?;
     let (width, height) = rgb.dimensions();
     Ok(Image { name, data: rgb.into_raw(), width, height })
 }

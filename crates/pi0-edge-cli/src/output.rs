@@ -1,10 +1,11 @@
 //! Reading and writing files and stdout, with errors that name the file.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
+use pi0_edge::internals::escaped;
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,12 +22,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prints the form that is asked for.
+    /// Prints the form that is asked for. What could act on a terminal is escaped.
     pub fn print(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<()> {
-        print(&match self {
+        print(&escaped(&match self {
             Format::Text => text(),
             Format::Json => format!("{:#}\n", json()),
-        })
+        }))
     }
 }
 
@@ -57,7 +58,7 @@ impl TableFormat {
     }
 }
 
-/// Prints to stdout. A reader that went away (`| head`) is not an error.
+/// Prints to stdout as it is. A reader that went away (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -80,15 +81,30 @@ pub fn refuse<T>(text: impl Into<String>) -> Result<T> {
 
 /// Reads a JSON file of at most `max` bytes; `kind` is the error of one that is larger or malformed.
 pub fn read_json<T: DeserializeOwned>(path: &Path, max: u64, kind: ErrorKind) -> Result<T> {
-    let size = std::fs::metadata(path).map_err(cannot("read", path))?.len();
-    if size > max {
-        return Err(Error::new(kind, format!("{} has {size} bytes; at most {max}", path.display())));
-    }
-    let text = std::fs::read(path).map_err(cannot("read", path))?;
+    parse_json(&read_at_most(path, max, kind)?, path, kind)
+}
+
+/// Parses the content of the JSON file at `path`; `kind` is the error of one that is malformed.
+pub fn parse_json<T: DeserializeOwned>(text: &[u8], path: &Path, kind: ErrorKind) -> Result<T> {
     // What an editor may put before a text in UTF-8.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     serde_json::from_slice(text)
         .map_err(|e| Error::with_source(kind, format!("{} is malformed", path.display()), e))
+}
+
+/// Reads a regular file of at most `max` bytes; `kind` is the error of one that is larger or something else, such as a
+/// pipe, which would be waited for.
+pub fn read_at_most(path: &Path, max: u64, kind: ErrorKind) -> Result<Vec<u8>> {
+    let unfit = |what: String| Err(Error::new(kind, format!("{} {what}", path.display())));
+    let found = std::fs::metadata(path).map_err(cannot("read", path))?;
+    if !found.is_file() {
+        return unfit("is not a regular file".into());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(cannot("read", path))?;
+    // One more tells a file that is too long, also one that grows.
+    file.take(max + 1).read_to_end(&mut bytes).map_err(cannot("read", path))?;
+    if bytes.len() as u64 > max { unfit(format!("has more than {max} bytes")) } else { Ok(bytes) }
 }
 
 /// Writes `array` as an .npy file, whole or not at all.
