@@ -68,7 +68,7 @@ pub struct Outcome {
     pub soak: Option<Soak>,
     /// Inputs and outputs of every tick, if they were to be kept.
     pub trace: Option<Trace>,
-    /// What was recorded while it happened, if that was asked for.
+    /// Counts of what was recorded while it happened, if that was asked for.
     pub mcap: Option<Counts>,
 }
 
