@@ -82,6 +82,8 @@ pub enum Call {
     Stats(Handle, Size),
     NextEvent(Handle, Size),
     FlightRecord(Handle),
+    BeginEpisode(Handle),
+    TakePolicy(Handle),
     Frame(Handle, u8, u16, u16),
     SetFrame(Handle, u8, u8, u8, u8),
     ClearFrame(Handle, u8),
