@@ -75,7 +75,7 @@ pub use crate::realtime::chunk::{ChunkInfo, Interpolation};
 pub use crate::realtime::clock::{SimulatedClock, Timestamp};
 pub use crate::realtime::delay::{DelayConfig, DelayRule};
 pub use crate::realtime::reading::{Flags, Reading, Status};
-pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, TickRecord};
+pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, RecorderView as FlightRecorder, TickRecord};
 pub use crate::realtime::thread::{MemoryLock, Missing, Obtained, Realtime, ThreadConfig, WorkerThread};
 pub use crate::realtime::timeline::{TimelineConfig, Underrun};
 
@@ -184,6 +184,7 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
             watchdog,
             flags_before: Flags::empty(),
             slept: Timestamp::now_and_slept().1,
+            sleep_checked: Timestamp::default(),
         },
         runtime: Runtime {
             commands,
@@ -245,7 +246,7 @@ impl<I: Inference> Runtime<I> {
     /// RT-safe: yes. Thread: any.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn begin_episode(&self) {
-        self.shared.begin_episode(Timestamp::now());
+        self.shared.episode.begin(Timestamp::now());
     }
 
     /// Sets the prompt. A chunk being computed is dropped and begun anew; the one being executed goes on until the
@@ -309,6 +310,11 @@ impl<I: Inference> Runtime<I> {
         self.recorder.take()
     }
 
+    /// Returns the flight recorder, to look at from another thread now and then.
+    pub fn flight_recorder(&self) -> FlightRecorder {
+        self.recorder.clone()
+    }
+
     /// Returns what the inference thread was given of what it was to have; nothing for a runtime without threads.
     pub fn realtime(&self) -> &Obtained {
         &self.obtained
@@ -327,9 +333,11 @@ impl<I: Inference> Runtime<I> {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if nobody listens at the socket, [`ErrorKind::InvalidArgument`] if the environment is not
-    /// what systemd would set.
+    /// what systemd would set, or if the watchdog's interval is less than two chunks take: it would end a program that is
+    /// well.
     pub fn notify_systemd(&self) -> Result<bool> {
         let systemd = Systemd::from_environment()?;
+        systemd.iter().try_for_each(|systemd| systemd.check_interval(self.shared.warm_chunk()))?;
         Ok(systemd.map(|systemd| self.notify(systemd)).is_some())
     }
 

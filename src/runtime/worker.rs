@@ -121,6 +121,7 @@ impl<I: Inference, C: Clock> Worker<I, C> {
             Err(Error::new(ErrorKind::Runtime, format!("inference panicked: {}", panic_message(&*panic))))
         });
         warmed.map_err(|e| e.context("warming up"))?;
+        self.ends.shared.set_warm_chunk(self.inference.warm_chunk().map_or(0, crate::realtime::clock::nanos));
         self.ends.shared.set_phase(Phase::Ready);
         Ok(())
     }
@@ -139,7 +140,7 @@ impl<I: Inference, C: Clock> Worker<I, C> {
                 return Turn::Wait(None);
             }
         }
-        let episode = self.ends.shared.episode();
+        let episode = self.ends.shared.episode.number();
         if episode > self.episode {
             self.begin_episode(episode);
         }
