@@ -1,4 +1,4 @@
-//! What a sequence of calls is made of.
+//! The parts of a sequence of calls.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use pi0_edge_c::rtc::pi0_rtc_config;
