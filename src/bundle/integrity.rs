@@ -50,7 +50,7 @@ pub fn verify(
 ) -> Result<()> {
     reject_strays(root, manifest)?;
     for (path, entry) in &manifest.files {
-        let file = open_inside(root, path)?;
+        let file = open_inside(root, path, ErrorKind::Integrity)?;
         let size = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {path}"))?.len();
         ensure!(
             size == entry.size,
@@ -83,7 +83,7 @@ fn reject_strays(root: &Path, manifest: &Manifest) -> Result<()> {
 }
 
 fn hash_manifest(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let open = |path: &str| open_inside(root, path);
+    let open = |path: &str| open_inside(root, path, ErrorKind::Integrity);
     hash_all(&manifest.files, &open, progress, &|path, found, entry| {
         err!(
             Integrity,

@@ -94,7 +94,7 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
     let expected = &case.expected;
     let layers = policy.manifest().dimensions.layers;
     let bundle = policy.bundle();
-    let observation = StoredObservation::read(&case.observation_path(bundle)?)?;
+    let observation = StoredObservation::read_golden(case, bundle)?;
     let noise = case.noise(bundle)?;
     let pixel_values = expected.pixel_values.read(bundle)?;
     let image_embeds = expected.image_embeds.read(bundle)?;

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
+use pi0_edge::internals::read_inside;
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -78,17 +79,17 @@ pub fn refuse<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidArgument, text))
 }
 
-/// Reads a JSON file of at most `max` bytes; `kind` is the error of one that is larger or malformed.
+/// Reads a regular JSON file of at most `max` bytes; `kind` is the error of one that is not, or is malformed.
 pub fn read_json<T: DeserializeOwned>(path: &Path, max: u64, kind: ErrorKind) -> Result<T> {
-    let size = std::fs::metadata(path).map_err(cannot("read", path))?.len();
-    if size > max {
-        return Err(Error::new(kind, format!("{} has {size} bytes; at most {max}", path.display())));
-    }
-    let text = std::fs::read(path).map_err(cannot("read", path))?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    parse_json(&read_inside(directory, &file_name(path), max, kind)?, &path.display().to_string(), kind)
+}
+
+/// Parses the bytes of the JSON file `name`; `kind` is the error of a malformed one.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8], name: &str, kind: ErrorKind) -> Result<T> {
     // What an editor may put before a text in UTF-8.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    serde_json::from_slice(text)
-        .map_err(|e| Error::with_source(kind, format!("{} is malformed", path.display()), e))
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    serde_json::from_slice(text).map_err(|e| Error::with_source(kind, format!("{name} is malformed"), e))
 }
 
 /// Writes `array` as an .npy file, whole or not at all.

@@ -13,7 +13,7 @@
 //! `prompt` may be absent; an observation that has a prompt of its own must have the same one. All frames are decoded
 //! before the replay begins, so an episode has to fit into memory.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pi0_edge::internals::hex;
@@ -42,7 +42,7 @@ struct EpisodeFile {
 #[serde(deny_unknown_fields)]
 struct Entry {
     time_s: f64,
-    path: PathBuf,
+    path: String,
 }
 
 /// One observation and when it was captured.
@@ -86,12 +86,11 @@ impl Episode {
             if before.replace(time).is_some_and(|before| time <= before) {
                 return wrong_entry(format!("time_s {time}, which is not after that of the one before"));
             }
-            if !path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
-                let path = path.display();
-                return wrong_entry(format!("path {path}; it must lie in the episode's directory"));
-            }
+            let file =
+                if dir.join(&path).is_dir() { format!("{path}/observation.json") } else { path.clone() };
+            let observation = StoredObservation::read_inside(dir, &file)
+                .map_err(|e| e.context(format_args!("{}: observation {i}", dir.display())))?;
             let path = dir.join(path);
-            let observation = StoredObservation::read(&path)?;
             match (observation.prompt(), &prompt) {
                 (None, _) => {}
                 (Some(own), None) if i == 0 => prompt = Some(own.to_owned()),
