@@ -48,6 +48,10 @@ step "Python package"
 # The tests of the C interface had the library built.
 .venv/bin/python -m pytest -q python/tests
 
+step "openpi's client"
+scripts/clients_env.sh
+.clients/bin/python -m pytest -q scripts/tests_clients
+
 step "graphs, compiled by TensorRT"
 if scripts/python312.sh >/dev/null 2>&1; then
     scripts/tensorrt_env.sh

@@ -19,6 +19,8 @@ pub use crate::policy::Postprocessor;
 pub use crate::realtime::clock::nanos;
 /// Hand-over between threads, and waiting.
 pub use crate::realtime::{cell, wake};
+/// For programs that are services without the runtime.
+pub use crate::runtime::systemd::notify as notify_systemd;
 /// The directory of engines: whose it is, what is in it, and how a set comes into it.
 pub use crate::tensorrt::{
     build::{Building, CacheLock},

@@ -44,7 +44,7 @@ mod lockstep;
 mod observation;
 mod policy_inference;
 mod shared;
-mod systemd;
+pub(crate) mod systemd;
 #[cfg(test)]
 mod tests;
 mod watch;

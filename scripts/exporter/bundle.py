@@ -16,6 +16,7 @@ from .errors import ExportError
 from .golden import DIRECTORY, INDEX, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph, narrowed
 from .graphs import denoise, prefix, time_conditioning, vision
+from .lerobot_files import write_lerobot_files
 from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
 from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
 from .processors import Processing, read_lerobot
@@ -92,6 +93,7 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
             dict(sorted(files.items())), options,
         )
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_lerobot_files(directory)
         if compute == "f16" and golden and options.range_scan:
             _check_ranges(directory, progress)
 

@@ -13,14 +13,16 @@ import onnxruntime as ort
 import pytest
 from safetensors.numpy import load_file
 
-from conftest import edit_json
+from conftest import SCRIPTS, edit_json
 from exporter.bundle import export
 from exporter.golden import TOLERANCES
 from exporter.graph import ALIGNMENT
+from exporter.lerobot_files import write_lerobot_files
 from exporter.manifest import Options
 from exporter.synthetic.spec import make_spec
 from make_checkpoint import make_checkpoint
 
+LEROBOT_FILES = ("config.json", "policy_preprocessor.json", "policy_postprocessor.json")  # that may be edited
 GRAPHS = ("vision_encoder", "prefix_prefill", "time_conditioning", "denoise_step")
 
 
@@ -52,7 +54,8 @@ def test_same_checkpoint_gives_the_same_bytes(tiny, bundle, tmp_path):
 
 def test_every_file_is_listed_with_its_hash(bundle, manifest):
     found = contents(bundle)
-    del found["manifest.json"]
+    for name in ("manifest.json", *LEROBOT_FILES):
+        del found[name]
     assert manifest["files"] == {
         name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(found.items())
     }
@@ -324,3 +327,14 @@ def test_replacing_a_bundle(tiny, bundle, tmp_path):
     export(tiny, tmp_path / "bundle", Options(force=True))
     assert json.loads((tmp_path / "bundle/manifest.json").read_text())["format_version"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["pi0-tiny", "pi05-tiny", "pi0-openpi", "pi05-openpi", "pi05-trained-rtc"])
+def test_lerobot_s_files_are_those_of_the_manifest(name, tmp_path):
+    bundle = SCRIPTS.parent / "models" / name
+    shutil.copy(bundle / "manifest.json", tmp_path)
+    write_lerobot_files(tmp_path)
+    for file in LEROBOT_FILES:
+        assert (tmp_path / file).read_text() == (bundle / file).read_text()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["type"] == "pi0_edge" and all(key.startswith("observation.") for key in config["input_features"])

@@ -30,24 +30,25 @@ def test_systemd_accepts_the_units(tmp_path):
     units.mkdir(parents=True)
     for unit in UNITS.iterdir():
         shutil.copy(unit, units)
-    for target in ("sysinit", "basic", "shutdown", "multi-user", "network", "local-fs"):
+    for target in ("sysinit", "basic", "shutdown", "multi-user", "network", "network-online", "local-fs"):
         (units / f"{target}.target").write_text("[Unit]\nDescription=stand-in\n")
-    for program in ("usr/local/bin/arm-control", "usr/lib/pi0-edge/prepare"):
+    for program in ("usr/local/bin/arm-control", "usr/lib/pi0-edge/prepare", "usr/bin/pi0-edge"):
         (root / program).parent.mkdir(parents=True, exist_ok=True)
         (root / program).write_text("#!/bin/sh\n")
         (root / program).chmod(0o755)
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", f"--root={root}", "pi0-edge@arm-control.service",
-         "pi0-edge-prepare.service"], capture_output=True, text=True)
+         "pi0-edge-prepare.service", "pi0-edge-serve@arm.service"], capture_output=True, text=True)
     if "--root is not supported" in result.stderr:
         pytest.skip("this systemd-analyze cannot verify in a root of its own")
     assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
-def test_exposure(tmp_path):
+@pytest.mark.parametrize("unit", ["pi0-edge@.service", "pi0-edge-serve@.service"])
+def test_exposure(unit):
     result = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=50", "--no-pager",
-                             UNITS / "pi0-edge@.service"], capture_output=True, text=True)
+                             UNITS / unit], capture_output=True, text=True)
     if "unrecognized option" in result.stderr:
         pytest.skip("this systemd-analyze cannot judge files")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,31 +1,32 @@
 //! The table of token rows.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use super::manifest::{Dtype, TokenEmbedding};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::Result;
 
 /// Rows of the token embedding, `[rows, width]`, already scaled: what a token contributes to the prefix.
 ///
-/// Only the rows that are gathered are ever read from the file, each by a call: a file that is cut off is an error
-/// then, and a map of it would end the process.
-#[derive(Debug)]
-pub struct TokenTable {
-    file: File,
-    name: String,
+/// Works on any owner of the bytes, which for a real bundle is a memory map: only the rows that are gathered are ever
+/// read from storage.
+#[derive(Debug, Clone)]
+pub struct TokenTable<B> {
+    bytes: B,
     rows: usize,
     row_bytes: usize,
 }
 
-impl TokenTable {
-    /// Creates a table over the whole content of `file`, which is `spec.file`: little-endian, row-major.
+impl<B: AsRef<[u8]>> TokenTable<B> {
+    /// Returns the owner of the bytes.
+    pub(crate) fn bytes(&self) -> &B {
+        &self.bytes
+    }
+
+    /// A table over the whole content of `spec.file`: little-endian, row-major.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if the length of `file` is not `rows * width` elements,
-    /// or the dtype is not a float; [`ErrorKind::Io`] if its length cannot be told.
-    pub fn new(file: File, spec: &TokenEmbedding) -> Result<Self> {
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if the length of `bytes` is not `rows * width` elements,
+    /// or the dtype is not a float.
+    pub fn new(bytes: B, spec: &TokenEmbedding) -> Result<Self> {
         ensure!(
             spec.dtype != Dtype::I64,
             Integrity,
@@ -35,10 +36,10 @@ impl TokenTable {
         );
         let row_bytes = spec.width.checked_mul(spec.dtype.size()).filter(|&n| n > 0);
         let expected = row_bytes.and_then(|n| n.checked_mul(spec.rows));
-        let found = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {}", spec.file))?.len();
+        let found = bytes.as_ref().len();
         match (row_bytes, expected) {
-            (Some(row_bytes), Some(expected)) if expected as u64 == found => {
-                Ok(TokenTable { file, name: spec.file.clone(), rows: spec.rows, row_bytes })
+            (Some(row_bytes), Some(expected)) if expected == found => {
+                Ok(TokenTable { bytes, rows: spec.rows, row_bytes })
             }
             _ => Err(err!(
                 Integrity,
@@ -66,8 +67,7 @@ impl TokenTable {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if `dst` has another length or an id is not in
-    /// the table, [`ErrorKind::Integrity`] if a row is not in the file any more, [`ErrorKind::Io`] if it cannot be
-    /// read; `dst` is then unspecified.
+    /// the table; `dst` is then unspecified.
     pub fn gather(&self, ids: &[u32], dst: &mut [u8]) -> Result<()> {
         ensure!(
             ids.len().checked_mul(self.row_bytes) == Some(dst.len()),
@@ -77,6 +77,7 @@ impl TokenTable {
             self.row_bytes,
             dst.len()
         );
+        let table = self.bytes.as_ref();
         for (&id, row) in ids.iter().zip(dst.chunks_exact_mut(self.row_bytes)) {
             let index = id as usize;
             ensure!(
@@ -85,11 +86,7 @@ impl TokenTable {
                 "token {id} is outside of the vocabulary of {} rows; does tokenizer.json belong to this bundle?",
                 self.rows
             );
-            self.file.read_exact_at(row, (index * self.row_bytes) as u64).map_err(|e| {
-                let cut = e.kind() == std::io::ErrorKind::UnexpectedEof;
-                let kind = if cut { ErrorKind::Integrity } else { ErrorKind::Io };
-                Error::with_source(kind, format!("cannot read the row of token {id} from {}", self.name), e)
-            })?;
+            row.copy_from_slice(&table[index * self.row_bytes..][..self.row_bytes]);
         }
         Ok(())
     }
@@ -97,36 +94,18 @@ impl TokenTable {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
+    use crate::error::ErrorKind;
 
     fn spec(dtype: Dtype, rows: usize, width: usize) -> TokenEmbedding {
         TokenEmbedding { file: "token_embedding.bin".into(), dtype, rows, width }
-    }
-
-    fn file(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
-    }
-
-    #[test]
-    fn a_row_that_was_cut_off_is_an_error() {
-        let file = file(&[7; 24]);
-        let table = TokenTable::new(file.try_clone().unwrap(), &spec(Dtype::F32, 3, 2)).unwrap();
-        file.set_len(20).unwrap();
-        table.gather(&[0, 1], &mut [0; 16]).unwrap();
-        let error = table.gather(&[0, 2], &mut [0; 16]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Integrity);
-        assert!(error.to_string().contains("the row of token 2 from token_embedding.bin"), "{error}");
     }
 
     #[test]
     fn gathers_rows_in_order() {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             let bytes: Vec<u8> = (0..3 * 2 * 2).collect();
-            let table = TokenTable::new(file(&bytes), &spec(dtype, 3, 2)).unwrap();
+            let table = TokenTable::new(bytes, &spec(dtype, 3, 2)).unwrap();
             let mut dst = [0; 12];
             table.gather(&[2, 0, 2], &mut dst).unwrap();
             assert_eq!(dst, [8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11]);
@@ -136,7 +115,7 @@ mod tests {
 
     #[test]
     fn refuses_ids_and_lengths_that_do_not_fit() {
-        let table = TokenTable::new(file(&[0; 24]), &spec(Dtype::F32, 3, 2)).unwrap();
+        let table = TokenTable::new(vec![0u8; 24], &spec(Dtype::F32, 3, 2)).unwrap();
         let error = table.gather(&[1, 3], &mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("token 3 is outside of the vocabulary of 3 rows"), "{error}");
@@ -153,7 +132,7 @@ mod tests {
             (12, spec(Dtype::F32, 3, 2)),
             (48, spec(Dtype::I64, 3, 2)),
         ] {
-            assert_eq!(TokenTable::new(file(&vec![0; len]), &spec).unwrap_err().kind(), ErrorKind::Integrity);
+            assert_eq!(TokenTable::new(vec![0u8; len], &spec).unwrap_err().kind(), ErrorKind::Integrity);
         }
     }
 }

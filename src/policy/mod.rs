@@ -33,7 +33,7 @@ use crate::limits::{MAX_NUM_STEPS, MAX_THREADS};
 use crate::lookup::SAFE_REPLAYS;
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
-use crate::session::{Device, DeviceOptions, Environment, GraphOptions};
+use crate::session::{Device, DeviceOptions, Environment, GraphOptions, MappedFile};
 use pipeline::{Filled, Pipeline};
 use tensorrt::EngineFiles;
 
@@ -44,7 +44,7 @@ pub struct Policy {
     bundle: Bundle,
     preprocessor: Preprocessor,
     tokenizer: PromptTokenizer,
-    token_table: TokenTable,
+    token_table: TokenTable<MappedFile>,
     pipeline: Pipeline,
     post: Postprocessor,
     chunk: ActionChunk,
@@ -117,7 +117,8 @@ impl Policy {
         let manifest = bundle.manifest();
         requirements::check(manifest, options.provider, library.version())?;
         let table = &manifest.token_embedding;
-        let token_table = TokenTable::new(bundle.open_file(&table.file)?, table)?;
+        let map = MappedFile::new(&bundle.open_file(&table.file)?, &table.file)?;
+        let token_table = TokenTable::new(map, table)?;
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
             n => n,
@@ -278,7 +279,8 @@ impl Policy {
         self.prefix_len = image_rows + tokens.len();
         self.pipeline.set_num_steps(num_steps)?;
         self.pipeline.prepare(views, self.prefix_len)?;
-        self.token_table.gather(tokens, self.pipeline.prefix_rows_mut(image_rows, tokens.len())?)?;
+        let rows = self.pipeline.prefix_rows_mut(image_rows, tokens.len())?;
+        self.token_table.bytes().watch(|| self.token_table.gather(tokens, rows))??;
         self.pipeline.send(Filled::PrefixRows(image_rows..self.prefix_len))?;
         self.write_noise(options.noise)?;
         self.write_guidance(options.guidance)?;

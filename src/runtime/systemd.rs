@@ -125,6 +125,17 @@ impl Systemd {
     }
 }
 
+/// Sends systemd a message, such as `READY=1`, if it wants to be notified.
+///
+/// # Errors
+/// As [`Systemd::from_environment`].
+pub fn notify(message: &str) -> Result<()> {
+    if let Some(mut systemd) = Systemd::from_environment()? {
+        systemd.send(message);
+    }
+    Ok(())
+}
+
 /// Returns the status that `systemctl status` shows, where `completed` chunks were computed to the end.
 fn status(shared: &Shared, hung: bool, completed: u64) -> String {
     let status = match shared.phase() {

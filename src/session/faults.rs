@@ -75,8 +75,8 @@ impl Lost {
         ensure!(
             !self.0.load(Ordering::Acquire),
             Integrity,
-            "{name}: its weights were cut off, or became unreadable, while they were in use; put the whole bundle in place \
-             again, and load it anew"
+            "{name} was cut off, or became unreadable, while it was in use; put the whole bundle in place again, and load it \
+             anew"
         );
         Ok(())
     }

@@ -27,7 +27,8 @@ fn a_steady_observation_allocates_nothing() {
     let mut preprocessor = Preprocessor::new(manifest);
     let mut prompts = PromptTokenizer::load(&bundle).unwrap();
     let table =
-        TokenTable::new(bundle.open_file("token_embedding.bin").unwrap(), &manifest.token_embedding).unwrap();
+        TokenTable::new(bundle.read_file("token_embedding.bin", 1 << 20).unwrap(), &manifest.token_embedding)
+            .unwrap();
     let mut post = Postprocessor::new(manifest);
     let mut chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
 

@@ -21,6 +21,7 @@ mod options;
 mod output;
 mod replay;
 mod run;
+mod serve;
 mod synthesize;
 mod table;
 mod watched;
@@ -42,6 +43,7 @@ Examples:
   pi0-edge run BUNDLE --observation DIR --seed 7 --num-steps 4 --format json
   pi0-edge bench BUNDLE --threads 2 --format md
   pi0-edge replay BUNDLE --episode DIR --rate 200 --rtc --svg trajectory.svg
+  pi0-edge serve BUNDLE --listen 127.0.0.1:8000
   pi0-edge bench control BUNDLE --rate 1000 --duration 60 --load
   pi0-edge bench device BUNDLE --minutes 5
   pi0-edge bench device $(pi0-edge synthesize pi0)
@@ -68,6 +70,8 @@ enum Verb {
     /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
     /// of it, with a report
     Bench(benches::Args),
+    /// Serve the policy to openpi's clients, over their websocket
+    Serve(serve::Args),
     /// Run a recorded episode through the real-time runtime at a given rate
     Replay(Box<replay::Args>),
     /// Say why it will be slow or broken on this machine, and what to type
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => benches::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Serve(args) => serve::run(&args),
         Verb::Doctor(args) => match doctor::run(&args) {
             Ok(code) => return code,
             Err(e) => Err(e),
