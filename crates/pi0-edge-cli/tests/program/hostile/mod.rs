@@ -5,6 +5,7 @@
 //! goes on behind it. `PI0_HOSTILE_KEEP=DIR` leaves all bundles in `DIR`, for other programs to try.
 #![allow(unsafe_code)]
 
+mod amounts;
 mod cases;
 mod contents;
 mod draft;
