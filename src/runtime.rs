@@ -20,7 +20,10 @@
 //! let reading = controller.read();
 //! println!("{:?}: {:?}", reading.status, controller.action());
 //! runtime.set_prompt("pick up the cube")?;
-//! runtime.stop()
+//! // The policy comes back, and can be started again without being loaded.
+//! let inference = runtime.stop()?;
+//! # drop(inference);
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -50,8 +53,9 @@ mod tests;
 mod watch;
 mod worker;
 
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -93,9 +97,9 @@ use worker::{Ends, Worker};
 
 /// The owner's handle: commands, events, statistics, and the end of it all.
 ///
-/// Dropping it stops the runtime like [`stop`](Self::stop). Thread: any; none of it is RT-safe.
-#[derive(Debug)]
-pub struct Runtime {
+/// Dropping it stops the runtime like [`stop`](Self::stop). Thread: any, several at once; only
+/// [`begin_episode`](Self::begin_episode) is RT-safe. No lock is held while a thread is waited for.
+pub struct Runtime<I: Inference = PolicyInference> {
     commands: CommandSender,
     waker: Waker,
     events: Receiver<Event>,
@@ -105,6 +109,8 @@ pub struct Runtime {
     stop_timeout: Duration,
     inference: Option<Thread>,
     watch: Option<Thread>,
+    /// Inference, once its thread has ended.
+    returned: Arc<Mutex<Option<I>>>,
     /// The watch's, once it has one.
     systemd: Sender<Systemd>,
 }
@@ -112,7 +118,9 @@ pub struct Runtime {
 /// A thread, the way to its attention, and the way to learn that it has ended.
 #[derive(Debug)]
 struct Thread {
-    handle: JoinHandle<()>,
+    name: &'static str,
+    /// None once somebody has joined it or left it behind.
+    handle: Mutex<Option<JoinHandle<()>>>,
     waker: Waker,
     /// Disconnected once the thread has ended.
     ended: Receiver<()>,
@@ -123,7 +131,7 @@ struct Parts<I: Inference, C> {
     worker: Worker<I, C>,
     waiter: Waiter,
     watch: Watch,
-    runtime: Runtime,
+    runtime: Runtime<I>,
     observations: ObservationWriter<I::Observation>,
     controller: Controller,
 }
@@ -135,7 +143,7 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
     config.validate(rows, dim)?;
     let shared = Arc::new(Shared::new());
     let (observation_writer, observation_reader) =
-        cell(|| Observed { data: inference.new_observation(), captured: Timestamp::default() });
+        cell(|| Observed { data: inference.new_observation(), captured: Timestamp::default(), episode: 0 });
     let (chunk_writer, chunk_reader) = cell(|| StampedChunk::new(rows, dim));
     let (progress_writer, progress_reader) = cell(Progress::default);
     let (commands, command_receiver) = commands();
@@ -175,6 +183,7 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
             shared: Arc::clone(&shared),
             watchdog,
             flags_before: Flags::empty(),
+            slept: Timestamp::now_and_slept().1,
         },
         runtime: Runtime {
             commands,
@@ -186,31 +195,35 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
             stop_timeout: config.stop_timeout,
             inference: None,
             watch: None,
+            returned: Arc::default(),
             systemd,
         },
     })
 }
 
-impl Runtime {
+impl<I: Inference> Runtime<I> {
     /// Starts inference on a thread of its own, and returns once the policy is warmed up there.
     ///
     /// # Errors
     /// Settings that contradict each other or the policy, a real-time right that is missing and insisted on, or a
     /// policy that fails to warm up.
-    pub fn start<I>(
+    pub fn start(
         inference: I,
         config: &RuntimeConfig,
-    ) -> Result<(Runtime, ObservationWriter<I::Observation>, Controller)>
+    ) -> Result<(Self, ObservationWriter<I::Observation>, Controller)>
     where
-        I: Inference + 'static,
+        I: 'static,
         I::Observation: 'static,
     {
         let Parts { worker, waiter, watch, mut runtime, observations, controller } =
             assemble(inference, Monotonic, config)?;
         let thread_config = config.thread.clone();
         let (ready_sender, ready) = bounded(1);
+        let returned = Arc::clone(&runtime.returned);
         let inference = spawn("pi0-inference", runtime.waker.clone(), move || {
-            infer(worker, waiter, |workers| thread_config.apply_with_workers(workers), &ready_sender);
+            let set_up = |workers: &[i32]| thread_config.apply_with_workers(workers);
+            let inference = infer(worker, waiter, set_up, &ready_sender);
+            *returned.lock().unwrap_or_else(PoisonError::into_inner) = inference;
         })?;
         let started = ready.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Runtime, "the inference thread ended while starting"))
@@ -221,6 +234,18 @@ impl Runtime {
         let (watch_waker, watch_waiter) = wake();
         runtime.watch = Some(spawn("pi0-watch", watch_waker, move || watch.run(watch_waiter))?);
         Ok((runtime, observations, controller))
+    }
+
+    /// Begins a new episode: the robot was put somewhere else, or its task starts anew. The plan, what it leaves over and
+    /// the held action are dropped; reads are EMPTY from now on until there is a chunk of an observation that was
+    /// captured and published after this call, and that chunk is guided by none before it. What is being computed
+    /// meanwhile is never followed. A trip of the step limit stays until it is cleared;
+    /// [`Controller::set_reference`] may tell where the robot is now.
+    ///
+    /// RT-safe: yes. Thread: any.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn begin_episode(&self) {
+        self.shared.begin_episode(Timestamp::now());
     }
 
     /// Sets the prompt. A chunk being computed is dropped and begun anew; the one being executed goes on until the
@@ -260,7 +285,8 @@ impl Runtime {
 
     fn command(&self, command: Command) -> Result<()> {
         if matches!(self.shared.phase(), Phase::Failed | Phase::Stopped) {
-            let what = "the inference thread has given up; start a new runtime";
+            let what =
+                "the inference thread has given up or ended; stop the runtime and start its policy again";
             return Err(Error::new(ErrorKind::Runtime, what));
         }
         self.commands.send(command)?;
@@ -320,27 +346,39 @@ impl Runtime {
         watch::write(path, &self.flight_record().to_json()).map_err(|e| Error::new(ErrorKind::Io, e))
     }
 
-    /// Stops inference and waits for its thread to end, for as long as the configuration says. From then on reads
-    /// are HOLD.
+    /// Stops inference, waits for its thread to end for as long as the configuration says, and gives inference back: it
+    /// can be started again without being loaded, also after it has given up. From then on reads are HOLD.
     ///
     /// # Errors
-    /// [`ErrorKind::Runtime`] if inference does not come back in time, and its thread is left behind.
-    pub fn stop(mut self) -> Result<()> {
-        self.end()
+    /// [`ErrorKind::Runtime`] if inference does not come back in time, and its thread is left behind; or if it
+    /// panicked, after which it is not used again.
+    pub fn stop(self) -> Result<I> {
+        self.end()?;
+        self.take().ok_or_else(|| {
+            let what = "inference panicked or is in use elsewhere; load the policy anew";
+            Error::new(ErrorKind::Runtime, what)
+        })
     }
 
-    /// Stops as [`stop`](Self::stop) does, for owners that go on to ask what happened. Ending again does nothing.
+    /// Stops as [`stop`](Self::stop) does, for owners that go on to ask what happened. Several may call it at once, and
+    /// each waits. Ending again does nothing.
     #[doc(hidden)]
-    pub fn end(&mut self) -> Result<()> {
+    pub fn end(&self) -> Result<()> {
         self.shared.ask_to_stop();
         // The watch first, so that it can still say what it sees; it never hangs.
-        let watched = self.watch.take().map_or(Ok(()), |thread| thread.end(self.stop_timeout));
-        let stopped = self.inference.take().map_or(Ok(()), |thread| thread.end(self.stop_timeout));
-        stopped.and(watched)
+        let end = |thread: &Option<Thread>| thread.as_ref().map_or(Ok(()), |t| t.end(self.stop_timeout));
+        let watched = end(&self.watch);
+        end(&self.inference).and(watched)
+    }
+
+    /// Takes inference out after the end; none if it was taken before, panicked, or was left behind.
+    #[doc(hidden)]
+    pub fn take(&self) -> Option<I> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl Drop for Runtime {
+impl<I: Inference> Drop for Runtime<I> {
     fn drop(&mut self) {
         if let Err(e) = self.end() {
             log::warn!("{e}");
@@ -348,24 +386,33 @@ impl Drop for Runtime {
     }
 }
 
+impl<I: Inference> fmt::Debug for Runtime<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("phase", &self.shared.phase()).finish_non_exhaustive()
+    }
+}
+
 impl Thread {
-    fn end(self, timeout: Duration) -> Result<()> {
+    /// Waits for the thread to end, and leaves it behind if it does not in time. Holds no lock meanwhile.
+    fn end(&self, timeout: Duration) -> Result<()> {
         self.waker.notify();
-        let name = self.handle.thread().name().unwrap_or_default().to_owned();
-        let failed = |what: String| Error::new(ErrorKind::Runtime, format!("thread {name} {what}"));
-        match self.ended.recv_timeout(timeout) {
-            Err(RecvTimeoutError::Timeout) => {
-                Err(failed(format!("did not end within {timeout:?} and is left behind")))
+        let handle = || self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody waits twice for a thread that was left behind.
+        let timeout = if handle().is_some() { timeout } else { Duration::ZERO };
+        let ended = self.ended.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout);
+        let handle = handle().take();
+        let failed = |what: String| Error::new(ErrorKind::Runtime, format!("thread {} {what}", self.name));
+        match (ended, handle) {
+            (true, Some(handle)) => {
+                handle.join().map_err(|panic| failed(format!("panicked: {}", worker::panic_message(&*panic))))
             }
-            _ => self
-                .handle
-                .join()
-                .map_err(|panic| failed(format!("panicked: {}", worker::panic_message(&*panic)))),
+            (true, None) => Ok(()),
+            (false, _) => Err(failed(format!("did not end within {timeout:?} and is left behind"))),
         }
     }
 }
 
-fn spawn(name: &str, waker: Waker, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
+fn spawn(name: &'static str, waker: Waker, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
     let (running, ended) = bounded(0);
     let run = move || {
         // Dropped last, whichever way the body ends.
@@ -375,16 +422,16 @@ fn spawn(name: &str, waker: Waker, body: impl FnOnce() + Send + 'static) -> Resu
     let handle = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     let handle =
         handle.map_err(|e| Error::with_source(ErrorKind::Runtime, format!("starting thread {name}"), e))?;
-    Ok(Thread { handle, waker, ended })
+    Ok(Thread { name, handle: Mutex::new(Some(handle)), waker, ended })
 }
 
-/// Runs the inference thread.
+/// Runs the inference thread, and gives inference back.
 fn infer<I: Inference>(
     mut worker: Worker<I, Monotonic>,
     mut waiter: Waiter,
     set_up: impl FnOnce(&[i32]) -> Result<Obtained>,
     ready: &Sender<Result<Obtained>>,
-) {
+) -> Option<I> {
     let started = set_up(&worker.worker_threads()).and_then(|obtained| worker.warm_up().map(|()| obtained));
     let go = started.is_ok();
     // Cannot fail: there is room for one, and the starting thread waits for it.
@@ -398,5 +445,5 @@ fn infer<I: Inference>(
             }
         }
     }
-    worker.end();
+    worker.end()
 }

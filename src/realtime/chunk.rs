@@ -10,6 +10,8 @@ use crate::action::ActionChunk;
 pub struct ChunkInfo {
     /// The chunk's number, from 1; 0 means there has been none.
     pub number: u64,
+    /// The episode it belongs to, from 0.
+    pub episode: u64,
     /// The capture time of the observation that the chunk answers. Row 0 is the action for that moment.
     #[serde(rename = "captured_ns", serialize_with = "as_nanos")]
     pub captured: Timestamp,

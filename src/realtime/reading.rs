@@ -75,7 +75,8 @@ pub struct Reading {
     pub flags: Flags,
     /// The chunk the action comes from, from 1; 0 before the first.
     pub chunk: u64,
-    /// Nanoseconds from the capture of the chunk's observation to now; 0 before the first chunk.
+    /// Nanoseconds from the capture of the chunk's observation to now, those included that the machine slept; 0 before the
+    /// first chunk.
     pub age_ns: u64,
     /// The control tick, from 0 at the first read.
     pub tick: u64,

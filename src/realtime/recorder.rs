@@ -20,7 +20,7 @@ pub const CHUNKS: usize = 16;
 /// Words of a tick before its action.
 const TICK_WORDS: usize = 10;
 /// Words of a chunk before its values.
-const CHUNK_WORDS: usize = 11;
+const CHUNK_WORDS: usize = 12;
 
 /// The control loop's half.
 #[derive(Debug)]
@@ -112,6 +112,7 @@ impl ChunkRecorder {
             reason,
             detail as u64,
             value,
+            info.episode,
         ];
         self.0.push(head.into_iter().chain(chunk.actions.as_slice().iter().map(to_word)));
     }
@@ -186,6 +187,7 @@ impl RecorderView {
             inference_delay: head[5] as u32,
             expected_ns: head[6],
             progress_at: Timestamp::from_nanos(head[7]),
+            episode: head[11],
         };
         ChunkRecord {
             info,
@@ -282,6 +284,7 @@ mod tests {
                 inference_delay: 5,
                 expected_ns: i << 35,
                 progress_at: Timestamp::from_nanos(i + 3),
+                episode: i << 33,
             };
             chunks.record(&chunk, reasons[i as usize % 4]);
         }
@@ -293,6 +296,7 @@ mod tests {
             assert_eq!((info.number, times), (i, [i << 40, i + 1, i + 2]));
             assert_eq!((info.guided_rows, info.inference_delay), (4, 5));
             assert_eq!((info.expected_ns, info.progress_at.as_nanos()), (i << 35, i + 3));
+            assert_eq!(info.episode, i << 33);
             assert_eq!(chunk.rejected, reasons[i as usize % 4].map(|r| r.to_string()));
             assert_eq!(chunk.actions[0], [i as f32, 1.0]);
             assert!(chunk.actions[1][1].is_nan());
@@ -311,7 +315,9 @@ mod tests {
         assert_eq!(tick["action"], serde_json::json!([1.5, null]));
         let chunk = &json["chunks"][0];
         assert!(chunk["rejected"].as_str().unwrap().contains("value 1"));
-        for key in ["number", "captured_ns", "begun_ns", "published_ns", "expected_ns", "progress_at_ns"] {
+        for key in
+            ["number", "episode", "captured_ns", "begun_ns", "published_ns", "expected_ns", "progress_at_ns"]
+        {
             assert_eq!(chunk[key], 0, "{key}");
         }
     }

@@ -140,6 +140,10 @@ pub struct Timeline {
     known: bool,
     executed: bool,
     last: Reading,
+    episode: u64,
+    /// The time the machine has slept since the chunk's observation was captured, and when that was last noticed.
+    slept: u64,
+    slept_at: Timestamp,
 }
 
 impl Timeline {
@@ -170,7 +174,40 @@ impl Timeline {
             known: false,
             executed: false,
             last: Reading::default(),
+            episode: 0,
+            slept: 0,
+            slept_at: Timestamp::default(),
         })
+    }
+
+    /// Returns the number of the episode that is followed.
+    #[inline]
+    pub fn episode(&self) -> u64 {
+        self.episode
+    }
+
+    /// Forgets the plan and the last action, as if nothing had been read yet; ticks and a trip of the step limit stay.
+    /// Chunks of other episodes are not followed from now on.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn begin_episode(&mut self, episode: u64) {
+        self.episode = episode;
+        self.plan = PlanClock::new();
+        self.info = ChunkInfo::default();
+        (self.rows, self.origin) = (0, 0);
+        (self.exhausted, self.joined, self.known, self.executed) = (false, false, false, false);
+        self.limiter.reset();
+        self.last = Reading { tick: self.last.tick, ..Reading::default() };
+    }
+
+    /// Counts `more` nanoseconds that the machine slept, noticed at `now`, towards the age of what was captured before.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn slept(&mut self, now: Timestamp, more: u64) {
+        self.slept = self.slept.saturating_add(more);
+        self.slept_at = now;
     }
 
     /// Takes the position of the robot before the first action, so that the first step is limited too. It is given as the
@@ -251,7 +288,7 @@ impl Timeline {
     }
 
     fn age(&self, now: Timestamp) -> u64 {
-        if self.info.number == 0 { 0 } else { now.since(self.info.captured) }
+        if self.info.number == 0 { 0 } else { now.since(self.info.captured).saturating_add(self.slept) }
     }
 
     /// Returns the nanoseconds into the chunk at grid time `at`.
@@ -278,8 +315,11 @@ impl Timeline {
             // The robot was given nothing new meanwhile, so its plan did not go on either.
             self.plan.stop(before + self.control_period, 0);
         }
-        if chunk.info.number != self.info.number {
+        if chunk.info.number != self.info.number && chunk.info.episode == self.episode {
             self.info = chunk.info;
+            if chunk.info.captured > self.slept_at {
+                self.slept = 0;
+            }
             self.rows = chunk.actions.action_horizon() as i64;
             self.origin = self.plan.played(self.grid.time_of(chunk.info.captured));
             self.exhausted = false;

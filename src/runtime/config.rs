@@ -38,7 +38,8 @@ pub struct RuntimeConfig {
     pub deadline: Option<Duration>,
     /// Inference that has not come back from one step for this long counts as hung: HOLD.
     pub watchdog: Duration,
-    /// After this many errors in a row the inference thread gives up: HOLD for good.
+    /// After this many errors in a row the inference thread gives up: HOLD until the policy is started again. An
+    /// observation that the policy cannot use is no error of inference.
     pub max_errors: u32,
     /// The wait after an error before inference is tried again.
     pub retry_after: Duration,

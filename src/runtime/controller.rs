@@ -48,7 +48,12 @@ pub struct Controller {
     pub(super) shared: Arc<Shared>,
     pub(super) watchdog: u64,
     pub(super) flags_before: Flags,
+    /// The time the machine has slept, as known so far.
+    pub(super) slept: u64,
 }
+
+/// Differences below this are what reading two clocks one after the other costs. No machine sleeps so shortly.
+const SHORTEST_SLEEP: u64 = 1_000_000;
 
 #[cfg(all(test, pi0_rtsan))]
 thread_local! {
@@ -63,7 +68,19 @@ impl Controller {
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn read(&mut self) -> Reading {
-        self.read_at(Timestamp::now())
+        let (now, slept) = Timestamp::now_and_slept();
+        self.notice_sleep(now, slept);
+        self.read_at(now)
+    }
+
+    /// Lets time that the machine slept count towards the age of actions.
+    #[inline]
+    pub(super) fn notice_sleep(&mut self, now: Timestamp, slept: u64) {
+        let more = slept.saturating_sub(self.slept);
+        self.slept += more;
+        if more > SHORTEST_SLEEP {
+            self.timeline.slept(now, more);
+        }
     }
 
     /// Reads the action for `now`, which must not go back from call to call.
@@ -87,6 +104,8 @@ impl Controller {
     pub fn look_at(&mut self, now: Timestamp) -> Reading {
         let fault = self.fault(now);
         self.chunks.update();
+        // After that, so that the chunk is of no later episode than the one followed from here on.
+        self.follow_episode();
         let reading = self.timeline.read(now, self.chunks.get(), fault);
         self.shared.control.count(&reading, self.flags_before);
         self.shared.set_tripped(reading.flags.contains(Flags::TRIPPED));
@@ -120,6 +139,7 @@ impl Controller {
     /// RT-safe: yes. Thread: control.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn set_reference(&mut self, position: &[f32]) -> bool {
+        self.follow_episode();
         self.timeline.set_reference(position)
     }
 
@@ -138,6 +158,14 @@ impl Controller {
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn clear_trip(&mut self) {
         self.timeline.clear_trip();
+    }
+
+    #[inline]
+    fn follow_episode(&mut self) {
+        let episode = self.shared.episode();
+        if episode != self.timeline.episode() {
+            self.timeline.begin_episode(episode);
+        }
     }
 
     /// Returns the conditions that speak against following any chunk.

@@ -30,6 +30,12 @@ pub enum Event {
         /// The time it had taken, in nanoseconds.
         after_ns: u64,
     },
+    /// The policy cannot use an observation: a value that is not finite, a camera that is missing, a prompt that is too
+    /// long for its state. It is not tried again; the next one is.
+    ObservationRefused {
+        /// The reason, in words.
+        error: String,
+    },
     /// Inference failed; it is tried again.
     InferenceError {
         /// The error, in words.
@@ -42,7 +48,7 @@ pub enum Event {
         /// The error, in words.
         error: String,
     },
-    /// The inference thread has given up: HOLD for good.
+    /// The inference thread has given up: HOLD until the policy is started again.
     GaveUp {
         /// The reason, in words.
         error: String,

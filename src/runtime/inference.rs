@@ -1,5 +1,7 @@
 //! A policy as the inference thread drives it, one bounded step at a time.
 
+#[cfg(doc)]
+use crate::ErrorKind;
 use crate::Result;
 use crate::action::ActionLimits;
 use crate::policy::rtc::Guidance;
@@ -67,7 +69,9 @@ pub trait Inference: Send {
     /// noise is to be drawn from it (and a seed) alone, so that a recording can be replayed.
     ///
     /// # Errors
-    /// Counted; the same observation is tried again later.
+    /// Of kind [`ErrorKind::Observation`] or [`ErrorKind::NonFinite`]: this observation cannot be used, which is told
+    /// and counted; only a newer one is tried. Of any other kind: inference failed; the same observation is tried again
+    /// later, and too many such errors in a row are the end.
     fn begin(
         &mut self,
         observation: &Self::Observation,

@@ -14,7 +14,7 @@ use crate::realtime::clock::{Clock, SimulatedClock, Timestamp};
 pub struct Lockstep<I: Inference> {
     worker: Worker<I, SimulatedClock>,
     watch: Watch,
-    pub(super) runtime: Runtime,
+    pub(super) runtime: Runtime<I>,
     clock: SimulatedClock,
 }
 
@@ -36,7 +36,7 @@ impl<I: Inference> Lockstep<I> {
     }
 
     /// Returns the owner's handle: commands, events, counters and records, as of a runtime with threads.
-    pub fn runtime(&self) -> &Runtime {
+    pub fn runtime(&self) -> &Runtime<I> {
         &self.runtime
     }
 
@@ -62,6 +62,11 @@ impl<I: Inference> Lockstep<I> {
             true => self.runtime.shared.quantum_begins(Timestamp::default()),
             false => self.runtime.shared.quantum_ends(),
         }
+    }
+
+    /// Begins a new episode at `now`, as [`Runtime::begin_episode`] does at the machine's time.
+    pub fn begin_episode_at(&self, now: Timestamp) {
+        self.runtime.shared.begin_episode(now);
     }
 
     /// Does what the watch thread would do at `now`.

@@ -13,6 +13,7 @@ use crate::realtime::wake::Waker;
 pub(super) struct Observed<O> {
     pub(super) data: O,
     pub(super) captured: Timestamp,
+    pub(super) episode: u64,
 }
 
 /// The outcome of a publication.
@@ -123,7 +124,9 @@ impl<O> ObservationWriter<O> {
             return Err(PublishError::OutOfOrder { by_ns: self.newest.since(captured) });
         }
         self.newest = captured;
-        self.cell.slot().captured = captured;
+        let slot = self.cell.slot();
+        slot.captured = captured;
+        slot.episode = self.shared.episode_of(captured);
         let overwrote = self.cell.publish();
         let woke = self.waker.notify();
         counts.published.add(1);

@@ -62,6 +62,11 @@ impl PolicyInference {
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
+
+    /// Gives the policy up, to be used on its own or with other options.
+    pub fn into_policy(self) -> Policy {
+        self.policy
+    }
 }
 
 /// One camera's place in an observation.

@@ -17,7 +17,7 @@ pub enum Phase {
     Starting = 0,
     /// Computing chunks, or waiting for a reason to.
     Ready = 1,
-    /// It gave up after an error it could not get over. It computes no more; only stopping is left.
+    /// It gave up after an error it could not get over. It computes no more; it can be stopped, and started again.
     Failed = 2,
     /// It has ended.
     Stopped = 3,
@@ -32,6 +32,9 @@ pub(super) struct Shared {
     /// The runtime is to end.
     stop: AtomicBool,
     tripped: AtomicBool,
+    /// The number of the episode, from 0, and the time it was begun.
+    episode: AtomicU64,
+    episode_begun: AtomicU64,
     /// Events that found no room, on either of the threads that send them.
     pub(super) events_lost: AtomicU64,
     pub(super) control: ControlCounters,
@@ -46,6 +49,8 @@ impl Shared {
             quantum_since: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             tripped: AtomicBool::new(false),
+            episode: AtomicU64::new(0),
+            episode_begun: AtomicU64::new(0),
             events_lost: AtomicU64::new(0),
             control: ControlCounters::default(),
             inference: InferenceCounters::default(),
@@ -106,6 +111,31 @@ impl Shared {
     pub(super) fn tripped(&self) -> bool {
         // Relaxed, as in `set_tripped`.
         self.tripped.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn begin_episode(&self, now: Timestamp) {
+        // Relaxed, because the number's Release carries it.
+        self.episode_begun.store(now.as_nanos(), Ordering::Relaxed);
+        // Release, so that whoever acts by the number does so after what led to it.
+        self.episode.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns the number of the episode. Chunks and observations of an earlier one are not used.
+    #[inline]
+    pub(super) fn episode(&self) -> u64 {
+        // Acquire pairs with the Release above.
+        self.episode.load(Ordering::Acquire)
+    }
+
+    /// Returns the episode of an observation that is being published: this one, or an earlier one if it was captured
+    /// before this began.
+    #[inline]
+    pub(super) fn episode_of(&self, captured: Timestamp) -> u64 {
+        let episode = self.episode();
+        // Relaxed, as in `begin_episode`.
+        let begun = self.episode_begun.load(Ordering::Relaxed);
+        if captured.as_nanos() < begun { episode.saturating_sub(1) } else { episode }
     }
 
     /// Returns everything that was counted so far.
@@ -268,10 +298,12 @@ counters! {
         panics,
         /// Chunks dropped because they were not finished in time.
         deadline_misses,
-        /// Chunks dropped because of a new prompt or step count.
+        /// Chunks dropped because of a new prompt, step count or episode.
         abandoned,
-        /// Observations not used because they were too old when their turn came.
+        /// Observations not used because they were too old, or of an earlier episode, when their turn came.
         stale_observations,
+        /// Observations that the policy could not use, see [`Event::ObservationRefused`](super::Event::ObservationRefused).
+        refused_observations,
     }
     times {
         /// Everything before the first denoise step.

@@ -81,6 +81,7 @@ pub(super) struct Worker<I: Inference, C> {
     not_before: Timestamp,
     errors_in_a_row: u32,
     number: u64,
+    episode: u64,
 }
 
 impl<I: Inference, C: Clock> Worker<I, C> {
@@ -104,6 +105,7 @@ impl<I: Inference, C: Clock> Worker<I, C> {
             not_before: Timestamp::default(),
             errors_in_a_row: 0,
             number: 0,
+            episode: 0,
         })
     }
 
@@ -137,6 +139,10 @@ impl<I: Inference, C: Clock> Worker<I, C> {
                 return Turn::Wait(None);
             }
         }
+        let episode = self.ends.shared.episode();
+        if episode > self.episode {
+            self.begin_episode(episode);
+        }
         match self.job.take() {
             Some(job) => self.advance(job),
             None => self.begin_if_due(),
@@ -168,11 +174,26 @@ impl<I: Inference, C: Clock> Worker<I, C> {
         }
     }
 
+    /// Forgets what an earlier episode would guide, or delay, the first chunk of this one by.
+    fn begin_episode(&mut self, episode: u64) {
+        self.episode = episode;
+        self.previous.info = ChunkInfo::default();
+        self.last_begun = None;
+        if self.job.take().is_some() {
+            self.ends.shared.inference.abandoned.add(1);
+        }
+    }
+
     /// Begins a chunk if there is reason to, and says when there will be if not.
     fn begin_if_due(&mut self) -> Turn {
         self.fresh |= self.ends.observations.update();
         if !self.fresh {
             return Turn::Wait(None);
+        }
+        let episode = self.ends.observations.get().episode;
+        if episode > self.episode {
+            // Begun since this turn began.
+            self.begin_episode(episode);
         }
         // Once for all that is decided here, so that a recording can say what it was decided by.
         self.ends.progress.update();
@@ -182,8 +203,10 @@ impl<I: Inference, C: Clock> Worker<I, C> {
             return Turn::Wait(Some(due));
         }
         self.fresh = false;
-        if now.since(self.ends.observations.get().captured) > nanos(self.config.timeline.hold_after) {
-            // Its chunk would be held from the start.
+        let too_old =
+            now.since(self.ends.observations.get().captured) > nanos(self.config.timeline.hold_after);
+        if too_old || episode < self.episode {
+            // Its chunk would be held from the start, or not followed at all.
             self.ends.shared.inference.stale_observations.add(1);
             return Turn::Worked;
         }
@@ -220,10 +243,12 @@ impl<I: Inference, C: Clock> Worker<I, C> {
     }
 
     fn begin(&mut self, now: Timestamp) {
+        let last_begun = self.last_begun;
         let captured = self.ends.observations.get().captured;
         self.number += 1;
         let mut info = ChunkInfo {
             number: self.number,
+            episode: self.episode,
             captured,
             begun: now,
             expected_ns: now.since(captured).saturating_add(self.delay.estimate()),
@@ -245,6 +270,12 @@ impl<I: Inference, C: Clock> Worker<I, C> {
         let call = |inference: &mut I| inference.begin(data, guidance, info.number);
         match quantum(&mut self.inference, &self.clock, shared, Some(&shared.inference.begin_ns), call) {
             Ok(()) => self.job = Some(Job { info, step: 0, num_steps }),
+            Err(Failure::Error(e)) if matches!(e.kind(), ErrorKind::Observation | ErrorKind::NonFinite) => {
+                // The fault of the input: nothing is wrong with inference, and the next observation need not wait.
+                self.last_begun = last_begun;
+                self.ends.shared.inference.refused_observations.add(1);
+                self.ends.events.send(Event::ObservationRefused { error: e.to_string() });
+            }
             Err(failure) => self.failed(failure, true),
         }
     }
@@ -358,11 +389,16 @@ impl<I: Inference, C: Clock> Worker<I, C> {
 }
 
 impl<I: Inference, C> Worker<I, C> {
-    /// Ends the worker. A panic while inference is dropped goes no further.
-    pub(super) fn end(self) {
+    /// Ends the worker and gives inference back; none if it panicked. A panic while inference is dropped goes no
+    /// further.
+    pub(super) fn end(self) -> Option<I> {
         let Worker { inference, ends, .. } = self;
         ends.shared.set_phase(Phase::Stopped);
+        if ends.shared.inference.panics.count() == 0 {
+            return Some(inference);
+        }
         _ = catch_unwind(AssertUnwindSafe(|| drop(inference)));
+        None
     }
 }
 

@@ -261,7 +261,7 @@
 #define PI0_EVENT_COMMAND_FAILED 5
 
 /**
- * Inference has given up: `PI0_HOLD` for good.
+ * Inference has given up: `PI0_HOLD` until its policy is started again, see `pi0_runtime_take_policy`.
  */
 #define PI0_EVENT_GAVE_UP 6
 
@@ -289,6 +289,12 @@
  * The flight record could not be written, for the reason in `message`.
  */
 #define PI0_EVENT_FLIGHT_RECORD_FAILED 11
+
+/**
+ * The policy cannot use an observation, for the reason in `message`: a value that is not finite, a camera that is
+ * missing, a prompt that is too long for the state. It is not tried again; the next one is.
+ */
+#define PI0_EVENT_OBSERVATION_REFUSED 12
 
 /**
  * Bytes of an event's text, the final NUL included.
@@ -859,7 +865,8 @@ typedef struct pi0_runtime_config {
      */
     uint64_t stop_timeout_ns;
     /**
-     * After this many errors in a row inference gives up: `PI0_HOLD` for good.
+     * After this many errors in a row inference gives up: `PI0_HOLD` until its policy is started again. An
+     * observation that the policy cannot use is no such error.
      */
     uint32_t max_errors;
     /**
@@ -1123,6 +1130,10 @@ typedef struct pi0_stats {
      * From the observation's capture to publication.
      */
     struct pi0_latency latency;
+    /**
+     * Observations that the policy could not use, see `PI0_EVENT_OBSERVATION_REFUSED`.
+     */
+    uint64_t observations_unusable;
 } pi0_stats;
 
 /**
@@ -1152,7 +1163,8 @@ typedef struct pi0_reading {
      */
     size_t struct_size;
     /**
-     * Nanoseconds from the capture of the chunk's observation to now; 0 before the first chunk.
+     * Nanoseconds from the capture of the chunk's observation to now, those included that the machine slept; 0 before the
+     * first chunk.
      */
     uint64_t age_ns;
     /**
@@ -1407,8 +1419,9 @@ pi0_status pi0_policy_options_default(struct pi0_policy_options *options, size_t
  * environment variable ORT_DISABLE_TELEMETRY, so no other thread should be changing the environment meanwhile.
  *
  * RT-safe: no. Thread: any.
- * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_FORKED, PI0_ERR_IO,
- * PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER, PI0_ERR_GRAPH, PI0_ERR_PANIC.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_STATE (the process is
+ * exiting), PI0_ERR_FORKED, PI0_ERR_IO, PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER,
+ * PI0_ERR_GRAPH, PI0_ERR_PANIC.
  */
 pi0_status pi0_policy_new(const char *bundle,
                           const struct pi0_policy_options *options,
@@ -1524,8 +1537,9 @@ pi0_status pi0_rtc_config_default(struct pi0_rtc_config *config, size_t struct_s
  *
  * RT-safe: no. Thread: any.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_SIZE,
- * PI0_ERR_LIMIT, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS,
- * PI0_ERR_GRAPH, PI0_ERR_INTEGRITY, PI0_ERR_IO, PI0_ERR_REALTIME_DENIED, PI0_ERR_RUNTIME, PI0_ERR_PANIC.
+ * PI0_ERR_LIMIT, PI0_ERR_STATE (the process is exiting), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_OBSERVATION,
+ * PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_INTEGRITY, PI0_ERR_IO, PI0_ERR_REALTIME_DENIED,
+ * PI0_ERR_RUNTIME, PI0_ERR_PANIC.
  */
 pi0_status pi0_runtime_start(struct pi0_policy *policy,
                              const struct pi0_runtime_config *config,
@@ -1538,6 +1552,9 @@ pi0_status pi0_runtime_start(struct pi0_policy *policy,
  * Stops inference and waits for its thread to end, for as long as the configuration says. From then on reads are
  * `PI0_HOLD`; events, statistics and the flight record can still be had. Stopping again does nothing. If inference
  * does not come back in time its thread is left behind, and that is `PI0_ERR_RUNTIME`. `error` may be NULL.
+ *
+ * Waits for an event callback that is running, which may call anything meanwhile; so the caller must hold no lock of
+ * its own that the callback takes.
  *
  * RT-safe: no. Thread: any but a callback's.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_POISONED, PI0_ERR_FORKED,
@@ -1586,6 +1603,18 @@ pi0_status pi0_runtime_realtime(const struct pi0_runtime *runtime, struct pi0_re
 pi0_status pi0_runtime_notify_systemd(struct pi0_runtime *runtime,
                                       uint32_t *found,
                                       struct pi0_error *error);
+
+/**
+ * Begins a new episode: the robot was put somewhere else, or its task starts anew. The plan, what it leaves over and the
+ * held action are dropped; reads are `PI0_EMPTY` from now on until there is a chunk of an observation that was captured
+ * and published after this call, and that chunk is guided by none before it. What is being computed meanwhile is never
+ * followed. A trip of the step limit stays until it is cleared; `pi0_controller_set_reference` may tell where the robot
+ * is now.
+ *
+ * RT-safe: yes. Thread: any.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+ */
+pi0_status pi0_runtime_begin_episode(struct pi0_runtime *runtime);
 
 /**
  * Sets the prompt (UTF-8). A chunk being computed is dropped and begun anew; the one being executed goes on until
@@ -1662,6 +1691,20 @@ pi0_status pi0_runtime_next_event(struct pi0_runtime *runtime,
 pi0_status pi0_runtime_write_flight_record(const struct pi0_runtime *runtime,
                                            const char *path,
                                            struct pi0_error *error);
+
+/**
+ * Stops a runtime as `pi0_runtime_stop` does and gives its policy back, whether inference had given up or not: it can
+ * be started again, or compute chunks one by one, without being loaded. The runtime's handle stays, for what happened
+ * to be asked for, and is freed on its own. `error` may be NULL.
+ *
+ * RT-safe: no. Thread: any but a callback's.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_STATE (it was taken before,
+ * or hit a bug and is not used again), PI0_ERR_LIMIT, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_RUNTIME,
+ * PI0_ERR_PANIC.
+ */
+pi0_status pi0_runtime_take_policy(struct pi0_runtime *runtime,
+                                   struct pi0_policy **policy,
+                                   struct pi0_error *error);
 
 /**
  * The number of the camera called `name`, to be used with the other functions.
@@ -1829,10 +1872,10 @@ pi0_status pi0_controller_free(struct pi0_controller *controller);
 /**
  * Sends the process's log, this library's and ONNX Runtime's, to `callback`: records of `level` (`PI0_LOG_...`) and
  * graver. NULL turns it off. The callback runs on a thread of its own, one call at a time; it must not throw or
- * unwind, and must not call this function. When this function returns, the callback before is not running and is
- * not called again. Before the first call nothing is logged.
+ * unwind. When this function returns, the callback before is not running and is not called again. Before the first
+ * call nothing is logged.
  *
- * RT-safe: no. Thread: any.
+ * RT-safe: no. Thread: any but a log callback's.
  * Statuses: PI0_OK, PI0_ERR_ARGUMENT, PI0_ERR_THREAD, PI0_ERR_STATE, PI0_ERR_RUNTIME, PI0_ERR_FORKED, PI0_ERR_PANIC.
  */
 pi0_status pi0_log_set_callback(pi0_log_callback callback,
@@ -1844,7 +1887,7 @@ pi0_status pi0_log_set_callback(pi0_log_callback callback,
  * written from a thread of their own, which never waits for the reader; what finds no room is counted and lost. The
  * descriptor stays the caller's, who must turn the log off before closing it.
  *
- * RT-safe: no. Thread: any.
+ * RT-safe: no. Thread: any but a log callback's.
  * Statuses: PI0_OK, PI0_ERR_ARGUMENT, PI0_ERR_THREAD, PI0_ERR_STATE, PI0_ERR_RUNTIME, PI0_ERR_FORKED, PI0_ERR_PANIC.
  */
 pi0_status pi0_log_set_fd(int32_t fd,

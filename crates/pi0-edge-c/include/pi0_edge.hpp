@@ -278,6 +278,17 @@ public:
         detail::check(pi0_runtime_stop(get(), &error), "stopping", &error);
     }
 
+    // Stops and gives the policy back, to be started again without being loaded.
+    Policy take_policy() {
+        pi0_policy* policy = nullptr;
+        pi0_error error{};
+        detail::check(pi0_runtime_take_policy(get(), &policy, &error), "taking the policy back", &error);
+        return Policy(policy);
+    }
+
+    // Drops the plan and the held action: reads are PI0_EMPTY until the first chunk of what is observed from now on.
+    void begin_episode() { detail::check(pi0_runtime_begin_episode(get()), "beginning an episode"); }
+
     // True if there is a systemd that wants to know.
     bool notify_systemd() {
         std::uint32_t found = 0;

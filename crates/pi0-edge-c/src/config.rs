@@ -188,7 +188,8 @@ pub struct pi0_runtime_config {
     pub retry_after_ns: u64,
     /// How long `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
     pub stop_timeout_ns: u64,
-    /// After this many errors in a row inference gives up: `PI0_HOLD` for good.
+    /// After this many errors in a row inference gives up: `PI0_HOLD` until its policy is started again. An
+    /// observation that the policy cannot use is no such error.
     pub max_errors: u32,
     /// How many events are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
     pub event_capacity: u32,

@@ -46,7 +46,8 @@ pub const PI0_FLAG_STOPPED: u32 = 256;
 pub struct pi0_reading {
     /// `sizeof(pi0_reading)`; set it once, before the first call.
     pub struct_size: usize,
-    /// Nanoseconds from the capture of the chunk's observation to now; 0 before the first chunk.
+    /// Nanoseconds from the capture of the chunk's observation to now, those included that the machine slept; 0 before the
+    /// first chunk.
     pub age_ns: u64,
     /// The chunk the action comes from, from 1; 0 before the first.
     pub chunk: u64,

@@ -1,16 +1,16 @@
 //! Events on their way to a C program: by callback, as lines on a file descriptor, or taken one by one.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{JoinHandle, ThreadId};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::boundary::{fixed_text, grows};
+use super::carrier::Carrier;
 use super::descriptor::Descriptor;
-use super::signals::signals_blocked;
-use super::status::{Fail, PI0_ERR_RUNTIME, Result};
+use super::status::{Fail, Result};
 use pi0_edge::Reject;
 use pi0_edge::runtime::Event;
 
@@ -24,7 +24,7 @@ pub const PI0_EVENT_DEADLINE_MISS: u32 = 3;
 pub const PI0_EVENT_ENGINE_ERROR: u32 = 4;
 /// A prompt, step count, limit or RTC setting was refused; everything is as before it.
 pub const PI0_EVENT_COMMAND_FAILED: u32 = 5;
-/// Inference has given up: `PI0_HOLD` for good.
+/// Inference has given up: `PI0_HOLD` until its policy is started again, see `pi0_runtime_take_policy`.
 pub const PI0_EVENT_GAVE_UP: u32 = 6;
 /// Inference has not come back from one step for `duration_ns`: `PI0_HOLD`.
 pub const PI0_EVENT_HUNG: u32 = 7;
@@ -36,6 +36,9 @@ pub const PI0_EVENT_TRIPPED: u32 = 9;
 pub const PI0_EVENT_FLIGHT_RECORD: u32 = 10;
 /// The flight record could not be written, for the reason in `message`.
 pub const PI0_EVENT_FLIGHT_RECORD_FAILED: u32 = 11;
+/// The policy cannot use an observation, for the reason in `message`: a value that is not finite, a camera that is
+/// missing, a prompt that is too long for the state. It is not tried again; the next one is.
+pub const PI0_EVENT_OBSERVATION_REFUSED: u32 = 12;
 
 /// Bytes of an event's text, the final NUL included.
 pub const PI0_EVENT_MESSAGE_SIZE: usize = 512;
@@ -84,6 +87,7 @@ impl pi0_event {
             Event::InferenceError { error, in_a_row } => {
                 (PI0_EVENT_ENGINE_ERROR, 0, u64::from(*in_a_row), 0, error.clone())
             }
+            Event::ObservationRefused { error } => (PI0_EVENT_OBSERVATION_REFUSED, 0, 0, 0, error.clone()),
             Event::CommandFailed { error } => (PI0_EVENT_COMMAND_FAILED, 0, 0, 0, error.clone()),
             Event::GaveUp { error } => (PI0_EVENT_GAVE_UP, 0, 0, 0, error.clone()),
             Event::Hung { for_ns } => (PI0_EVENT_HUNG, 0, 0, *for_ns, String::new()),
@@ -127,6 +131,7 @@ fn kind_name(kind: u32) -> &'static str {
         PI0_EVENT_RECOVERED => "recovered",
         PI0_EVENT_TRIPPED => "tripped",
         PI0_EVENT_FLIGHT_RECORD => "flight_record",
+        PI0_EVENT_OBSERVATION_REFUSED => "observation_refused",
         _ => "flight_record_failed",
     }
 }
@@ -178,9 +183,10 @@ impl Sink {
 /// A thread that carries events to the program.
 #[derive(Debug)]
 pub(super) struct Courier {
-    thread: Option<JoinHandle<()>>,
+    /// None where events go nowhere by themselves.
+    carrier: Option<Carrier>,
     /// Dropped to end the thread.
-    running: Option<Sender<()>>,
+    running: Mutex<Option<Sender<()>>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -189,7 +195,7 @@ impl Courier {
     pub(super) fn start(mut sink: Sink, events: Receiver<Event>) -> Result<Courier> {
         let lost = Arc::new(AtomicU64::new(0));
         if let Sink::Taken = sink {
-            return Ok(Courier { thread: None, running: None, lost });
+            return Ok(Courier { carrier: None, running: Mutex::new(None), lost });
         }
         let (running, ended) = bounded::<()>(0);
         let count = Arc::clone(&lost);
@@ -199,7 +205,7 @@ impl Courier {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         };
-        let body = move || {
+        let carrier = Carrier::spawn("pi0-events", move || {
             loop {
                 select! {
                     recv(events) -> event => match event {
@@ -213,17 +219,13 @@ impl Courier {
                     }
                 }
             }
-        };
-        let builder = std::thread::Builder::new().name("pi0-events".into());
-        let thread = signals_blocked(|| builder.spawn(body));
-        let thread =
-            thread.map_err(|e| Fail::new(PI0_ERR_RUNTIME, format!("starting thread pi0-events: {e}")))?;
-        Ok(Courier { thread: Some(thread), running: Some(running), lost })
+        })?;
+        Ok(Courier { carrier: Some(carrier), running: Mutex::new(Some(running)), lost })
     }
 
-    /// The thread that carries, if events go somewhere by themselves.
-    pub(super) fn thread_id(&self) -> Option<ThreadId> {
-        self.thread.as_ref().map(|thread| thread.thread().id())
+    /// Returns true if events go somewhere by themselves.
+    pub(super) fn carries(&self) -> bool {
+        self.carrier.is_some()
     }
 
     /// Events that the descriptor did not take.
@@ -232,18 +234,17 @@ impl Courier {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Tells what is left to be told, and ends the thread.
-    pub(super) fn end(&mut self) {
-        self.running = None;
-        if let Some(thread) = self.thread.take() {
-            // It does not panic: a callback that throws ends the program, as documented.
-            _ = thread.join();
+    /// Tells what is left to be told, and waits for the thread: for ever, or for `patience`. Holds no lock meanwhile.
+    pub(super) fn end(&self, patience: Option<Duration>) {
+        drop(self.running.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(carrier) = &self.carrier {
+            carrier.join(patience);
         }
     }
 }
 
 impl Drop for Courier {
     fn drop(&mut self) {
-        self.end();
+        self.end(None);
     }
 }

@@ -9,7 +9,7 @@ use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use super::status::{
     Fail, PI0_ERR_BUSY, PI0_ERR_FORKED, PI0_ERR_HANDLE, PI0_ERR_LIMIT, PI0_ERR_NULL, PI0_ERR_POISONED,
@@ -79,6 +79,11 @@ impl<H, T: Send> Table<H, T> {
 
     /// Puts an object in and returns its handle.
     pub(super) fn insert(&self, object: T) -> Result<*mut H> {
+        self.insert_with(|| Ok(object))
+    }
+
+    /// As [`insert`](Self::insert), with the object made once there is a place for it.
+    pub(super) fn insert_with(&self, object: impl FnOnce() -> Result<T>) -> Result<*mut H> {
         watch_for_forks();
         not_forked()?;
         let claim = |slot: &&Slot<T>| {
@@ -88,6 +93,8 @@ impl<H, T: Send> Table<H, T> {
         let Some((place, slot)) = self.slots.iter().enumerate().find(|(_, slot)| claim(slot)) else {
             return Err(Fail::new(PI0_ERR_LIMIT, format!("there are {SLOTS} handles of this kind already")));
         };
+        // Release, so that the next object finds the place empty.
+        let object = object().inspect_err(|_| slot.word.store(0, Ordering::Release))?;
         // Relaxed, all of these: the place is this call's alone until the word is stored. Generations start at 1,
         // so that no handle is NULL.
         let generation = slot.generation.load(Ordering::Relaxed).wrapping_add(1);
@@ -290,12 +297,15 @@ fn this_thread() -> usize {
     this as usize
 }
 
-/// Set in the child of a fork, which has none of the threads that handles rely on.
-static FORKED: AtomicBool = AtomicBool::new(false);
+/// The process that handles are used in: 1 there, and 0 in a child, which has none of the threads that handles rely on.
+/// On a page that the kernel wipes in every child, also in one that `_Fork` or `clone` made and no handler was told of.
+static HERE: AtomicPtr<AtomicU8> = AtomicPtr::new(&raw const NOWHERE as *mut _);
+static NOWHERE: AtomicU8 = AtomicU8::new(1);
 
 pub(super) fn forked() -> bool {
-    // Relaxed, because the child has one thread, the one that stored it.
-    FORKED.load(Ordering::Relaxed)
+    // SAFETY: it points to a static, or to a page that stays mapped for ever. Acquire pairs with the Release in
+    // `watch_for_forks`; Relaxed, because a child begins with one thread.
+    unsafe { (*HERE.load(Ordering::Acquire)).load(Ordering::Relaxed) == 0 }
 }
 
 #[inline]
@@ -312,9 +322,22 @@ pub(super) fn not_forked() -> Result {
 fn watch_for_forks() {
     static ONCE: Once = Once::new();
     extern "C" fn in_child() {
-        // Relaxed, as in `forked`.
-        FORKED.store(true, Ordering::Relaxed);
+        // SAFETY: as in `forked`. Relaxed, as there.
+        unsafe { (*HERE.load(Ordering::Relaxed)).store(0, Ordering::Relaxed) };
     }
-    // SAFETY: the handler only stores to a static, which is there for ever: the library is never unloaded.
-    ONCE.call_once(|| _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
+    // SAFETY: the page is this function's own until it is published, writable, and large enough for a byte. The handler
+    // only stores to memory that is there for ever, as it is itself: the library is never unloaded.
+    ONCE.call_once(|| unsafe {
+        let (size, flags) =
+            (libc::sysconf(libc::_SC_PAGESIZE) as usize, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let page = libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if page != libc::MAP_FAILED {
+            // A kernel that cannot wipe leaves it to the handler, which fork calls.
+            libc::madvise(page, size, libc::MADV_WIPEONFORK);
+            let page = page.cast::<AtomicU8>();
+            (*page).store(1, Ordering::Relaxed);
+            HERE.store(page, Ordering::Release);
+        }
+        libc::pthread_atfork(None, None, Some(in_child));
+    });
 }

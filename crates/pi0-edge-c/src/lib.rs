@@ -9,7 +9,7 @@
 //! One file a part: [`policy`] opens a bundle and computes chunks one by one, with what [`inference`] describes;
 //! [`runtime`] starts the real-time runtime from [`config`] and [`rtc`]; [`observation`] and [`controller`] are its two sides;
 //! [`event`], [`log`] and [`stats`] tell how it fares. Pointers become references in `boundary` and handles objects
-//! in `handle`.
+//! in `handle`; callbacks are called by the threads of `carrier`.
 //!
 //! The library is never unloaded, even by `dlclose`: a thread of it may be running, and its handlers for exit and
 //! fork stay registered. Loading it again gives the same library back.
@@ -21,6 +21,7 @@
 
 mod at_exit;
 mod boundary;
+mod carrier;
 pub mod config;
 pub mod controller;
 mod descriptor;

@@ -6,16 +6,16 @@
 use std::ffi::{CString, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::LevelFilter;
 
 use super::at_exit;
 use super::boundary::guard;
+use super::carrier::Carrier;
 use super::descriptor::Descriptor;
-use super::signals::signals_blocked;
-use super::status::{Fail, PI0_ERR_RUNTIME, PI0_ERR_STATE, PI0_ERR_THREAD, Result, pi0_status};
+use super::status::{Fail, PI0_ERR_STATE, Result, pi0_status};
 
 /// Nothing is logged.
 pub const PI0_LOG_OFF: u32 = 0;
@@ -45,8 +45,8 @@ enum Item {
         target: String,
         message: String,
     },
-    /// Everything before this was delivered.
-    Flush(Sender<()>),
+    /// Everything after this goes there. The sender is dropped when everything before was delivered.
+    Sink(Sink, Sender<()>),
     End,
 }
 
@@ -63,9 +63,7 @@ unsafe impl Send for Sink {}
 struct Log {
     queue: Sender<Item>,
     lost: AtomicU64,
-    sink: Mutex<Sink>,
-    thread_id: ThreadId,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    carrier: Carrier,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -87,13 +85,7 @@ impl log::Log for Log {
         }
     }
 
-    fn flush(&self) {
-        let (done, wait) = bounded(0);
-        if std::thread::current().id() != self.thread_id && self.queue.send(Item::Flush(done)).is_ok() {
-            // An error says that the thread has ended, and with it everything was delivered.
-            _ = wait.recv();
-        }
-    }
+    fn flush(&self) {}
 }
 
 impl Log {
@@ -105,17 +97,8 @@ impl Log {
             return Ok(log);
         }
         let (queue, items) = bounded(CAPACITY);
-        let builder = std::thread::Builder::new().name("pi0-log".into());
-        let thread = signals_blocked(|| builder.spawn(move || carry(&items)));
-        let thread =
-            thread.map_err(|e| Fail::new(PI0_ERR_RUNTIME, format!("starting thread pi0-log: {e}")))?;
-        let log = LOG.get_or_init(|| Log {
-            queue,
-            lost: AtomicU64::new(0),
-            sink: Mutex::new(Sink::Off),
-            thread_id: thread.thread().id(),
-            thread: Mutex::new(Some(thread)),
-        });
+        let carrier = Carrier::spawn("pi0-log", move || carry(&items))?;
+        let log = LOG.get_or_init(|| Log { queue, lost: AtomicU64::new(0), carrier });
         log::set_logger(log).map_err(|_| {
             Fail::new(PI0_ERR_STATE, "a Rust program around this library has set its own log")
         })?;
@@ -123,9 +106,9 @@ impl Log {
         Ok(log)
     }
 
-    fn deliver(&self, level: u32, target: &str, message: &str) {
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *sink {
+    /// Delivers one record. The sink is the carrying thread's own, so that no lock is held while it is called.
+    fn deliver(&self, sink: &mut Sink, level: u32, target: &str, message: &str) {
+        match sink {
             Sink::Off => {}
             Sink::Callback { call, user } => {
                 let c_string = |text: &str| CString::new(text.replace('\0', " ")).unwrap_or_default();
@@ -147,18 +130,24 @@ impl Log {
 
 /// The thread that carries records to the program.
 fn carry(items: &Receiver<Item>) {
+    let mut sink = Sink::Off;
     for item in items {
         let Some(log) = LOG.get() else { continue };
         match item {
             Item::Record { level, target, message } => {
-                log.deliver(level, &target, &message);
+                log.deliver(&mut sink, level, &target, &message);
                 // Relaxed: a count.
                 let lost = log.lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
-                    log.deliver(PI0_LOG_WARN, "pi0_edge", &format!("{lost} log records were lost"));
+                    log.deliver(
+                        &mut sink,
+                        PI0_LOG_WARN,
+                        "pi0_edge",
+                        &format!("{lost} log records were lost"),
+                    );
                 }
             }
-            Item::Flush(done) => drop(done),
+            Item::Sink(next, _done) => sink = next,
             Item::End => break,
         }
     }
@@ -175,37 +164,37 @@ fn set(sink: Sink, level: u32) -> Result {
         other => return Err(Fail::argument(format!("log level {other} is not known"))),
     };
     let log = Log::get()?;
-    if std::thread::current().id() == log.thread_id {
-        return Err(Fail::new(PI0_ERR_THREAD, "a log callback cannot change where the log goes"));
-    }
-    // What was logged before goes where the log went then.
-    log::Log::flush(log);
+    log.carrier.not_itself("a log callback cannot change where the log goes")?;
     let level = if matches!(sink, Sink::Off) { LevelFilter::Off } else { level };
-    *log.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    let (done, wait) = bounded(0);
+    // What was logged before goes where the log went then.
+    if log.queue.send(Item::Sink(sink, done)).is_err() {
+        return Err(Fail::new(PI0_ERR_STATE, "the process is exiting, and the log has ended"));
+    }
+    // The sender is dropped when it is done. Only the end of the process comes before that: it may be the log callback
+    // that has called exit.
+    while wait.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
+        at_exit::not_exiting()?;
+    }
     log::set_max_level(level);
     Ok(())
 }
 
-/// Delivers what was logged and ends the thread.
-pub(super) fn end() {
+/// Delivers what was logged and ends the thread, or leaves it behind after `patience`.
+pub(super) fn end(patience: Duration) {
     let Some(log) = LOG.get() else { return };
-    if std::thread::current().id() == log.thread_id {
-        return;
-    }
     log::set_max_level(LevelFilter::Off);
-    let thread = log.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(thread) = thread {
-        _ = log.queue.send(Item::End);
-        _ = thread.join();
-    }
+    // No room, or nobody there: there is no time left to wait for either.
+    _ = log.queue.send_timeout(Item::End, patience);
+    log.carrier.join(Some(patience));
 }
 
 /// Sends the process's log, this library's and ONNX Runtime's, to `callback`: records of `level` (`PI0_LOG_...`) and
 /// graver. NULL turns it off. The callback runs on a thread of its own, one call at a time; it must not throw or
-/// unwind, and must not call this function. When this function returns, the callback before is not running and is
-/// not called again. Before the first call nothing is logged.
+/// unwind. When this function returns, the callback before is not running and is not called again. Before the first
+/// call nothing is logged.
 ///
-/// RT-safe: no. Thread: any.
+/// RT-safe: no. Thread: any but a log callback's.
 /// Statuses: PI0_OK, PI0_ERR_ARGUMENT, PI0_ERR_THREAD, PI0_ERR_STATE, PI0_ERR_RUNTIME, PI0_ERR_FORKED, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_log_set_callback(
@@ -223,7 +212,7 @@ pub unsafe extern "C" fn pi0_log_set_callback(
 /// written from a thread of their own, which never waits for the reader; what finds no room is counted and lost. The
 /// descriptor stays the caller's, who must turn the log off before closing it.
 ///
-/// RT-safe: no. Thread: any.
+/// RT-safe: no. Thread: any but a log callback's.
 /// Statuses: PI0_OK, PI0_ERR_ARGUMENT, PI0_ERR_THREAD, PI0_ERR_STATE, PI0_ERR_RUNTIME, PI0_ERR_FORKED, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_log_set_fd(fd: i32, level: u32) -> pi0_status {

@@ -4,11 +4,12 @@ use std::ffi::c_char;
 use std::path::PathBuf;
 use std::ptr;
 
+use super::at_exit::not_exiting;
 use super::boundary::{
     copy_text, grows, guard, guard_with, not_null, optional_string, pi0_error, put, read_settings,
     read_settings_or_default, slice_mut, string, write_default, write_result,
 };
-use super::handle::Table;
+use super::handle::{Table, not_forked};
 use super::inference::{pi0_infer_options, pi0_observation, with_observation, with_options};
 use super::signals::signals_blocked;
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
@@ -237,8 +238,9 @@ pub unsafe extern "C" fn pi0_policy_options_default(
 /// environment variable ORT_DISABLE_TELEMETRY, so no other thread should be changing the environment meanwhile.
 ///
 /// RT-safe: no. Thread: any.
-/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_FORKED, PI0_ERR_IO,
-/// PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER, PI0_ERR_GRAPH, PI0_ERR_PANIC.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_LIMIT, PI0_ERR_STATE (the process is
+/// exiting), PI0_ERR_FORKED, PI0_ERR_IO, PI0_ERR_MANIFEST, PI0_ERR_INTEGRITY, PI0_ERR_LIBRARY, PI0_ERR_PROVIDER,
+/// PI0_ERR_GRAPH, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_policy_new(
     bundle: *const c_char,
@@ -251,6 +253,8 @@ pub unsafe extern "C" fn pi0_policy_new(
         let (bundle, given) = unsafe { (string(bundle, "bundle")?, read_settings_or_default(options)?) };
         not_null(policy, "policy is NULL")?;
         let options = self::options(&given)?;
+        not_forked()?;
+        not_exiting()?;
         Provider::explain_failures_with(pi0_edge_doctor::explain_failure);
         let loaded = signals_blocked(|| Policy::load(bundle, &options))?;
         let handle = POLICIES.insert(loaded)?;

@@ -2,17 +2,16 @@
 
 use std::ffi::c_char;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::at_exit;
+use super::at_exit::{self, not_exiting};
 use super::boundary::{
     fixed_text, grows, guard, guard_with, not_null, pi0_error, put, read_settings_or_default, result_size,
     string, write_result,
 };
+use super::carrier::not_in_callback;
 use super::config::{Settings, limits, pi0_limits, pi0_runtime_config};
 use super::controller::{CONTROLLERS, Control, pi0_controller};
 use super::event::{Courier, pi0_event};
@@ -22,9 +21,7 @@ use super::policy::{POLICIES, pi0_info, pi0_policy};
 use super::rtc::{optional_rtc, pi0_rtc_config};
 use super::signals::signals_blocked;
 use super::stats::pi0_stats;
-use super::status::{
-    Fail, PI0_EMPTY, PI0_ERR_POISONED, PI0_ERR_STATE, PI0_ERR_THREAD, PI0_OK, Result, pi0_status,
-};
+use super::status::{Fail, PI0_EMPTY, PI0_ERR_STATE, PI0_OK, Result, pi0_status};
 use pi0_edge::runtime::{Event, PolicyInference, Realtime, Runtime};
 
 /// A running runtime, for its owner. Its functions may be called from several threads at once.
@@ -36,11 +33,9 @@ pub struct pi0_runtime {
 pub(super) static RUNTIMES: Table<pi0_runtime, Owner> = Table::new(2);
 
 pub(super) struct Owner {
-    runtime: RwLock<Runtime>,
+    runtime: Runtime,
     events: Receiver<Event>,
-    courier: Mutex<Courier>,
-    /// The courier's thread, which cannot wait for itself.
-    courier_thread: Option<ThreadId>,
+    courier: Courier,
     info: pi0_info,
 }
 
@@ -74,34 +69,20 @@ pub struct pi0_realtime {
 grows!(pi0_realtime, missing);
 
 impl Owner {
-    fn read(&self) -> Result<std::sync::RwLockReadGuard<'_, Runtime>> {
-        self.runtime.read().map_err(|_| Fail::new(PI0_ERR_POISONED, "an earlier call hit a bug"))
-    }
-
-    fn not_the_courier(&self) -> Result {
-        if self.courier_thread == Some(std::thread::current().id()) {
-            return Err(Fail::new(PI0_ERR_THREAD, "an event callback cannot stop the runtime that calls it"));
-        }
-        Ok(())
-    }
-
-    fn stop(&self) -> Result {
-        self.not_the_courier()?;
-        let ended = match self.runtime.write() {
-            Ok(mut runtime) => runtime.end(),
-            Err(poisoned) => poisoned.into_inner().end(),
-        };
+    /// Stops inference, then the callback: for as long as it runs, or for `patience`.
+    fn stop(&self, patience: Option<Duration>) -> Result {
+        let ended = self.runtime.end();
         // After inference, so that its last events are told.
-        self.courier.lock().unwrap_or_else(PoisonError::into_inner).end();
+        self.courier.end(patience);
         Ok(ended?)
     }
 }
 
 /// Ends every runtime there is, as far as it can be.
-pub(super) fn end_all() {
+pub(super) fn end_all(patience: Duration) {
     for handle in RUNTIMES.handles() {
         _ = match RUNTIMES.shared(handle) {
-            Ok(owner) => owner.stop(),
+            Ok(owner) => owner.stop(Some(patience)),
             // Poisoned: all that can be done is to free it, which ends it too.
             Err(_) => RUNTIMES.free(handle),
         };
@@ -119,8 +100,9 @@ pub(super) fn end_all() {
 ///
 /// RT-safe: no. Thread: any.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_ARGUMENT, PI0_ERR_STRUCT_SIZE, PI0_ERR_SIZE,
-/// PI0_ERR_LIMIT, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_OBSERVATION, PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS,
-/// PI0_ERR_GRAPH, PI0_ERR_INTEGRITY, PI0_ERR_IO, PI0_ERR_REALTIME_DENIED, PI0_ERR_RUNTIME, PI0_ERR_PANIC.
+/// PI0_ERR_LIMIT, PI0_ERR_STATE (the process is exiting), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_OBSERVATION,
+/// PI0_ERR_NON_FINITE, PI0_ERR_OUT_OF_LIMITS, PI0_ERR_GRAPH, PI0_ERR_INTEGRITY, PI0_ERR_IO, PI0_ERR_REALTIME_DENIED,
+/// PI0_ERR_RUNTIME, PI0_ERR_PANIC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_runtime_start(
     policy: *mut pi0_policy,
@@ -152,43 +134,37 @@ pub unsafe extern "C" fn pi0_runtime_start(
 type Handles = (*mut pi0_runtime, *mut pi0_observation_writer, *mut pi0_controller);
 
 fn start(policy: pi0_edge::Policy, settings: Settings) -> Result<Handles> {
+    not_exiting()?;
     let info = pi0_info::new(policy.manifest());
-    let (runtime, writer, controller, courier, events) = signals_blocked(|| -> Result<_> {
+    let (runtime, writer, controller) = signals_blocked(|| -> Result<_> {
         let inference = PolicyInference::new(policy, settings.inference)?;
-        let (runtime, writer, controller) = Runtime::start(inference, &settings.runtime)?;
-        let events = runtime.events().clone();
-        let courier = Courier::start(settings.sink, events.clone())?;
-        Ok((runtime, writer, controller, courier, events))
+        Ok(Runtime::start(inference, &settings.runtime)?)
     })?;
     // After warming up, so that ONNX Runtime's statics exist.
     at_exit::register();
     log::info!(target: "pi0_edge::ffi::runtime", "inference thread: {:?}", runtime.realtime());
-    let owner = Owner {
-        runtime: RwLock::new(runtime),
-        events,
-        courier_thread: courier.thread_id(),
-        courier: Mutex::new(courier),
-        info,
-    };
-    let runtime = RUNTIMES.insert(owner)?;
-    let rest = WRITERS.insert(writer).and_then(|writer| {
-        let control = Control { controller, action_dim: info.action_dim as usize };
-        let controller = CONTROLLERS.insert(control).inspect_err(|_| _ = WRITERS.free(writer))?;
-        Ok((writer, controller))
+    let writer = WRITERS.insert(writer)?;
+    let control = Control { controller, action_dim: info.action_dim as usize };
+    let controller = CONTROLLERS.insert(control).inspect_err(|_| _ = WRITERS.free(writer))?;
+    // The callback last: nothing fails after it that would have to wait for it.
+    let runtime = RUNTIMES.insert_with(|| {
+        let events = runtime.events().clone();
+        let courier = Courier::start(settings.sink, events.clone())?;
+        Ok(Owner { runtime, events, courier, info })
     });
-    match rest {
-        Ok((writer, controller)) => Ok((runtime, writer, controller)),
-        Err(fail) => {
-            // Dropping it stops it.
-            _ = RUNTIMES.free(runtime);
-            Err(fail)
-        }
-    }
+    let runtime = runtime.inspect_err(|_| {
+        _ = WRITERS.free(writer);
+        _ = CONTROLLERS.free(controller);
+    })?;
+    Ok((runtime, writer, controller))
 }
 
 /// Stops inference and waits for its thread to end, for as long as the configuration says. From then on reads are
 /// `PI0_HOLD`; events, statistics and the flight record can still be had. Stopping again does nothing. If inference
 /// does not come back in time its thread is left behind, and that is `PI0_ERR_RUNTIME`. `error` may be NULL.
+///
+/// Waits for an event callback that is running, which may call anything meanwhile; so the caller must hold no lock of
+/// its own that the callback takes.
 ///
 /// RT-safe: no. Thread: any but a callback's.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_POISONED, PI0_ERR_FORKED,
@@ -196,7 +172,13 @@ fn start(policy: pi0_edge::Policy, settings: Settings) -> Result<Handles> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pi0_runtime_stop(runtime: *mut pi0_runtime, error: *mut pi0_error) -> pi0_status {
     // SAFETY: `error` is NULL or valid, as documented.
-    unsafe { guard_with(error, || RUNTIMES.shared(runtime)?.stop()) }
+    unsafe { guard_with(error, || stop(runtime)) }
+}
+
+fn stop(runtime: *const pi0_runtime) -> Result {
+    let owner = RUNTIMES.shared(runtime)?;
+    not_in_callback("a callback cannot stop a runtime: stopping waits for callbacks")?;
+    owner.stop(None)
 }
 
 /// Stops a runtime if it is running, and frees it. NULL is fine. The writer and the controller stay and are freed on
@@ -210,10 +192,10 @@ pub unsafe extern "C" fn pi0_runtime_free(runtime: *mut pi0_runtime) -> pi0_stat
         if runtime.is_null() {
             return Ok(());
         }
+        not_in_callback("a callback cannot free a runtime: freeing waits for callbacks")?;
         // Stopped while the handle is still there, because an event callback may be using it.
         if let Ok(owner) = RUNTIMES.shared(runtime) {
-            owner.not_the_courier()?;
-            if let Err(fail) = owner.stop() {
+            if let Err(fail) = owner.stop(None) {
                 log::warn!(target: "pi0_edge::ffi::runtime", "{}", fail.message);
             }
         }
@@ -247,8 +229,7 @@ pub unsafe extern "C" fn pi0_runtime_realtime(
 ) -> pi0_status {
     guard(|| {
         let owner = RUNTIMES.shared(runtime)?;
-        let guard = owner.read()?;
-        let obtained = guard.realtime();
+        let obtained = owner.runtime.realtime();
         let missing: Vec<String> =
             obtained.missing.iter().map(|m| format!("{}: {}", m.what, m.why)).collect();
         let result = pi0_realtime {
@@ -289,7 +270,7 @@ pub unsafe extern "C" fn pi0_runtime_notify_systemd(
 ) -> pi0_status {
     let body = || {
         let owner = RUNTIMES.shared(runtime)?;
-        let wanted = owner.read()?.notify_systemd()?;
+        let wanted = owner.runtime.notify_systemd()?;
         if !found.is_null() {
             // SAFETY: not NULL, so valid to write to as documented.
             unsafe { put(found, u32::from(wanted), "found") }?;
@@ -298,6 +279,23 @@ pub unsafe extern "C" fn pi0_runtime_notify_systemd(
     };
     // SAFETY: `error` is NULL or valid, as documented.
     unsafe { guard_with(error, body) }
+}
+
+/// Begins a new episode: the robot was put somewhere else, or its task starts anew. The plan, what it leaves over and the
+/// held action are dropped; reads are `PI0_EMPTY` from now on until there is a chunk of an observation that was captured
+/// and published after this call, and that chunk is guided by none before it. What is being computed meanwhile is never
+/// followed. A trip of the step limit stays until it is cleared; `pi0_controller_set_reference` may tell where the robot
+/// is now.
+///
+/// RT-safe: yes. Thread: any.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+#[unsafe(no_mangle)]
+#[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+pub unsafe extern "C" fn pi0_runtime_begin_episode(runtime: *mut pi0_runtime) -> pi0_status {
+    guard(|| {
+        RUNTIMES.shared(runtime)?.runtime.begin_episode();
+        Ok(())
+    })
 }
 
 /// Sets the prompt (UTF-8). A chunk being computed is dropped and begun anew; the one being executed goes on until
@@ -315,7 +313,7 @@ pub unsafe extern "C" fn pi0_runtime_set_prompt(
         let owner = RUNTIMES.shared(runtime)?;
         // SAFETY: `prompt` is NULL or a string, as documented.
         let prompt = unsafe { string(prompt, "prompt") }?;
-        Ok(owner.read()?.set_prompt(prompt)?)
+        Ok(owner.runtime.set_prompt(prompt)?)
     })
 }
 
@@ -333,7 +331,7 @@ pub unsafe extern "C" fn pi0_runtime_set_num_steps(runtime: *mut pi0_runtime, nu
         if !(1..=most).contains(&num_steps) {
             return Err(Fail::argument(format!("num_steps {num_steps}; use 1 to {most}")));
         }
-        Ok(owner.read()?.set_num_steps(num_steps as usize)?)
+        Ok(owner.runtime.set_num_steps(num_steps as usize)?)
     })
 }
 
@@ -352,7 +350,7 @@ pub unsafe extern "C" fn pi0_runtime_set_limits(
         let owner = RUNTIMES.shared(runtime)?;
         // SAFETY: `limits` is NULL or as documented.
         let limits = unsafe { self::limits(limits) }?;
-        Ok(owner.read()?.set_limits(limits)?)
+        Ok(owner.runtime.set_limits(limits)?)
     })
 }
 
@@ -371,7 +369,7 @@ pub unsafe extern "C" fn pi0_runtime_set_rtc(
         let owner = RUNTIMES.shared(runtime)?;
         // SAFETY: `rtc` is NULL or as documented.
         let rtc = unsafe { optional_rtc(rtc) }?;
-        Ok(owner.read()?.set_rtc(rtc)?)
+        Ok(owner.runtime.set_rtc(rtc)?)
     })
 }
 
@@ -384,8 +382,7 @@ pub unsafe extern "C" fn pi0_runtime_set_rtc(
 pub unsafe extern "C" fn pi0_runtime_stats(runtime: *const pi0_runtime, stats: *mut pi0_stats) -> pi0_status {
     guard(|| {
         let owner = RUNTIMES.shared(runtime)?;
-        let lost = owner.courier.lock().unwrap_or_else(PoisonError::into_inner).lost();
-        let result = pi0_stats::new(&owner.read()?.stats(), lost);
+        let result = pi0_stats::new(&owner.runtime.stats(), owner.courier.lost());
         // SAFETY: `stats` is NULL or as documented.
         unsafe { write_result(stats, &result, "stats is NULL") }
     })
@@ -405,7 +402,7 @@ pub unsafe extern "C" fn pi0_runtime_next_event(
 ) -> pi0_status {
     guard(|| {
         let owner = RUNTIMES.shared(runtime)?;
-        if owner.courier_thread.is_some() {
+        if owner.courier.carries() {
             return Err(Fail::new(PI0_ERR_STATE, "events go to a callback or a file descriptor"));
         }
         // SAFETY: `event` is NULL or as documented. Before an event is taken, which could not be put back.
@@ -436,7 +433,37 @@ pub unsafe extern "C" fn pi0_runtime_write_flight_record(
         let owner = RUNTIMES.shared(runtime)?;
         // SAFETY: `path` is NULL or a string, as documented.
         let path = unsafe { string(path, "path") }?;
-        Ok(owner.read()?.write_flight_record(Path::new(path))?)
+        Ok(owner.runtime.write_flight_record(Path::new(path))?)
+    };
+    // SAFETY: `error` is NULL or valid, as documented.
+    unsafe { guard_with(error, body) }
+}
+
+/// Stops a runtime as `pi0_runtime_stop` does and gives its policy back, whether inference had given up or not: it can
+/// be started again, or compute chunks one by one, without being loaded. The runtime's handle stays, for what happened
+/// to be asked for, and is freed on its own. `error` may be NULL.
+///
+/// RT-safe: no. Thread: any but a callback's.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_STATE (it was taken before,
+/// or hit a bug and is not used again), PI0_ERR_LIMIT, PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_RUNTIME,
+/// PI0_ERR_PANIC.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pi0_runtime_take_policy(
+    runtime: *mut pi0_runtime,
+    policy: *mut *mut pi0_policy,
+    error: *mut pi0_error,
+) -> pi0_status {
+    let body = || {
+        let owner = RUNTIMES.shared(runtime)?;
+        not_null(policy, "policy is NULL")?;
+        stop(runtime)?;
+        let handle = POLICIES.insert_with(|| {
+            let inference = owner.runtime.take();
+            let gone = Fail::new(PI0_ERR_STATE, "the policy was taken before, or hit a bug; load it anew");
+            inference.map(PolicyInference::into_policy).ok_or(gone)
+        })?;
+        // SAFETY: not NULL, so valid to write to as documented.
+        unsafe { put(policy, handle, "policy") }
     };
     // SAFETY: `error` is NULL or valid, as documented.
     unsafe { guard_with(error, body) }

@@ -138,6 +138,8 @@ pub struct pi0_stats {
     pub chunk: pi0_latency,
     /// From the observation's capture to publication.
     pub latency: pi0_latency,
+    /// Observations that the policy could not use, see `PI0_EVENT_OBSERVATION_REFUSED`.
+    pub observations_unusable: u64,
 }
 grows!(pi0_stats, latency);
 
@@ -190,6 +192,7 @@ impl pi0_stats {
             gate: pi0_latency::new(&inference.gate_ns),
             chunk: pi0_latency::new(&inference.chunk_ns),
             latency: pi0_latency::new(&inference.latency_ns),
+            observations_unusable: inference.refused_observations,
         }
     }
 }

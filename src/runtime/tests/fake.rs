@@ -13,6 +13,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Debug, Clone)]
 pub(super) enum Fault {
     Error,
+    /// As if the observation could not be used.
+    Refuse(ErrorKind),
     Panic,
     /// Takes this much longer.
     Slow(Duration),
@@ -102,6 +104,7 @@ impl Fake {
             None => {}
         }
         match fault {
+            Some(Fault::Refuse(kind)) => Err(Error::new(kind, "told to refuse")),
             Some(Fault::Error) => Err(Error::new(ErrorKind::Graph, "told to fail")),
             Some(Fault::Panic) => panic!("told to panic"),
             other => Ok(other),

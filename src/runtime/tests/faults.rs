@@ -162,6 +162,75 @@ fn errors_in_a_row_end_in_giving_up_and_hold_for_good() {
     assert!(rig.runtime().stats().inference.errors > 2);
 }
 
+/// An observation that the policy cannot use is told once and not tried again, however long nothing better comes; the
+/// first good one brings an action.
+#[test]
+fn observations_that_cannot_be_used_are_refused_once_each_and_for_hours() {
+    for (kind, replan) in
+        [(ErrorKind::NonFinite, Replan::Remaining(3)), (ErrorKind::Observation, Replan::Period(40 * MS))]
+    {
+        // Without limits, because the robot goes far in two hours.
+        let config = RuntimeConfig { max_errors: 2, replan, limits: None, ..limited() };
+        let mut rig = faulty([], &config);
+        survive(&mut rig, "before");
+        let begun = |rig: &Rig| rig.calls().iter().filter(|c| matches!(c, Call::Begin { .. })).count();
+        let refused = |rig: &Rig| rig.runtime().stats().inference.refused_observations;
+        rig.events();
+
+        // One, and then nothing for a second and a half.
+        let next = rig.calls().len();
+        rig.script.lock().unwrap().faults.insert(next, Fault::Refuse(kind));
+        let before = begun(&rig);
+        rig.observe();
+        rig.clock.advance(50 * MS);
+        for _ in 0..150 {
+            rig.run_until_idle();
+            rig.clock.advance(10 * MS);
+        }
+        assert_eq!((begun(&rig), refused(&rig)), (before + 1, 1), "{kind:?}: tried once");
+        assert_eq!(rig.events(), [Event::ObservationRefused { error: "told to refuse".into() }], "told once");
+        assert_eq!(rig.tick(1).status, Status::Hold, "{kind:?}: by its age");
+        rig.observe();
+        rig.run_until_idle();
+        assert_eq!(rig.tick(1).status, Status::Ok, "{kind:?}: the first good one");
+
+        // Two hours of them, ten a second.
+        let next = rig.calls().len();
+        rig.script
+            .lock()
+            .unwrap()
+            .faults
+            .extend((next..next + 72_000).map(|call| (call, Fault::Refuse(kind))));
+        while refused(&rig) < 72_001 {
+            rig.clock.advance(100 * MS);
+            rig.observe();
+            rig.run_until_idle();
+        }
+        let stats = rig.runtime().stats();
+        assert_eq!((stats.phase, stats.inference.errors), (Phase::Ready, 0), "{kind:?}");
+        assert_eq!(rig.tick(1).status, Status::Hold);
+        rig.clock.advance(100 * MS);
+        rig.observe();
+        rig.run_until_idle();
+        assert_eq!(rig.tick(1).status, Status::Ok, "{kind:?}: the first good one after two hours");
+    }
+}
+
+/// Errors of the input and of inference do not add up, and the first do not forgive the second.
+#[test]
+fn refused_observations_neither_count_as_errors_in_a_row_nor_end_the_row() {
+    let refuse = |call| (call, Fault::Refuse(ErrorKind::NonFinite));
+    let fail = |call| (call, Fault::Error);
+    let mut rig = faulty(
+        [fail(0), refuse(1), refuse(2), fail(3), refuse(4)],
+        &RuntimeConfig { max_errors: 2, ..limited() },
+    );
+    survive(&mut rig, "mixed");
+    let stats = rig.runtime().stats();
+    assert_eq!((stats.phase, stats.inference.errors), (Phase::Failed, 2));
+    assert_eq!(stats.inference.refused_observations, 2);
+}
+
 /// Frozen for good at 1 000 random moments: STALE on the first tick past `max_age`, HOLD on the first past
 /// `hold_after`, every time.
 #[test]

@@ -52,7 +52,7 @@ impl Rig {
         Rig { lockstep, sensors, controller, clock, inference, script, started }
     }
 
-    pub(super) fn runtime(&self) -> &Runtime {
+    pub(super) fn runtime(&self) -> &Runtime<Fake> {
         self.lockstep.runtime()
     }
 

@@ -36,6 +36,9 @@ fn what_is_marked_runs_under_the_sanitizer() {
     assert_ne!(rig.controller.read_at(rig.clock.now()).status, Status::Empty);
     assert_eq!(rig.controller.action().map(<[f32]>::len), Some(2));
     assert_eq!(rig.controller.read().status, Status::Hold, "the machine's clock is far ahead of the rig's");
+    rig.controller.notice_sleep(Timestamp::now(), u64::MAX);
+    rig.runtime().begin_episode();
+    assert_eq!(rig.controller.read().status, Status::Empty);
 }
 
 #[cfg(pi0_rtsan)]

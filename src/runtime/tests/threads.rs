@@ -108,7 +108,61 @@ fn a_panic_on_the_inference_thread_is_hold_and_nothing_more() {
     eventually("hold", || controller.read().status == Status::Hold);
     assert_eq!(controller.action().unwrap().len(), 1, "the last action is still there");
     assert!(runtime.set_num_steps(3).unwrap_err().to_string().contains("given up"));
-    runtime.stop().unwrap();
+    let error = runtime.stop().unwrap_err();
+    assert!(error.to_string().contains("load the policy anew"), "{error}");
+}
+
+#[test]
+fn a_policy_that_was_stopped_or_gave_up_is_started_again_without_loading() {
+    let mut inference = Fake::new(20, 1);
+    let script = inference.script.clone();
+    let config = RuntimeConfig { max_errors: 2, retry_after: MS, ..plain() };
+    for life in 0..4 {
+        let (runtime, mut sensors, mut controller) = Runtime::start(inference, &config).unwrap();
+        assert_eq!(controller.read().status, Status::Empty, "life {life}: nothing is left of the one before");
+        observe(&mut sensors, life as f32);
+        eventually("an action", || controller.read().status == Status::Ok);
+        assert_eq!(controller.action().unwrap(), [life as f32]);
+        if life % 2 == 0 {
+            {
+                let mut script = script.lock().unwrap();
+                let next = script.calls.len();
+                script.faults.extend((next..next + 10).map(|call| (call, Fault::Error)));
+            }
+            eventually("giving up", || {
+                observe(&mut sensors, 9.0);
+                controller.read();
+                runtime.stats().phase == Phase::Failed
+            });
+            script.lock().unwrap().faults.clear();
+        }
+        inference = runtime.stop().unwrap();
+        assert!(controller.read().flags.contains(Flags::STOPPED), "life {life}");
+    }
+    assert_eq!(script.lock().unwrap().calls.iter().filter(|c| **c == Call::WarmUp).count(), 4);
+}
+
+/// Everybody may end it, ask it and command it at the same time; each waits, none for the other.
+#[test]
+fn ending_from_many_threads_at_once_while_others_ask() {
+    for _ in 0..20 {
+        let (runtime, mut sensors, mut controller) = Runtime::start(Fake::new(20, 1), &plain()).unwrap();
+        observe(&mut sensors, 1.0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| runtime.end().unwrap());
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        runtime.begin_episode();
+                        _ = (runtime.stats(), runtime.flight_record(), runtime.set_prompt("more"));
+                    }
+                });
+            }
+        });
+        assert_eq!(runtime.stats().phase, Phase::Stopped);
+        assert!(controller.read().flags.contains(Flags::STOPPED));
+        assert!(runtime.take().is_some() && runtime.take().is_none());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Worker;
 use crate::policy::rtc::prefix_weights;
 use crate::realtime::chunk::ChunkInfo;
-use crate::realtime::clock::Clock;
+use crate::realtime::clock::{Clock, nanos};
 use crate::runtime::Inference;
 use crate::{Error, ErrorKind};
 
@@ -15,8 +15,9 @@ impl<I: Inference, C: Clock> Worker<I, C> {
             return None;
         }
         let progress = self.progress();
-        if !progress.moving {
-            // The robot stands still, so there is no motion to join.
+        if !progress.moving || info.begun.since(info.progress_at) > self.plan_waits_after() {
+            // The robot stands still, so there is no motion to join. Or nobody reads, so what was planned meanwhile is
+            // followed by nobody.
             return None;
         }
         // Where in the old chunk the robot was or will be at the moment the new chunk's row 0 is due.
@@ -44,6 +45,14 @@ impl<I: Inference, C: Clock> Worker<I, C> {
         info.guided_rows = end as u32;
         info.inference_delay = delay as u32;
         Some(rtc.max_guidance_weight)
+    }
+
+    /// Returns the time without a read after which the plan waits for the control loop, see
+    /// [`max_missed_ticks`](crate::runtime::TimelineConfig::max_missed_ticks).
+    fn plan_waits_after(&self) -> u64 {
+        let timeline = &self.config.timeline;
+        let period = nanos(timeline.control_period);
+        period.saturating_mul(u64::from(timeline.max_missed_ticks) + 1).saturating_add(period / 2)
     }
 
     /// Returns an error if the policy was trained for real-time chunking and made the chunk to join after fewer rows

@@ -51,7 +51,9 @@ const CALLS: &[Call] = calls! {
         pi0_runtime_set_rtc(null())
         pi0_runtime_stats(null_mut())
         pi0_runtime_next_event(0, null_mut())
-        pi0_runtime_write_flight_record(null(), null_mut());
+        pi0_runtime_write_flight_record(null(), null_mut())
+        pi0_runtime_begin_episode()
+        pi0_runtime_take_policy(null_mut(), null_mut());
     writer:
         pi0_observation_writer_camera(null(), null_mut())
         pi0_observation_writer_frame(0, 1, 1, null_mut())

@@ -61,12 +61,14 @@ static int exit_on_another_thread(const char *bundle)
 }
 
 /* A child of fork is told so by every handle and ends by exit() without hanging; the parent goes on. */
-static int fork_child(const char *bundle)
+static int fork_by(pid_t (*make)(void), const char *bundle)
 {
     struct robot robot = start_default(bundle);
     until_moving(&robot);
     fflush(NULL);
-    const pid_t child = fork();
+    /* Nothing is being computed any more: a bare fork keeps the allocator's locks as they are. */
+    sleep_ms(200);
+    const pid_t child = make();
     CHECK(child >= 0);
     if (child == 0) {
         float action[MAX_VALUES];
@@ -83,6 +85,22 @@ static int fork_child(const char *bundle)
     until_moving(&robot);
     release(&robot);
     return 0;
+}
+
+static int fork_child(const char *bundle)
+{
+    return fork_by(fork, bundle);
+}
+
+/* Without any of the handlers that fork calls, as _Fork does it. */
+static pid_t bare_fork(void)
+{
+    return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
+
+static int bare_fork_child(const char *bundle)
+{
+    return fork_by(bare_fork, bundle);
 }
 
 /* A program's signal handler runs on the program's threads only. */
@@ -134,6 +152,7 @@ int main(int argc, char **argv)
     } ways[] = {
         {"exit_while_running", exit_while_running}, {"exit_order", exit_order},
         {"exit_on_another_thread", exit_on_another_thread}, {"fork_child", fork_child},
+        {"bare_fork_child", bare_fork_child},
         {"signals", signals},
     };
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)

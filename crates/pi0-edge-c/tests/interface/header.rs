@@ -42,7 +42,14 @@ fn every_function_says_what_its_callers_must_know() {
     for function in &functions {
         let name = &function.name;
         assert!(matches!(function.says("RT-safe:"), Some("yes" | "no")), "{name}: RT-safe");
-        let threads = ["any", "any, one at a time", "any but a callback's", "control", "sensor"];
+        let threads = [
+            "any",
+            "any, one at a time",
+            "any but a callback's",
+            "any but a log callback's",
+            "control",
+            "sensor",
+        ];
         assert!(function.says("Thread:").is_some_and(|t| threads.contains(&t)), "{name}: Thread");
         if function.returns != "pi0_status" {
             continue;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    both, bundle, crate_dir, library_dir, output, program, root, run, scratch, with_soname,
+    both, bundle, crate_dir, functions, library_dir, output, program, root, run, scratch, with_soname,
 };
 
 /// Runs a program to its end, or for two minutes.
@@ -18,11 +18,50 @@ fn within(program: &Path) -> Command {
 fn processes_end_and_fork_and_take_signals_as_they_should() {
     let dir = scratch();
     let program = program("ends", dir.path());
-    for way in ["exit_while_running", "exit_on_another_thread", "fork_child", "signals"] {
+    for way in ["exit_while_running", "exit_on_another_thread", "fork_child", "bare_fork_child", "signals"] {
         run(within(&program).arg(way).arg(bundle()));
     }
     let told = run(within(&program).arg("exit_order").arg(bundle()));
     assert!(told.contains("ended before this handler"), "{told}");
+}
+
+/// Nothing waits for what waits for it, however a runtime or the process comes to its end.
+#[test]
+fn callbacks_call_everything_while_others_stop_free_and_exit() {
+    let dir = scratch();
+    let program = program("callbacks", dir.path());
+    let source = std::fs::read_to_string(crate_dir().join("tests/c/callbacks.c")).unwrap();
+    let source = [source, std::fs::read_to_string(crate_dir().join("tests/c/support.h")).unwrap()].concat();
+    for function in functions().iter().filter(|f| f.says("Thread:").is_some_and(|t| t.starts_with("any"))) {
+        assert!(source.contains(&format!("{}(", function.name)), "{} is not called", function.name);
+    }
+    for way in [
+        "stop",
+        "free",
+        "take_policy",
+        "exit",
+        "exit_while_stopping",
+        "exit_in_event_callback",
+        "exit_in_log_callback",
+    ] {
+        println!("{way}: {}", run(within(&program).arg(way).arg(bundle())));
+    }
+}
+
+#[test]
+fn observations_that_cannot_be_used_episodes_and_lives_follow_each_other() {
+    let dir = scratch();
+    run(within(&program("recovers", dir.path())).arg(bundle()));
+}
+
+/// PI0_SOAK_MINUTES: how long faults are injected (default 0.2); PI0_SOAK_SEED: which (default 1).
+#[test]
+fn faults_at_random_all_the_time() {
+    let dir = scratch();
+    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or(default.into());
+    let mut soak = Command::new(program("soak", dir.path()));
+    soak.arg(bundle()).args(["--minutes", &variable("PI0_SOAK_MINUTES", "0.2")]);
+    println!("{}", run(soak.args(["--seed", &variable("PI0_SOAK_SEED", "1")])));
 }
 
 #[test]

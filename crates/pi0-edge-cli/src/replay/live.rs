@@ -204,7 +204,7 @@ impl Monitor {
         }
     }
 
-    fn look(&mut self, runtime: &Runtime) -> Result<()> {
+    fn look(&mut self, runtime: &Runtime<impl Inference>) -> Result<()> {
         while let Ok(event) = runtime.events().try_recv() {
             self.take(event, || runtime.flight_record())?;
         }
@@ -247,11 +247,12 @@ impl Monitor {
             Event::GaveUp { error } => {
                 return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {error}")));
             }
-            Event::InferenceError { error, .. } if self.trace => {
+            Event::InferenceError { error, .. } | Event::ObservationRefused { error } if self.trace => {
                 let text = format!("inference failed, which cannot be recorded: {error}");
                 return Err(Error::new(ErrorKind::Runtime, text));
             }
             Event::InferenceError { error, .. } => log::warn!("inference failed and is tried again: {error}"),
+            Event::ObservationRefused { error } => log::warn!("an observation was refused: {error}"),
             Event::Hung { for_ns } => log::warn!("inference hangs for {} ms", for_ns / 1_000_000),
             other => log::debug!("{other:?}"),
         }

@@ -199,6 +199,7 @@ fn add(trace: &mut Trace, line: Line) -> Option<()> {
                 expected_ns,
                 guided_rows: guided.try_into().ok()?,
                 inference_delay: delay.try_into().ok()?,
+                ..ChunkInfo::default()
             };
             trace.chunks.push(Computed { info, rejected, values: from_hex(&hex)? });
         }
