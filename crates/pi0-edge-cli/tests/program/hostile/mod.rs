@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use cases::{Case, Trial, all};
 use draft::Draft;
+use pi0_edge::bundle::{Bundle, Verify};
 use pi0_edge::{InferOptions, Policy, PolicyOptions};
 use pi0_edge_golden::Golden;
 
@@ -183,7 +184,9 @@ fn child(first: usize, step: usize) {
 }
 
 fn load(bundle: &Path) -> pi0_edge::Result<Policy> {
-    Policy::load(bundle, &PolicyOptions { threads: 1, no_spin: true, ..PolicyOptions::default() })
+    let options =
+        PolicyOptions { threads: 1, no_spin: true, verify: Verify::Size, ..PolicyOptions::default() };
+    Policy::load(bundle, &options)
 }
 
 fn infer(policy: &mut Policy) -> pi0_edge::Result<Vec<f32>> {
@@ -191,18 +194,19 @@ fn infer(policy: &mut Policy) -> pi0_edge::Result<Vec<f32>> {
     scene.with(|o| policy.infer(o, &InferOptions::default()).map(|chunk| chunk.as_slice().to_vec()))
 }
 
-/// Loads the bundle, reads all of its golden data and infers.
+/// Opens the bundle, reads all of its golden data, loads the policy and infers.
 fn try_library(bundle: &Path, want: &[f32]) -> Verdict {
-    let tried = load(bundle).and_then(|mut policy| {
-        if let Some(golden) = Golden::load(policy.bundle())? {
+    let tried = Bundle::open(bundle, Verify::Full, &mut |_, _| {}).and_then(|opened| {
+        if let Some(golden) = Golden::load(&opened)? {
             for case in &golden.cases {
-                case.noise(policy.bundle())?;
+                opened.read_file(&case.observation_path(&opened)?, 1 << 20)?;
+                case.noise(&opened)?;
                 for (_, sampled) in case.expected.stages() {
-                    sampled.read(policy.bundle())?;
+                    sampled.read(&opened)?;
                 }
             }
         }
-        infer(&mut policy)
+        infer(&mut load(bundle)?)
     });
     match tried {
         Ok(got) if got == want => Verdict::Equal,
