@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 2 << 30;
 /// The longest text about what is wrong with a bundle.
 const MAX_TEXT: usize = 4096;
 /// Longer without a word means that something hangs, however busy the machine is.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(300);
 const WORKERS: usize = 2;
 const CHILD: &str = "PI0_TEST_HOSTILE";
 
@@ -253,10 +253,10 @@ fn try_program(arguments: &[String], bundle: &Path) -> Verdict {
     let text = readers.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     match (status.code(), status.signal()) {
         (_, Some(signal)) => Verdict::Escaped(format!("signal {signal}: {}", text[1])),
-        (Some(1 | 2), _) => of_text(&text[1], |c| c.is_control() && c != '\n'),
-        (Some(0), _) if text[0].contains(|c: char| c.is_control() && c != '\n') => {
+        _ if text[0].contains(|c: char| c.is_control() && c != '\n') => {
             Verdict::Escaped("a control character on stdout".into())
         }
+        (Some(1 | 2), _) => of_text(&text[1], |c| c.is_control() && c != '\n'),
         (Some(0), _) => Verdict::Equal,
         (code, _) => Verdict::Escaped(format!("exit code {code:?}")),
     }
