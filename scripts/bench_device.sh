@@ -13,7 +13,7 @@
 #   --dry-run            print the commands instead of running them
 #
 # What follows -- goes to `pi0-edge bench device`; its --help says what there is, such as --threads or --control-rate.
-# Set full power and fixed clocks first, for figures that repeat: sudo nvpmodel -m 0 && sudo jetson_clocks.
+# Set full power and fixed clocks first, for figures that repeat: sudo /usr/lib/pi0-edge/full-power, there.
 set -euo pipefail
 
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }

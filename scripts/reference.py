@@ -1,25 +1,34 @@
 #!/usr/bin/env python3
 """Runs lerobot on a PI0 or PI0.5 checkpoint, its own or openpi's, and writes what it computes to CHECKPOINT_DIR/golden.
 
-export.py takes that directory into the bundle, and `pi0-edge check` replays it on the
-device. Needs the environment that scripts/reference_env.sh makes:
+export.py takes that directory into the bundle, and `pi0-edge check` replays it on the device:
 
-  scripts/reference_env.sh
-  .reference/bin/python scripts/reference.py CHECKPOINT_DIR
+  scripts/reference.py CHECKPOINT_DIR
 
-Without --observation, frames, states and prompts are made up from the seed: one case at 10
-and one at 4 steps with the last camera absent, and one with every camera present. With it,
-the golden data are of your own robot:
+Any Python 3.10 does: it goes on in .reference, the environment with lerobot, which scripts/reference_env.sh makes the first
+time (Python 3.12 and gcc; 0.7 GB to download, 1.8 GB on disk). The weights of a full-size checkpoint take 14 GB of memory in float32.
 
-  .reference/bin/python scripts/reference.py CHECKPOINT_DIR --observation grasp --observation place
+Without --observation, frames, states and prompts are made up from the seed: one case at 10 and one at 4 steps with the last
+camera absent, and one with every camera present. With it, the golden data are of your own robot:
+
+  scripts/reference.py CHECKPOINT_DIR --observation grasp --observation place
 """
 
 import argparse
+import contextlib
+import importlib.util
+import os
 import pathlib
+import shlex
+import signal
+import subprocess
 import sys
-import time
 
+from exporter.directory import appearing
+from exporter.progress import Terminal
 from reference import environment
+
+SCRIPTS = pathlib.Path(__file__).resolve().parent
 
 
 def main(arguments=None):
@@ -29,46 +38,101 @@ def main(arguments=None):
         usage.error("--num-steps goes with --observation; the made-up cases have their own")
     if options.cases and options.observation:
         usage.error("--cases picks from the made-up cases, and --observation replaces them")
-    environment.prepare(options.threads)
-    # lerobot takes seconds to import; --help and usage errors should not.
-    from reference import golden, observations, openpi, rtc, trained_rtc
-    from reference.dimensions import CheckpointError
-    from reference.loading import VISION_HEADS, Reference
-    from reference.recording import DisagreementError, record
-
+    # Being told to stop must clean up just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     output = options.output or options.checkpoint / "golden"
     try:
-        heads, told = options.vision_heads or VISION_HEADS, {name: getattr(options, name) for name in (*OPENPI, "tokenizer")}
-        if openpi.wrote(options.checkpoint):
-            if options.rtc:
-                usage.error("--rtc: openpi has no real-time chunking")
-            reference, record = openpi.OpenpiReference(options.checkpoint, heads, told), openpi.record
-        else:
-            reference = Reference(options.checkpoint, heads, options.pad_state_in_prompt, options.tokenizer)
-        if options.observation:
-            cases = [
-                observations.from_directory(reference, directory, options.seed, steps)
-                for directory in options.observation
-                for steps in options.num_steps or [None]
-            ]
-        else:
-            cases = observations.made_up(reference, options.seed, options.cases)
-        cases = with_distinct_names(cases)
-        recorded = []
-        for case in cases:
-            start = time.monotonic()
-            recorded.append((case, record(reference, case)))
-            print(f"{case.name}: {len(case.images)} views, {case.num_steps} steps, {time.monotonic() - start:.1f} s", file=sys.stderr)
-        golden.write(recorded, output, options.stride)
-        if options.rtc and reference.rtc_max_delay:
-            trained_rtc.write(reference, cases[0], options.rtc, reference.rtc_max_delay)
-        elif options.rtc:
-            rtc.write(reference, cases[0], options.rtc)
-    except (CheckpointError, DisagreementError) as error:
+        if not options.checkpoint.is_dir():
+            print(f"error: {options.checkpoint}: no such directory", file=sys.stderr)
+            return 1
+        if not importlib.util.find_spec("lerobot"):
+            return in_the_environment(sys.argv[1:] if arguments is None else arguments)
+        error = record_all(options, output, usage)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    if error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(output)
+    told = shlex.join(to_tell(options))
+    print(f"next: .venv/bin/python scripts/export.py {options.checkpoint} BUNDLE{told and ' ' + told}, and: pi0-edge check BUNDLE", file=sys.stderr)
     return 0
+
+
+def in_the_environment(arguments):
+    """Runs the same command in .reference, which is made or brought up to date before."""
+    made = subprocess.run([SCRIPTS / "reference_env.sh"])
+    if made.returncode:
+        return made.returncode
+    python = SCRIPTS.parent / ".reference/bin/python"
+    os.execv(python, [str(python), str(SCRIPTS / "reference.py"), *arguments])
+
+
+def record_all(options, output, usage):
+    """Records every case into `output`, which appears whole or not at all; returns what is wrong with the checkpoint."""
+    environment.prepare(options.threads)
+    progress = Terminal()
+    progress.start("loading lerobot", 0)
+    # lerobot takes seconds to import; --help and usage errors should not.
+    from reference import golden, observations, openpi, recording, rtc, trained_rtc
+    from reference.dimensions import CheckpointError
+    from reference.loading import VISION_HEADS, Reference
+
+    progress.done("loading lerobot")
+    try:
+        heads, told = options.vision_heads or VISION_HEADS, {name: getattr(options, name) for name in (*OPENPI, "tokenizer")}
+        with appearing(output, force=True) as whole:
+            progress.start("loading the checkpoint", 0)
+            if openpi.wrote(options.checkpoint):
+                if options.rtc:
+                    usage.error("--rtc: openpi has no real-time chunking")
+                reference, recorder = openpi.OpenpiReference(options.checkpoint, heads, told), openpi
+            else:
+                reference = Reference(options.checkpoint, heads, options.pad_state_in_prompt, options.tokenizer)
+                recorder = recording
+            progress.done("loading the checkpoint")
+            if options.observation:
+                cases = [
+                    observations.from_directory(reference, directory, options.seed, steps)
+                    for directory in options.observation
+                    for steps in options.num_steps or [None]
+                ]
+            else:
+                cases = observations.made_up(reference, options.seed, options.cases)
+            cases = with_distinct_names(cases)
+            recorded = []
+            for number, case in enumerate(cases, 1):
+                what = f"{case.name} ({number} of {len(cases)}, {len(case.images)} views)"
+                with counted(reference, progress.start(what, recorder.RUNS * case.num_steps, "denoise steps"), recording.tap):
+                    recorded.append((case, recorder.record(reference, case)))
+                progress.done(what)
+            golden.write(recorded, whole, options.stride)
+            if options.rtc and reference.rtc_max_delay:
+                trained_rtc.write(reference, cases[0], options.rtc, reference.rtc_max_delay)
+            elif options.rtc:
+                rtc.write(reference, cases[0], options.rtc)
+    except (CheckpointError, recording.DisagreementError, OSError) as error:
+        return error
+    return None
+
+
+@contextlib.contextmanager
+def counted(reference, advance, tap):
+    """Tells `advance` of every denoise step."""
+    steps = []
+    with tap(reference.policy.model, "denoise_step", steps, lambda args, result: advance(len(steps) + 1)):
+        yield
+
+
+def to_tell(options):
+    """What export.py has to be told as well."""
+    for name, kind in {"tokenizer": str, "vision_heads": int, "pad_state_in_prompt": bool, **OPENPI}.items():
+        value, flag = getattr(options, name), name.replace("_", "-")
+        if kind is bool and value is not None and (value or name in OPENPI):
+            yield f"--{flag}" if value else f"--no-{flag}"
+        elif kind is not bool and value is not None:
+            yield from (f"--{flag}", str(value))
 
 
 # What export.py is told of an openpi checkpoint, this has to be told as well.

@@ -158,6 +158,34 @@ def test_a_callback_that_raises_gets_the_next_event_too(policy, case, caplog):
     assert "the program's own mistake" in caplog.text
 
 
+def test_an_episode_begins_with_an_observation_of_its_own(runtime, case):
+    first_action(runtime, case)
+    runtime.begin_episode()
+    assert runtime.controller.read().status is Status.EMPTY
+    first_action(runtime, case)
+
+
+def test_a_policy_comes_back_and_is_started_again(policy, case):
+    wanted = policy.infer(case.images, case.state, case.prompt, noise=case.noise)
+    with Runtime.start(policy, CONFIG) as runtime:
+        first_action(runtime, case)
+        taken = runtime.take_policy()
+        assert runtime.controller.read().status is Status.HOLD and runtime.stats().chunks_published >= 1
+        with pytest.raises(Pi0Error, match="ERR_STATE"):
+            runtime.take_policy()
+    np.testing.assert_array_equal(taken.infer(case.images, case.state, case.prompt, noise=case.noise), wanted)
+    with Runtime.start(taken, CONFIG) as runtime:
+        first_action(runtime, case)
+
+
+def test_a_bad_observation_is_told_once_and_the_next_is_used(runtime, case):
+    runtime.writer.publish(case.images, case.state * np.nan, time.monotonic_ns())
+    event = runtime.next_event(WAIT_S * 10**9)
+    assert event.kind is EventKind.OBSERVATION_REFUSED and event.message
+    assert runtime.stats().observations_unusable == 1
+    first_action(runtime, case)
+
+
 def test_settings_while_it_runs(runtime, tmp_path):
     runtime.set_prompt("open the drawer")
     runtime.set_rtc(RtcConfig(execution_horizon=5))

@@ -1,9 +1,7 @@
 """Writes recordings as the golden data of a bundle (format version 1)."""
 
-import contextlib
 import json
 import math
-import shutil
 
 import numpy as np
 
@@ -20,34 +18,19 @@ PER_LAYER = ("keys", "values")
 AUTO_BUDGET = 16384
 
 
-def write(recorded, output, stride=None):
+def write(recorded, directory, stride=None):
     """`recorded`: (case, recording) pairs."""
-    with replaced_when_complete(output) as directory:
-        cases = []
-        for case, recording in recorded:
-            observations.write(case, directory / case.name)
-            cases.append(_write_case(case, recording, directory / case.name, stride))
-        described = {
-            "format_version": FORMAT_VERSION,
-            "reference": {**environment.versions(), "dtype": "float32"},
-            "tolerance": TOLERANCE,
-            "cases": cases,
-        }
-        (directory / "golden.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def replaced_when_complete(output):
-    """A directory to write to, which becomes `output` at the end: complete or not at all."""
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        shutil.rmtree(output, ignore_errors=True)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    cases = []
+    for case, recording in recorded:
+        observations.write(case, directory / case.name)
+        cases.append(_write_case(case, recording, directory / case.name, stride))
+    described = {
+        "format_version": FORMAT_VERSION,
+        "reference": {**environment.versions(), "dtype": "float32"},
+        "tolerance": TOLERANCE,
+        "cases": cases,
+    }
+    (directory / "golden.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_case(case, recording, directory, stride):

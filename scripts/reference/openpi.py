@@ -193,6 +193,10 @@ def integrate(denoise, noise, num_steps, **_):
     return x_t
 
 
+# Times that record() has the policy run: with the stages tapped, and without the masked rows.
+RUNS = 2
+
+
 @torch.no_grad()
 def record(reference, case):
     model = reference.policy.model

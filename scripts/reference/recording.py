@@ -26,6 +26,9 @@ class Recording:
     actions: np.ndarray  # [action_horizon, action_dim]
 
 
+# Times that record() has the policy run: with the stages tapped, undisturbed, and without the masked rows.
+RUNS = 3
+
 # lerobot's masked rows and ours, which leave them out, differ by the order of additions only.
 COMPACTION_LIMIT = 1e-5
 

@@ -12,8 +12,9 @@ import torch
 from lerobot.configs import RTCAttentionSchedule
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from exporter.directory import appearing
+
 from . import environment, observations
-from .golden import replaced_when_complete
 from .recording import batch_of, tap
 
 FORMAT_VERSION = 1
@@ -40,7 +41,7 @@ def write(reference, case, output):
 
 def write_runs(case, previous, output, name, settings, kind, runs, prefix=""):
     """Writes the case, the actions before, and the arrays of every run; the file ``name`` says under ``kind`` where each is."""
-    with replaced_when_complete(output) as directory:
+    with appearing(output, force=True) as directory:
         observations.write(case, directory)
         np.save(directory / "prev_actions.npy", previous.numpy())
         described = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,10 +42,33 @@ def test_quiet(tiny, tmp_path):
     assert (exported.returncode, exported.stdout, exported.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("script", ["export.py", "make_checkpoint.py"])
+@pytest.mark.parametrize("script", ["export.py", "make_checkpoint.py", "make_episode.py"])
 def test_help_shows_examples(script):
     shown = run(script, "--help")
     assert shown.returncode == 0 and "examples:" in shown.stdout
+
+
+def test_golden_data_is_one_command(tmp_path):
+    """reference.py, of a Python without lerobot, has its environment made and goes on there with the same arguments."""
+    for name in ("reference.py", "reference/__init__.py", "reference/environment.py", *(f"exporter/{f}.py" for f in ("__init__", "directory", "progress"))):
+        (tmp_path / "scripts" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SCRIPTS / name, tmp_path / "scripts" / name)
+    script, checkpoint, python = tmp_path / "scripts/reference_env.sh", tmp_path / "checkpoint", tmp_path / ".reference/bin/python"
+    script.write_text(f"#!/bin/sh\nmkdir -p {python.parent} && printf '#!/bin/sh\\necho went on with \"$@\"\\n' > {python} && chmod +x {python}\n")
+    script.chmod(0o755)
+    command = [sys.executable, tmp_path / "scripts/reference.py", checkpoint, "--seed", "3"]
+
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr == f"error: {checkpoint}: no such directory\n"
+    assert not python.exists(), "nothing is downloaded for a checkpoint that is not there"
+
+    checkpoint.mkdir()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"went on with {tmp_path}/scripts/reference.py {checkpoint} --seed 3\n"), done.stderr
+
+    script.write_text("#!/bin/sh\necho no gcc >&2; exit 1\n")
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "no gcc\n")
 
 
 @pytest.mark.parametrize("arguments", [["only-one"], ["a", "b", "--precision", "fp8"], ["a", "b", "--num-steps", "0"]])

@@ -1,6 +1,7 @@
 """The golden data of a small checkpoint: complete, reproducible, and what the sampling rule says."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -32,6 +33,31 @@ def test_every_file_is_there_and_finite(written):
         assert arrays["v_t"].shape == (case["num_steps"], 10, 32)
         assert arrays["actions_normalized"].shape == (10, 32)
         assert arrays["actions"].shape == (10, 7)
+
+
+def test_it_says_how_far_it_is_and_what_to_type_next(tiny, tmp_path, capsys):
+    output = tmp_path / "golden"
+    told = ["--vision-heads", "16", "--cases", "two_cameras_4_steps"]
+    assert reference_script.main([str(tiny), "--output", str(output), *told]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{output}\n"
+    # Three runs of four steps each.
+    assert "two_cameras_4_steps (1 of 1, 2 views): 12 denoise steps in" in said.err
+    assert f"next: .venv/bin/python scripts/export.py {tiny} BUNDLE --vision-heads 16, and: pi0-edge check BUNDLE" in said.err
+
+
+def test_stopped_halfway_it_leaves_what_was_there(tiny, tmp_path, monkeypatch, capsys):
+    kept = tmp_path / "golden/golden.json"
+    kept.parent.mkdir()
+    kept.write_text("of before")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reference.recording.record", stopped)
+    assert reference_script.main([str(tiny), "--output", str(kept.parent)]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert [*tmp_path.rglob("*.json")] == [kept] and kept.read_text() == "of before" and len([*tmp_path.iterdir()]) == 1
 
 
 def test_cameras_are_absent_in_some_cases_only(written):
@@ -95,9 +121,19 @@ def test_a_wrong_observation_is_an_error(written, tiny, tmp_path, capsys, change
     (tmp_path / "observation.json").write_text(json.dumps(observation | change))
     for file in observation["images"].values():
         (tmp_path / file).write_bytes((output / described["cases"][0]["name"] / file).read_bytes())
-    assert reference_script.main([str(tiny), "--output", str(tmp_path / "out"), "--observation", str(tmp_path)]) == 1
+    checkpoint = without_truncation(tiny, tmp_path / "checkpoint")
+    assert reference_script.main([str(checkpoint), "--output", str(tmp_path / "out"), "--observation", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def without_truncation(checkpoint, copy):
+    shutil.copytree(checkpoint, copy)
+    path = copy / "policy_preprocessor.json"
+    pipeline = json.loads(path.read_text())
+    next(step for step in pipeline["steps"] if step["registry_name"] == "tokenizer_processor")["config"]["truncation"] = False
+    path.write_text(json.dumps(pipeline))
+    return copy
 
 
 def test_truncated_sizes_do_truncate():

@@ -3,21 +3,28 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
 use super::files::open_inside;
 use super::manifest::{FileEntry, Manifest};
+use super::verified::{Stamp, Verified};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// The care with which a bundle's files are looked at when it is opened.
 #[derive(Default, Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verify {
-    /// Every byte is hashed and compared. Reads the whole bundle: some seconds for a full-size one.
+    /// Every byte of what changed since it was last found in order is hashed and compared: the first time everything,
+    /// after that only sizes and times are looked at. What was found is kept in the user's cache directory. Believes the
+    /// file system's times of change, which FAT and some network shares do not keep.
     #[default]
+    Changed,
+    /// Every byte is hashed and compared. Reads the whole bundle: some seconds for a full-size one.
     Full,
     /// Only presence, kind and size. For starting fast a bundle that was verified where it was installed.
     Size,
@@ -26,44 +33,63 @@ pub enum Verify {
 /// Bytes read between two reports of progress.
 const BLOCK: usize = 1 << 20;
 
-/// Hashing is bound by one core and by storage; more readers than this take memory bandwidth from the robot's work.
-const HASHERS: usize = 2;
-
 /// Tells from a file's name that ONNX Runtime could be led to it: a graph or its weights.
 pub(super) fn is_graph_file(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     lower.ends_with(".onnx") || lower.ends_with(".data")
 }
 
-/// Verifies every file that the manifest lists; calls `progress` with bytes done and bytes in all.
+/// Verifies every file that the manifest lists: all but the weights before it returns, those on threads that are still at
+/// it. Nothing that was loaded meanwhile may be used before [`Hashing::finish`] says that it is in order.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Integrity`] for a file that is missing, a link, not a regular file, or of another size or hash than
 /// the manifest says, and for a graph or weights file that the manifest does not list; [`ErrorKind::Io`] if reading
 /// fails.
-pub fn verify(
-    root: &Path,
-    manifest: &Manifest,
-    level: Verify,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<()> {
+pub(super) fn verify(root: &Path, manifest: &Manifest, level: Verify) -> Result<Hashing> {
     reject_strays(root, manifest)?;
+    let verified = if level == Verify::Changed { Verified::read(root) } else { Verified::default() };
+    let (mut weights, mut others) = (BTreeMap::new(), BTreeMap::new());
     for (path, entry) in &manifest.files {
         let file = open_inside(root, path, ErrorKind::Integrity)?;
-        let size = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {path}"))?.len();
+        let found = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {path}"))?;
         ensure!(
-            size == entry.size,
+            found.len() == entry.size,
             Integrity,
-            "{path} has {size} bytes, the manifest says {}; it is {}, copy the bundle again",
+            "{path} has {} bytes, the manifest says {}; it is {}, copy the bundle again",
+            found.len(),
             entry.size,
-            if size < entry.size { "truncated" } else { "not the file that was exported" }
+            if found.len() < entry.size { "truncated" } else { "not the file that was exported" }
         );
+        if level == Verify::Size || verified.knows(path, &found, &entry.sha256) {
+            continue;
+        }
+        let large = path.ends_with(".data") || *path == manifest.token_embedding.file;
+        (if large { &mut weights } else { &mut others }).insert(path.clone(), entry.clone());
     }
-    match level {
-        Verify::Size => Ok(()),
-        Verify::Full => hash_manifest(root, manifest, progress),
-    }
+    log::debug!(
+        "{}: {} of {} files are to be verified",
+        root.display(),
+        weights.len() + others.len(),
+        manifest.files.len()
+    );
+    let differs = |_: &Path, path: &str, found: &str, entry: &FileEntry| {
+        err!(
+            Integrity,
+            "{path} has SHA-256 {found}, the manifest says {}; it is damaged or was edited, copy the bundle again",
+            entry.sha256
+        )
+    };
+    let open = |root: &Path, path: &str| open_inside(root, path, ErrorKind::Integrity);
+    let start = |files, verified| Hashing::start(root, files, open, differs, verified);
+    // Graphs are read by what loads them, and the tokenizer by us, before the weights are done.
+    let others = start(others, verified);
+    let done = others.total;
+    let verified = others.finish(&mut |_, _| {})?;
+    let mut hashing = start(weights, verified);
+    (hashing.before, hashing.total) = (done, hashing.total + done);
+    Ok(hashing)
 }
 
 /// A graph or weights file beside those of the manifest is not part of what was exported, and is refused rather than
@@ -82,77 +108,110 @@ fn reject_strays(root: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-fn hash_manifest(root: &Path, manifest: &Manifest, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let open = |path: &str| open_inside(root, path, ErrorKind::Integrity);
-    hash_all(&manifest.files, &open, progress, &|path, found, entry| {
-        err!(
-            Integrity,
-            "{path} has SHA-256 {found}, the manifest says {}; it is damaged or was edited, copy the bundle again",
-            entry.sha256
-        )
-    })
+/// Opens a file of a directory by its name there.
+type Open = fn(&Path, &str) -> Result<File>;
+/// Makes the error of a file: the directory, its name, its hash, what was expected.
+type Differs = fn(&Path, &str, &str, &FileEntry) -> Error;
+
+/// Files being hashed and compared, on one thread for each core.
+pub(crate) struct Hashing {
+    workers: Vec<JoinHandle<Result<Vec<(String, Stamp, String)>>>>,
+    reports: Receiver<u64>,
+    /// Bytes that were done before these files.
+    before: u64,
+    total: u64,
+    stop: Arc<AtomicBool>,
+    verified: Verified,
 }
 
-/// Hashes what `open` opens under each name, on a few threads, and compares; calls `progress` with bytes done and
-/// bytes in all. `differs` makes the error of a file (its name, its hash, what was expected).
-///
-/// # Errors
-/// That error, or [`ErrorKind::Io`] if reading fails, or what `open` returns.
-pub(crate) fn hash_all(
-    files: &BTreeMap<String, FileEntry>,
-    open: &(dyn Fn(&str) -> Result<File> + Sync),
-    progress: &mut dyn FnMut(u64, u64),
-    differs: &(dyn Fn(&str, &str, &FileEntry) -> Error + Sync),
-) -> Result<()> {
-    let mut files: Vec<(&str, &FileEntry)> = files.iter().map(|(p, e)| (p.as_str(), e)).collect();
-    let total: u64 = files.iter().map(|(_, entry)| entry.size).sum();
-    // The largest first, so that no thread is left alone with it at the end.
-    files.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.size));
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    progress(0, total);
-    std::thread::scope(|scope| {
-        // Bounded, so that a slow progress display slows the hashing instead of growing a queue.
-        let (report, reports) = mpsc::sync_channel::<u64>(16);
-        let workers: Vec<_> = (0..HASHERS.min(files.len()))
-            .map(|_| {
-                let (report, files, next, failed) = (report.clone(), &files, &next, &failed);
-                scope.spawn(move || -> Result<()> {
-                    // Relaxed: the counter only deals out indices, the flag only saves work; joining orders the rest.
-                    while let Some(&(path, entry)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let hashed = open(path).and_then(|file| {
-                            let go_on = |n| report.send(n).is_ok() && !failed.load(Ordering::Relaxed);
-                            match hash_file(file, go_on) {
-                                Ok(Some(found)) if found != entry.sha256 => Err(differs(path, &found, entry)),
-                                Ok(_) => Ok(()),
-                                Err(e) => {
-                                    Err(Error::with_source(ErrorKind::Io, format!("cannot read {path}"), e))
-                                }
-                            }
-                        });
-                        if hashed.is_err() {
-                            failed.store(true, Ordering::Relaxed);
-                            return hashed;
-                        }
-                        if failed.load(Ordering::Relaxed) {
-                            break;
-                        }
+impl Hashing {
+    /// Begins with `files` of the directory `root`, to be added to what was `verified`.
+    pub(crate) fn start(
+        root: &Path,
+        files: BTreeMap<String, FileEntry>,
+        open: Open,
+        differs: Differs,
+        verified: Verified,
+    ) -> Hashing {
+        let total = files.values().map(|entry| entry.size).sum();
+        let mut files: Vec<(String, FileEntry)> = files.into_iter().collect();
+        // The largest first, so that no thread is left alone with it at the end.
+        files.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.size));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(files.len());
+        let (files, next) = (Arc::new(files), Arc::new(AtomicUsize::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (report, reports) = channel();
+        let worker = |_| {
+            let (files, next, stop) = (Arc::clone(&files), Arc::clone(&next), Arc::clone(&stop));
+            let (report, root) = (report.clone(), PathBuf::from(root));
+            std::thread::spawn(move || {
+                let mut done = Vec::new();
+                // Relaxed: the counter only deals out indices, the flag only saves work; joining orders the rest.
+                while let Some((name, entry)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let go_on = |n| report.send(n).is_ok() && !stop.load(Ordering::Relaxed);
+                    let hashed = hash_entry(&root, (name.as_str(), entry), open, differs, go_on);
+                    match hashed.inspect_err(|_| stop.store(true, Ordering::Relaxed))? {
+                        Some(stamp) => done.push((name.clone(), stamp, entry.sha256.clone())),
+                        None => break,
                     }
-                    Ok(())
-                })
+                }
+                Ok(done)
             })
-            .collect();
-        drop(report);
-        let mut done = 0;
-        for n in reports {
-            done += n;
-            progress(done, total);
+        };
+        let workers = (0..threads).map(worker).collect();
+        Hashing { workers, reports, before: 0, total, stop, verified }
+    }
+
+    /// Waits for the last file, calling `progress` on this thread with bytes done and bytes in all unless there were none.
+    /// Returns what is verified now.
+    ///
+    /// # Errors
+    /// That of the first file that differs, or [`ErrorKind::Io`] if reading fails, or what opening returns.
+    pub(crate) fn finish(mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified> {
+        if self.total > 0 {
+            let mut done = self.before;
+            progress(done, self.total);
+            while let Ok(n) = self.reports.recv() {
+                done += n;
+                progress(done, self.total);
+            }
         }
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
+        let mut hashed = Vec::new();
+        for worker in std::mem::take(&mut self.workers) {
+            match worker.join() {
+                Ok(files) => hashed.extend(files?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        let mut verified = std::mem::take(&mut self.verified);
+        verified.add(hashed);
+        Ok(verified)
+    }
+}
+
+impl Drop for Hashing {
+    /// Without waiting for what nobody wants to know any more.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Hashes one file and compares. Returns which file it was; `None` if `go_on` did not.
+fn hash_entry(
+    root: &Path,
+    (name, entry): (&str, &FileEntry),
+    open: Open,
+    differs: Differs,
+    go_on: impl FnMut(u64) -> bool,
+) -> Result<Option<Stamp>> {
+    let file = open(root, name)?;
+    let failed = || format!("cannot read {name}");
+    // Of before, so that a change while it is read shows the next time.
+    let stamp = Stamp::of(&file.metadata().or_kind(ErrorKind::Io, failed)?);
+    match hash_file(file, go_on).or_kind(ErrorKind::Io, failed)? {
+        Some(found) if found != entry.sha256 => Err(differs(root, name, &found, entry)),
+        found => Ok(found.map(|_| stamp)),
+    }
 }
 
 /// The SHA-256 of what is left of a file, as lowercase hex. `go_on` is told of every block's bytes and answers

@@ -15,6 +15,7 @@ pub(crate) mod prescan;
 mod tensor_rules;
 pub(crate) mod token_table;
 mod validate;
+pub(crate) mod verified;
 pub(crate) mod versioned;
 pub(crate) mod wire;
 mod working_bytes;
@@ -35,7 +36,7 @@ pub use manifest::{
     PromptRule, Source, Target, TokenEmbedding,
 };
 
-use integrity::verify;
+use integrity::{Hashing, verify};
 use prescan::{Rules, prescan};
 
 use crate::error::{ErrorKind, Result};
@@ -52,8 +53,7 @@ pub struct Bundle {
 impl Bundle {
     /// Opens the bundle in the directory `root`: manifest, files, graphs, in this order.
     ///
-    /// With [`Verify::Full`] every file is hashed and `progress` is called, on this thread, with bytes done and bytes
-    /// in all; with [`Verify::Size`] it is not called.
+    /// `progress` is called, on this thread, with bytes verified and bytes in all; not at all where none are.
     ///
     /// # Errors
     ///
@@ -61,15 +61,29 @@ impl Bundle {
     /// [`ErrorKind::Integrity`] for files or graphs that are not as the manifest says; [`ErrorKind::Io`] if reading
     /// fails. All name the bundle and the file.
     pub fn open(root: impl Into<PathBuf>, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let root = root.into();
-        let manifest = Manifest::read(&root.join("manifest.json"))?;
-        let mut bundle = Bundle { root, manifest, held: Arc::new([]) };
-        let checked = bundle.check(level, progress);
-        checked.map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
+        let (bundle, hashing) = Self::begin(root, level)?;
+        bundle.end(hashing, progress)?;
         Ok(bundle)
     }
 
-    fn check(&mut self, level: Verify, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    /// As [`open`](Self::open), but for the bytes of weights and token table, which are still being verified:
+    /// [`end`](Self::end) has to be called before anything computed from them is used.
+    pub(crate) fn begin(root: impl Into<PathBuf>, level: Verify) -> Result<(Self, Hashing)> {
+        let root = root.into();
+        let manifest = Manifest::read(&root.join("manifest.json"))?;
+        let mut bundle = Bundle { root, manifest, held: Arc::new([]) };
+        let begun = bundle.check(level);
+        let hashing = begun.map_err(|e| e.context(format_args!("bundle {}", bundle.root.display())))?;
+        Ok((bundle, hashing))
+    }
+
+    /// Waits until all is verified, calling `progress` as [`open`](Self::open) does.
+    pub(crate) fn end(&self, hashing: Hashing, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let ended = hashing.finish(progress).map(drop);
+        ended.map_err(|e| e.context(format_args!("bundle {}", self.root.display())))
+    }
+
+    fn check(&mut self, level: Verify) -> Result<Hashing> {
         let m = &self.manifest;
         let graphs = GraphName::ALL.iter().flat_map(|&name| {
             let spec = m.graph(name);
@@ -78,8 +92,9 @@ impl Bundle {
         let files = graphs.chain([m.token_embedding.file.clone()]).filter(|name| m.files.contains_key(name));
         // Opened before they are verified, so that a change since then is seen.
         self.held = files.map(|name| Held::open(&self.root, &name)).collect::<Result<_>>()?;
-        verify(&self.root, m, level, progress)?;
-        self.prescan()
+        let hashing = verify(&self.root, m, level)?;
+        self.prescan()?;
+        Ok(hashing)
     }
 
     /// Fails if a graph, its weights or the token table was written to or cut off since the bundle was opened. Deleting

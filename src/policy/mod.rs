@@ -113,7 +113,7 @@ impl Policy {
                 sleep: options.no_spin,
             },
         )?;
-        let bundle = Bundle::open(path.as_ref(), options.verify, progress)?;
+        let (bundle, hashing) = Bundle::begin(path.as_ref(), options.verify)?;
         let manifest = bundle.manifest();
         requirements::check(manifest, options.provider, library.version())?;
         let table = &manifest.token_embedding;
@@ -147,6 +147,8 @@ impl Policy {
             cuda_graph: cuda_graphs && library.replays_safely() && graph != GraphName::TimeConditioning,
             profile: options.profile.clone(),
         })?;
+        // Weights were loaded while they were hashed; they are used only if they are what they should be.
+        bundle.end(hashing, progress)?;
         // ONNX Runtime opened the graphs by name.
         bundle.check_in_place()?;
         let preprocessor = Preprocessor::new(manifest);

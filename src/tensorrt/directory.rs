@@ -114,7 +114,7 @@ pub fn fault_above(path: &Path, uid: u32, look: &dyn Fn(&Path) -> Option<Metadat
 
 /// Permission bits for a new directory and a new file: for their user alone, but readable by all where root builds
 /// for services that run as somebody else. Nobody else may ever write.
-pub(super) fn modes(uid: u32) -> (u32, u32) {
+pub(crate) fn modes(uid: u32) -> (u32, u32) {
     if uid == ROOT { (0o755, 0o644) } else { (0o700, 0o600) }
 }
 

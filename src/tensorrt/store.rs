@@ -10,7 +10,8 @@ use super::context::check_context_model;
 use super::directory::{Fault, effective_uid, fault_above, faults_of_directory, faults_of_file, modes};
 use super::pins::{Pins, short};
 use super::record::{MAX_RECORD, RECORD_FILE, Record};
-use crate::bundle::integrity::hash_all;
+use crate::bundle::integrity::Hashing;
+use crate::bundle::verified::Verified;
 use crate::bundle::{FileEntry, Verify, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
@@ -173,7 +174,8 @@ impl EngineCache {
         Err(engine_error(format!("no TensorRT engines for this bundle here: {why}. To build them: {BUILD}")))
     }
 
-    /// Compares a set's files with its record, with [`Verify::Full`] byte for byte, and looks into each context model.
+    /// Compares a set's files with its record as `level` says, byte for byte or where they changed since that was done,
+    /// and looks into each context model.
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] with the first difference.
@@ -186,8 +188,8 @@ impl EngineCache {
         // What was read a while ago may have changed.
         let record = self.record(&entry.key)?;
         let directory = self.directory(&entry.key);
-        let open = |name: &str| open_regular(&directory.join(name), ErrorKind::Engine);
-        let differs = |name: &str, found: &str, entry: &FileEntry| {
+        let open = |directory: &Path, name: &str| open_regular(&directory.join(name), ErrorKind::Engine);
+        let differs = |directory: &Path, name: &str, found: &str, entry: &FileEntry| {
             engine_error(format!(
                 "{} has SHA-256 {found}, {} when it was built: it is damaged or was tampered with and is not \
                  loaded. To build it again: {BUILD} --force",
@@ -195,11 +197,19 @@ impl EngineCache {
                 entry.sha256
             ))
         };
-        if level == Verify::Full {
-            hash_all(&record.files, &open, progress, &differs)?;
+        if level != Verify::Size {
+            let verified =
+                if level == Verify::Changed { Verified::read(&directory) } else { Verified::default() };
+            let unchanged = |name: &str, entry: &FileEntry| {
+                let found = directory.join(name).symlink_metadata();
+                found.is_ok_and(|found| verified.knows(name, &found, &entry.sha256))
+            };
+            let mut files = record.files.clone();
+            files.retain(|name, entry| !unchanged(name, entry));
+            Hashing::start(&directory, files, open, differs, verified).finish(progress)?;
         }
         for (graph, name) in &record.graphs {
-            let bytes = read_small(&open(name)?, name)?;
+            let bytes = read_small(&open(&directory, name)?, name)?;
             check_context_model(&bytes, &record.files).map_err(|what| {
                 engine_error(format!("{} for {graph}: {what}", directory.join(name).display()))
             })?;

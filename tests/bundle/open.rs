@@ -17,7 +17,7 @@ fn a_whole_bundle_opens_and_gives_what_it_holds() {
     .unwrap();
     let m = bundle.manifest();
     let total: u64 = m.files.values().map(|f| f.size).sum();
-    assert_eq!(reports.first(), Some(&(0, total)));
+    assert!(reports.iter().all(|(_, all)| *all == total) && reports.len() > 1);
     assert_eq!(reports.last(), Some(&(total, total)));
     assert!(reports.is_sorted());
 

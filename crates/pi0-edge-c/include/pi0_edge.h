@@ -81,6 +81,12 @@
 #define PI0_VERIFY_SIZE 1
 
 /**
+ * Every byte of what changed since it was last found in order is hashed and compared. What was found is kept in the user's
+ * cache directory.
+ */
+#define PI0_VERIFY_CHANGED 2
+
+/**
  * Each graph's weights the way that suits it.
  */
 #define PI0_WEIGHTS_AUTO 0

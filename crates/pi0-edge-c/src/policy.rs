@@ -42,6 +42,9 @@ pub const PI0_DEVICE_MEMORY_UNIFIED: u32 = 2;
 pub const PI0_VERIFY_FULL: u32 = 0;
 /// Only presence, kind and size of the bundle's files are looked at.
 pub const PI0_VERIFY_SIZE: u32 = 1;
+/// Every byte of what changed since it was last found in order is hashed and compared. What was found is kept in the user's
+/// cache directory.
+pub const PI0_VERIFY_CHANGED: u32 = 2;
 
 /// Each graph's weights the way that suits it.
 pub const PI0_WEIGHTS_AUTO: u32 = 0;
@@ -92,7 +95,7 @@ impl Default for pi0_policy_options {
             device_memory: PI0_DEVICE_MEMORY_AUTO,
             no_cuda_graphs: 0,
             threads: 0,
-            verify: PI0_VERIFY_FULL,
+            verify: PI0_VERIFY_CHANGED,
             weights: PI0_WEIGHTS_AUTO,
             no_spin: 0,
         }
@@ -198,6 +201,7 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
         verify: match given.verify {
             PI0_VERIFY_FULL => Verify::Full,
             PI0_VERIFY_SIZE => Verify::Size,
+            PI0_VERIFY_CHANGED => Verify::Changed,
             other => return unknown("verify", other),
         },
         weights: match given.weights {

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use pi0_edge::bundle::{GraphName, PromptFormat, TensorSpec};
-use pi0_edge::{Bundle, Manifest, Result, Verify};
+use pi0_edge::{Bundle, Manifest, Provider, Result, Verify};
+use pi0_edge_doctor::{BOARDS, BundleFacts, MemoryNeeds, fits};
+use serde_json::{Value, json};
 
 use crate::environment::word;
 use crate::output::Format;
@@ -14,6 +16,9 @@ use crate::output::Format;
 pub struct Args {
     /// The bundle's directory
     bundle: PathBuf,
+    /// Show the memory it takes, and the boards that have it
+    #[arg(long)]
+    memory: bool,
     /// `text` for a summary, `json` for the manifest as it was understood
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -23,7 +28,69 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let bundle = Bundle::open(&args.bundle, Verify::Size, &mut |_, _| {})?;
     let manifest = bundle.manifest();
+    if args.memory {
+        let needs = BundleFacts::read(&args.bundle).memory;
+        return args.format.print(|| memory_text(&needs), || memory_json(&needs));
+    }
     args.format.print(|| text(manifest), || serde_json::to_value(manifest).unwrap_or_default())
+}
+
+/// What is asked of a board's memory: a label, the bytes, and where the figure comes from.
+fn demands(needs: &MemoryNeeds) -> Vec<(&'static str, u64, &'static str)> {
+    let mut rows = vec![
+        (
+            "running_cpu",
+            needs.running(Provider::Cpu, false),
+            "the weights and a sixteenth, as measured at full size",
+        ),
+        ("running_gpu", needs.running(Provider::Cuda, false), "and half a GiB for CUDA, which is assumed"),
+        ("building", needs.building(), "engines: three times the largest graph's weights"),
+    ];
+    if needs.precision == "fp16" {
+        rows.insert(
+            1,
+            ("running_x86_64", needs.running(Provider::Cpu, true), "fp16 weights become fp32 there"),
+        );
+    }
+    rows
+}
+
+fn memory_json(needs: &MemoryNeeds) -> Value {
+    let boards = BOARDS.map(|(board, memory)| {
+        let fit =
+            demands(needs).into_iter().map(|(what, bytes, _)| (what.to_owned(), json!(fits(bytes, memory))));
+        (board.to_owned(), Value::Object(fit.collect()))
+    });
+    let mut all = json!({
+        "weights": needs.weights, "token_table": needs.token_table, "engines": needs.engines(),
+        "boards": Value::Object(boards.into_iter().collect()),
+    });
+    for (what, bytes, _) in demands(needs) {
+        all[what] = json!(bytes);
+    }
+    all
+}
+
+fn memory_text(needs: &MemoryNeeds) -> String {
+    let gb = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+    let mut out = String::new();
+    let mut line =
+        |what: &str, bytes: u64, about: &str| _ = writeln!(out, "{what:<18}{:>10}  {about}", gb(bytes));
+    for (graph, bytes) in &needs.weights {
+        line(graph, *bytes, "weights");
+    }
+    line("token table", needs.token_table, "mapped; a run touches the rows of its prompts");
+    line("engines", needs.engines(), "TensorRT's: the weights again, on disk and in memory");
+    for (what, bytes, about) in demands(needs) {
+        line(&what.replacen('_', " ", 1), bytes, about);
+    }
+    let demands = demands(needs).into_iter().filter(|(what, ..)| *what != "running_x86_64");
+    let demands: Vec<_> = demands.map(|(what, bytes, _)| (what.replace('_', " "), bytes)).collect();
+    for (board, memory) in BOARDS {
+        let fit = demands.iter().map(|(what, bytes)| format!("{what}: {}", fits(*bytes, memory)));
+        _ = write!(out, "\n{board:<18}  {}", fit.collect::<Vec<_>>().join(", "));
+    }
+    out + "\n"
 }
 
 fn shape(spec: &TensorSpec) -> String {

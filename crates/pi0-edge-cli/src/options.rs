@@ -37,8 +37,8 @@ pub struct LoadOptions {
     /// ONNX Runtime's shared library
     #[arg(long, value_name = "FILE")]
     pub ort_library: Option<PathBuf>,
-    /// Verification before use: every byte, or sizes alone (seconds faster on a large bundle)
-    #[arg(long, value_parser = choice(VERIFY), default_value = "full")]
+    /// Verification before use: every byte, those of files that changed since they were last verified, or sizes alone
+    #[arg(long, value_parser = choice(VERIFY), default_value = "changed")]
     pub verify: Verify,
     /// Place of weights: `mapped` from the file, `packed` into the fastest layout, or each as suits it
     #[arg(long, value_parser = choice(WEIGHTS), default_value = "auto")]
@@ -79,8 +79,11 @@ impl MeasureOptions {
 /// The words of an option, each with its help and its value.
 pub type Choices<T> = [(&'static str, &'static str, T)];
 
-const VERIFY: &Choices<Verify> =
-    &[("full", "Sizes and hashes of every file", Verify::Full), ("size", "Sizes alone", Verify::Size)];
+const VERIFY: &Choices<Verify> = &[
+    ("changed", "Sizes, and hashes of what changed since they were last compared", Verify::Changed),
+    ("full", "Sizes and hashes of every file", Verify::Full),
+    ("size", "Sizes alone", Verify::Size),
+];
 
 const DEVICE_MEMORY: &Choices<DeviceMemory> = &[
     ("auto", "As suits the provider", DeviceMemory::Auto),

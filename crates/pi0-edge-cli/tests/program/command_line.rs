@@ -154,6 +154,25 @@ fn inspect_shows_dimensions_and_graphs() {
 }
 
 #[test]
+fn inspect_says_which_boards_have_the_memory() {
+    let output =
+        pi0_edge().arg("inspect").arg(tiny()).args(["--memory", "--format", "json"]).output().unwrap();
+    let needs: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let weights = needs["weights"].as_object().unwrap();
+    let all: u64 = weights.values().map(|size| size.as_u64().unwrap()).sum();
+    let largest =
+        weights["prefix_prefill"].as_u64().unwrap().max(weights["vision_encoder"].as_u64().unwrap());
+    assert_eq!((weights.len(), needs["engines"].as_u64()), (4, Some(all)));
+    assert_eq!(needs["building"].as_u64(), Some(3 * largest));
+    assert_eq!(needs["boards"]["Orin Nano 8 GB"]["running_gpu"], "yes");
+    let output = pi0_edge().arg("inspect").arg(tiny()).arg("--memory").output().unwrap();
+    let shown = text(&output.stdout);
+    for word in ["prefix_prefill", "token table", "AGX Thor 128 GB", "building: yes"] {
+        assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_exit_code_2() {
     for args in
         [&["run"][..], &["dance"], &["bench", "x", "-n", "0"], &["run", "x", "--observation", "y", "--frob"]]
@@ -277,4 +296,38 @@ fn a_missing_or_wrong_onnx_runtime_is_named() {
     let mut command = pi0_edge();
     command.arg("check").arg(tiny()).env("ORT_DYLIB_PATH", &fake);
     assert_fails(&command.output().unwrap(), &["ORT_DYLIB_PATH", "libonnxruntime.so.1"]);
+}
+
+/// Checks a copy of a bundle, saying what was verified: the first time all, then what changed since.
+#[test]
+fn what_was_verified_is_not_read_again_until_it_changes() {
+    let (bundle, cache) = (copy_of_tiny(), tempfile::tempdir().unwrap());
+    // What changed a moment ago is not remembered.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let check = |level: &str| {
+        let mut command = pi0_edge();
+        command.arg("check").arg(bundle.path()).args(["--verify", level]);
+        command.env("XDG_CACHE_HOME", cache.path()).env("RUST_LOG", "pi0_edge=debug").output().unwrap()
+    };
+    let verified = |level: &str| {
+        let output = check(level);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let line = said.lines().find(|line| line.contains("files are to be verified")).unwrap();
+        line.split(": ").last().unwrap().to_owned()
+    };
+    let all = verified("changed");
+    let files = all.split_whitespace().nth(2).unwrap();
+    assert_eq!(all, format!("{files} of {files} files are to be verified"));
+    assert_eq!(verified("changed"), format!("0 of {files} files are to be verified"));
+    assert_eq!(verified("full"), all);
+    let weights = bundle.path().join("denoise_step.onnx.data");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes).unwrap();
+    assert_eq!(verified("changed"), format!("1 of {files} files are to be verified"));
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    let output = check("changed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("denoise_step.onnx.data has SHA-256"), "{said}");
 }

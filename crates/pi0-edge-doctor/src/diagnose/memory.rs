@@ -1,10 +1,8 @@
 //! Rules on memory.
 
 use super::{Rules, size};
+use crate::Provider;
 use crate::finding::{Code, Severity};
-
-/// Memory of a CUDA context and the arenas, beside the weights.
-const GPU_OVERHEAD: u64 = 512 << 20;
 
 /// Blocks of this size and more are what NVIDIA's allocator asks for first.
 const LARGE_BLOCK: u64 = 4 << 20;
@@ -30,28 +28,43 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
 }
 
 fn suffices(rules: &mut Rules<'_>, usable: u64, available: u64) {
-    let Some(bundle) = rules.bundle.filter(|b| b.size > 0) else {
+    let Some(needs) = rules.bundle.map(|b| &b.memory).filter(|m| m.all_weights() > 0) else {
         if available < usable / 10 {
             let message = format!("only {} of {} is available", size(available), size(usable));
             rules.warn(Code::LowMemory, message, STOP_OTHERS);
         }
         return;
     };
-    // Weights once, a fifth for activations and copies while loading; a discrete GPU has memory of its own, whose
-    // size files do not tell.
+    // A discrete GPU has memory of its own, whose size files do not tell.
     let gpu = rules.wants_gpu() && rules.facts.gpu().is_some_and(|g| g.integrated);
     // For x86_64 processors ONNX Runtime has no fp16 kernels: it expands the weights to fp32 once and for all.
     let expands = !rules.wants_gpu() && rules.facts.system.architecture.as_deref() == Some("x86_64");
-    let weights = bundle.size * if expands && bundle.precision.as_deref() == Some("fp16") { 2 } else { 1 };
-    let needed = weights + bundle.size / 5 + if gpu { GPU_OVERHEAD } else { 0 };
+    let provider = rules.wanted.filter(|_| gpu).unwrap_or(Provider::Cpu);
+    let (needed, weights) = (needs.running(provider, expands), needs.all_weights());
     let message = |what: &str, have| {
         format!(
-            "the bundle needs about {} ({} of files), {what} {}",
+            "the bundle needs about {} ({} of weights), {what} {}",
             size(needed),
-            size(bundle.size),
+            size(weights),
             size(have)
         )
     };
+    let built = rules.findings.iter().any(|f| f.code == Code::Engines);
+    if provider == Provider::TensorRt && !built && needs.building() > available {
+        let message = format!(
+            "building the engines takes up to {}, three times the largest graph's weights; available are {} of {}",
+            size(needs.building()),
+            size(available),
+            size(usable)
+        );
+        let remedy = match needs.building() > usable {
+            true => {
+                "run it with --provider cuda, which builds nothing, or export the bundle with --precision fp16"
+            }
+            false => FREE_MEMORY,
+        };
+        rules.warn(Code::LowMemory, message, remedy);
+    }
     if needed > usable {
         let remedy = match expands {
             true => {

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use pi0_edge::Provider;
 use pi0_edge::internals::hex;
 
+use crate::needs::MemoryNeeds;
+
 /// More than any manifest has.
 const MAX_MANIFEST: u64 = 4 << 20;
 
@@ -37,6 +39,8 @@ pub struct BundleFacts {
     pub opset: Option<u64>,
     /// Bytes of all files, as the manifest records them.
     pub size: u64,
+    /// The memory it takes.
+    pub memory: MemoryNeeds,
     /// Files that are absent or of another size than recorded.
     pub incomplete: Vec<String>,
 }
@@ -58,6 +62,7 @@ impl BundleFacts {
             precision: text("precision"),
             target: text("target").and_then(|t| t.parse().ok()),
             opset: manifest["opset"].as_u64(),
+            memory: MemoryNeeds::of(&manifest),
             ..BundleFacts::default()
         };
         for (name, entry) in manifest["files"].as_object().into_iter().flatten() {

@@ -2,7 +2,7 @@
 
 use crate::machine::library::{AARCH64, Library};
 use crate::machine::{Machine, install_gpu_runtime, install_libraries, the, trouble};
-use pi0_edge_doctor::{BundleFacts, Code, Group, Provider, Report, Severity};
+use pi0_edge_doctor::{BundleFacts, Code, Group, MemoryNeeds, Provider, Report, Severity};
 
 const ENGINES: &str = "/var/cache/pi0-edge/engines";
 
@@ -22,7 +22,10 @@ fn bundle(gib: u64, precision: &str, target: Provider) -> BundleFacts {
     let mut facts = BundleFacts::read("/nowhere/pi0".as_ref());
     assert!(facts.problem.is_some());
     facts.problem = None;
-    BundleFacts { format_version: Some(1), policy, precision, target: Some(target), size: gib << 30, ..facts }
+    let weights = [("prefix_prefill".to_owned(), gib << 30)].into();
+    let memory = MemoryNeeds { weights, precision: precision.clone().unwrap(), ..MemoryNeeds::default() };
+    let (target, size) = (Some(target), gib << 30);
+    BundleFacts { format_version: Some(1), policy, precision, target, size, memory, ..facts }
 }
 
 #[test]
@@ -49,12 +52,12 @@ fn memory_is_weighed_against_the_bundle() {
         report.findings.into_iter().find(|f| f.code == Code::LowMemory).map(|f| (f.severity, f.message))
     };
     assert_eq!(low(7), None);
-    assert_eq!(low(48).unwrap().0, Severity::Warning);
+    assert_eq!(low(54).unwrap().0, Severity::Warning);
     assert_eq!(
-        low(55).unwrap(),
+        low(58).unwrap(),
         (
             Severity::Error,
-            "the bundle needs about 66.5 GiB (55 GiB of files), this machine has 61.4 GiB".to_owned()
+            "the bundle needs about 62.1 GiB (58 GiB of weights), this machine has 61.4 GiB".to_owned()
         )
     );
     // A control group's bound is the machine, as far as the process can tell.
@@ -63,6 +66,25 @@ fn memory_is_weighed_against_the_bundle() {
     assert_eq!(low(7).unwrap().0, Severity::Error);
     machine.file(&format!("{group}/memory.max"), b"max\n");
     assert_eq!(low(7), None);
+}
+
+#[test]
+fn building_engines_needs_more_than_running_them() {
+    let mut machine = robot();
+    machine.options.engine_cache = Some("/var/cache/pi0-edge/none".into());
+    let low = |gib| {
+        let report = machine.examine_with(&bundle(gib, "fp16", Provider::TensorRt));
+        let found = report.findings.into_iter().find(|f| f.code == Code::LowMemory);
+        found.map(|f| (f.severity, f.message, f.remedy.unwrap()))
+    };
+    assert_eq!(low(7), None);
+    let (severity, message, remedy) = low(30).unwrap();
+    assert_eq!(severity, Severity::Warning);
+    assert!(
+        message.starts_with("building the engines takes up to 90 GiB, three times the largest"),
+        "{message}"
+    );
+    assert!(remedy.contains("--provider cuda"), "{remedy}");
 }
 
 #[test]
@@ -77,10 +99,10 @@ fn an_x86_processor_expands_fp16() {
             .map(|f| (f.message, f.remedy.unwrap()))
     };
     let (message, remedy) = low("fp16", 60, Provider::Cpu).unwrap();
-    assert!(message.starts_with("the bundle needs about 132 GiB (60 GiB of files)"), "{message}");
+    assert!(message.starts_with("the bundle needs about 127.5 GiB (60 GiB of weights)"), "{message}");
     assert!(remedy.contains("--provider cuda"), "{remedy}");
     let (message, _) = low("fp32", 60, Provider::Cpu).unwrap();
-    assert!(message.starts_with("the bundle needs about 72 GiB"), "{message}");
+    assert!(message.starts_with("the bundle needs about 63.8 GiB"), "{message}");
 }
 
 #[test]

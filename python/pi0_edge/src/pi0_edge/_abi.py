@@ -301,6 +301,7 @@ class Stats(Struct):
     gate: _Distribution
     chunk: _Distribution
     latency: _Distribution
+    observations_unusable: U64
 
 
 @layout
@@ -354,6 +355,7 @@ FUNCTIONS: dict[str, list[Any]] = {
     "pi0_runtime_info": [_HANDLE, POINTER(Info)],
     "pi0_runtime_realtime": [_HANDLE, POINTER(Realtime)],
     "pi0_runtime_notify_systemd": [_HANDLE, POINTER(c_uint32), POINTER(ErrorText)],
+    "pi0_runtime_take_policy": [_HANDLE, _OUT, POINTER(ErrorText)],
     "pi0_runtime_set_prompt": [_HANDLE, c_char_p],
     "pi0_runtime_set_num_steps": [_HANDLE, c_uint32],
     "pi0_runtime_set_limits": [_HANDLE, POINTER(CLimits)],
@@ -373,6 +375,7 @@ FUNCTIONS: dict[str, list[Any]] = {
 # Functions of a bounded number of steps, called with Python's lock held: giving it up and getting it back would take
 # longer than the call, and as long as another Python thread likes.
 SHORT_FUNCTIONS: dict[str, list[Any]] = {
+    "pi0_runtime_begin_episode": [_HANDLE],
     "pi0_observation_writer_attach": [_HANDLE],
     "pi0_controller_attach": [_HANDLE],
     "pi0_controller_read": [_HANDLE, c_void_p, c_size_t, POINTER(CReading)],

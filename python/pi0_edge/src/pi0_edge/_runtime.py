@@ -53,6 +53,7 @@ class EventKind(IntEnum):
     TRIPPED = 9
     FLIGHT_RECORD = 10
     FLIGHT_RECORD_FAILED = 11
+    OBSERVATION_REFUSED = 12
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,25 @@ class Runtime(Handle):
         """
         error = ErrorText()
         check(self._library.pi0_runtime_stop(self._handle, byref(error)), "stopping the runtime", error)
+
+    def take_policy(self) -> Policy:
+        """Stops inference as `stop` does and returns its policy, to be started again or used alone without loading it.
+
+        Raises:
+            Pi0Error: `Status.ERR_STATE` if it was taken before, `Status.ERR_RUNTIME` if inference does not come back.
+        """
+        handle, error = ctypes.c_void_p(), ErrorText()
+        status = self._library.pi0_runtime_take_policy(self._handle, byref(handle), byref(error))
+        check(status, "taking the policy", error)
+        return Policy(handle.value)
+
+    def begin_episode(self) -> None:
+        """Begins a new episode: the robot was put somewhere else, or its task starts anew.
+
+        The plan and the held action are dropped: reads are EMPTY until there is a chunk of an observation that was
+        captured and published after this call. A trip of the step limit stays.
+        """
+        check(self._library.pi0_runtime_begin_episode(self._handle), "beginning an episode")
 
     def realtime(self) -> Realtime:
         """Returns what the inference thread was given of what it was to have."""

@@ -220,6 +220,7 @@ fn try_program(arguments: &[String], bundle: &Path) -> Verdict {
     let mut command = pi0_edge();
     command.arg(&arguments[0]).arg(bundle).args(&arguments[1..]).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("XDG_CACHE_HOME", bundle.parent().unwrap());
     // SAFETY: setrlimit may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
