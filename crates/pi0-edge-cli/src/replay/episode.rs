@@ -13,7 +13,7 @@
 //! `prompt` may be absent; an observation that has a prompt of its own must have the same one. All frames are decoded
 //! before the replay begins, so an episode has to fit into memory.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use pi0_edge::internals::hex;
@@ -85,6 +85,10 @@ impl Episode {
             }
             if before.replace(time).is_some_and(|before| time <= before) {
                 return wrong_entry(format!("time_s {time}, which is not after that of the one before"));
+            }
+            let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
+            if !Path::new(&path).components().all(inside) {
+                return wrong_entry(format!("path {path}; it must lie in the episode's directory"));
             }
             let file =
                 if dir.join(&path).is_dir() { format!("{path}/observation.json") } else { path.clone() };
