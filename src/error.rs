@@ -1,6 +1,8 @@
 //! The crate's one error type, and the macros that make one.
 
-use std::fmt;
+use std::fmt::{self, Write};
+
+use crate::text::{Line, MAX_MESSAGE};
 
 /// Makes an [`Error`]: its kind, then what `format!` takes.
 macro_rules! err {
@@ -75,7 +77,8 @@ words!(ErrorKind {
 
 /// An error: its kind, what was being done to what, and the cause underneath if there was one.
 ///
-/// `Display` prints the whole chain, so `error!("{e}")` loses nothing.
+/// `Display` prints the whole chain, so `error!("{e}")` loses nothing: one line of at most 2000 characters, in which
+/// whatever could act on a terminal is escaped.
 pub struct Error {
     kind: ErrorKind,
     context: String,
@@ -114,13 +117,14 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.context)?;
+        let mut line = Line::new(f, MAX_MESSAGE);
+        line.write_str(&self.context)?;
         let mut cause = std::error::Error::source(self);
         while let Some(c) = cause {
-            write!(f, ": {c}")?;
+            write!(line, ": {c}")?;
             cause = c.source();
         }
-        Ok(())
+        line.end()
     }
 }
 
@@ -147,5 +151,19 @@ where
 {
     fn or_kind(self, kind: ErrorKind, context: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|e| Error::with_source(kind, context(), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_neither_acts_on_a_terminal_nor_fills_it() {
+        let cause = Error::new(ErrorKind::Io, "x\x1b]0;owned\x07\n".repeat(100_000));
+        let text = Error::with_source(ErrorKind::Graph, "camera \u{202e}gnp", cause).to_string();
+        assert!(text.starts_with(r"camera \u202egnp: x\u001b]0;owned\u0007 x"), "{text}");
+        assert!(text.ends_with("(cut)") && text.chars().count() < 2 * MAX_MESSAGE, "{}", text.len());
+        assert!(!text.chars().any(crate::text::is_hidden));
     }
 }

@@ -57,6 +57,7 @@ mod policy;
 mod provider;
 #[allow(unsafe_code)]
 mod session;
+mod text;
 
 pub mod bundle;
 pub mod tensorrt;

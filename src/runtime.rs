@@ -327,9 +327,11 @@ impl<I: Inference> Runtime<I> {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if nobody listens at the socket, [`ErrorKind::InvalidArgument`] if the environment is not
-    /// what systemd would set.
+    /// what systemd would set, or if the watchdog's interval is less than two chunks take: it would end a program that is
+    /// well.
     pub fn notify_systemd(&self) -> Result<bool> {
         let systemd = Systemd::from_environment()?;
+        systemd.iter().try_for_each(|systemd| systemd.check_interval(self.shared.warm_chunk()))?;
         Ok(systemd.map(|systemd| self.notify(systemd)).is_some())
     }
 

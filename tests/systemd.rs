@@ -25,6 +25,11 @@ fn program(case: &str) {
         ..RuntimeConfig::default()
     };
     let (runtime, mut observations, _controller) = Runtime::start(inference, &config).unwrap();
+    if case == "impatient" {
+        let refused = runtime.notify_systemd().unwrap_err().to_string();
+        assert!(refused.contains("WatchdogSec"), "{refused}");
+        return;
+    }
     assert_eq!(runtime.notify_systemd().unwrap(), case == "notified");
     let give_up = Instant::now() + Duration::from_secs(60);
     while runtime.stats().inference.published < 20 {
@@ -54,8 +59,9 @@ fn a_program_with_a_policy_is_ready_alive_and_stopping() {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["a_program_with_a_policy_is_ready_alive_and_stopping", "--exact", "--nocapture"]);
         command.env(CASE, case).env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_PID");
-        if case == "notified" {
-            command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
+        let interval = if case == "impatient" { "1" } else { "10000000" };
+        if case != "alone" {
+            command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", interval);
         }
         let mut program = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut message, mut lines, mut ended) = ([0; 1024], vec![], None);
@@ -75,6 +81,10 @@ fn a_program_with_a_policy_is_ready_alive_and_stopping() {
         lines
     };
     assert!(run("alone").is_empty(), "without a socket there is nobody to tell");
+    assert!(
+        run("impatient").is_empty(),
+        "an interval that no chunk keeps to is refused before anything is said"
+    );
     let heard = run("notified");
     assert_eq!(heard.first().map(String::as_str), Some("READY=1"), "{heard:?}");
     assert!(heard.contains(&"WATCHDOG=1".to_owned()), "{heard:?}");

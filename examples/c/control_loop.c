@@ -43,7 +43,7 @@ struct sensors {
 struct control {
     struct arm *arm;
     pi0_controller *controller;
-    uint64_t ticks, statuses[4];
+    uint64_t ticks, statuses[PI0_EMPTY + 1];
     uint64_t late_max_ns, read_max_ns;
     int realtime;
     pi0_status error;
@@ -106,7 +106,8 @@ static void *run_control(void *argument)
         const uint64_t due = (uint64_t)next.tv_sec * 1000000000u + (uint64_t)next.tv_nsec;
         const pi0_status status = pi0_controller_read(control->controller, action, joints, &reading);
         const uint64_t took = pi0_now_ns() - before;
-        if (status < 0) {
+        /* Negative is an error; a library newer than this program may know more statuses. */
+        if (status < 0 || status > PI0_EMPTY) {
             control->error = status;
             break;
         }

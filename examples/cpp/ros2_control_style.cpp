@@ -69,7 +69,8 @@ public:
             controller_.attach();
         }
         const pi0_status status = controller_.read(action_, reading_);
-        if (status < 0) {
+        // Negative is an error; a library newer than this program may know more statuses.
+        if (status < 0 || static_cast<std::size_t>(status) >= reads_.size()) {
             return return_type::ERROR;
         }
         reads_[static_cast<std::size_t>(status)]++;

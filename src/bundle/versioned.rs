@@ -2,13 +2,15 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::error::{ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::text::{MAX_NAME, is_hidden};
 
 /// Only the version, so that a newer file is refused for its version and not for its first new field.
 #[derive(Deserialize)]
 struct Peek {
-    format_version: Option<serde_json::Value>,
+    format_version: Option<Value>,
 }
 
 /// Parses the file `name`, whose layout has the given version. `remedy` says what to do about another one.
@@ -27,15 +29,44 @@ pub fn parse<T: DeserializeOwned>(
         .or_kind(kind, || format!("{name} cannot be read: it is not a JSON object with a format_version"))?;
     let found = match peek.format_version {
         Some(found) if found.as_u64() == Some(version) => {
-            return serde_json::from_slice(bytes).or_kind(kind, || {
+            let layout = || {
                 format!(
                     "{name} cannot be read: it does not have the layout of format_version {version}; {remedy}"
                 )
-            });
+            };
+            let file = serde_json::from_slice(bytes).or_kind(kind, layout)?;
+            let texts: Value = serde_json::from_slice(bytes).or_kind(kind, layout)?;
+            check_texts("", &texts).map_err(|what| Error::new(kind, format!("{name}: {what}")))?;
+            return Ok(file);
         }
         Some(found) => format!("is {found}"),
         None => "is missing".to_owned(),
     };
     let text = format!("{name}: format_version {found}, this release reads {version}; {remedy}");
-    Err(crate::Error::new(kind, text))
+    Err(Error::new(kind, text))
+}
+
+/// Checks all texts below `key`: they are shown to people, who are not to be misled by what acts on their terminal.
+/// Only prompts may hold anything, because they are shown quoted.
+fn check_texts(key: &str, value: &Value) -> Result<(), String> {
+    match value {
+        Value::String(text) if key != "prompt" => check_text(key, text),
+        Value::Array(values) => values.iter().try_for_each(|value| check_texts(key, value)),
+        // No deeper than the parser lets a file be.
+        Value::Object(entries) => entries.iter().try_for_each(|(name, value)| {
+            check_text(key, name)?;
+            check_texts(if key == "prompt" { key } else { name }, value)
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_text(key: &str, text: &str) -> Result<(), String> {
+    if let Some(c) = text.chars().find(|&c| is_hidden(c)) {
+        return Err(format!("{key} has a text with the character {c:?}, which may not be in one"));
+    }
+    if text.chars().nth(MAX_NAME).is_some() {
+        return Err(format!("{key} has a text of more than {MAX_NAME} characters"));
+    }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! A bundle's TensorRT engines: built ahead of time, and found, never built, before a run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::bundle::integrity::hash_file;
@@ -11,7 +13,8 @@ use crate::policy::layout::Sizes;
 use crate::policy::requirements;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
 use crate::tensorrt::{
-    BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, EnginePrecision, Record, default_path,
+    BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, EnginePrecision, Record,
+    context_model as make_context_model, default_path, trtexec,
 };
 
 /// Options of building a bundle's engines.
@@ -29,6 +32,11 @@ pub struct BuildOptions {
     pub builder: BuilderConfig,
     /// Build again what is there already.
     pub force: bool,
+    /// NVIDIA's `trtexec`, to build with; ONNX Runtime's own builder when absent, which on TensorRT before 10.13 takes no
+    /// graph of more than 2 GB.
+    pub trtexec: Option<PathBuf>,
+    /// Set to true from another thread, it ends `trtexec`, and the build with it.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// The progress of a build.
@@ -92,6 +100,12 @@ pub fn build_engines(
         Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
     let manifest = bundle.manifest();
     requirements::check_tensorrt(manifest, &pins.onnxruntime, &pins.tensorrt)?;
+    ensure!(
+        options.trtexec.is_none() || options.precision.is_none_or(|p| p == precision_of(manifest)),
+        InvalidArgument,
+        "trtexec builds engines that are typed by the graph, {}; export the bundle in another precision instead",
+        precision_of(manifest)
+    );
     let precision = options.precision.unwrap_or(precision_of(manifest));
     let build = BuilderConfig { precision, ..options.builder.clone() };
     if !options.force
@@ -103,7 +117,14 @@ pub fn build_engines(
     {
         return Ok(BuildOutcome { record, directory: cache.directory(&entry.key), was_there: true });
     }
+    let largest =
+        GraphName::ALL.into_iter().filter_map(|name| manifest.files.get(&manifest.graph(name).data_file()));
+    check_memory(
+        BUILDING * largest.map(|file| file.size).max().unwrap_or(0),
+        &std::fs::read_to_string("/proc/meminfo").unwrap_or_default(),
+    )?;
     let root = bundle.root().canonicalize().or_kind(ErrorKind::Io, || "cannot resolve the bundle".into())?;
+    let version = pins.tensorrt.clone();
     let mut building = Building::start(&cache, &lock, pins, build, &root)?;
     let timing = building.timing_directory()?;
     for (i, name) in GraphName::ALL.into_iter().enumerate() {
@@ -120,12 +141,45 @@ pub fn build_engines(
             sizes: &run_sizes(manifest),
         };
         // TensorRT finds the weights by the model's path.
-        build_engine(environment, &root.join(&spec.file), spec, &engine)?;
+        let model = root.join(&spec.file);
+        match &options.trtexec {
+            Some(program) => {
+                let file = format!("{name}.engine");
+                let paths = (model.as_path(), &*building.directory().join(&file));
+                trtexec::build(program, &version, paths, spec, &engine, &options.stop)?;
+                std::fs::write(&context_model, make_context_model(spec, &file))
+                    .or_kind(ErrorKind::Io, || format!("cannot write {}", context_model.display()))?;
+            }
+            None => build_engine(environment, &model, spec, &engine)?,
+        }
         progress(BuildProgress::Built(name, start.elapsed()));
     }
     let record = building.finish(&mut |n, all| progress(BuildProgress::Recording(n, all)))?;
     let directory = cache.directory(&record.pins.key());
     Ok(BuildOutcome { record, directory, was_there: false })
+}
+
+/// TensorRT for RTX took 11 GB to build the prefill of PI0 in fp16, whose weights are 3.7 GB, and less for the other graphs.
+const BUILDING: u64 = 3;
+
+/// Checks that `needed` bytes are to be had, by the text of `/proc/meminfo`: available memory and free swap.
+fn check_memory(needed: u64, meminfo: &str) -> Result<()> {
+    let bytes = |key: &str| {
+        let value = meminfo.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?;
+        value.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    };
+    let Some(available) = bytes("MemAvailable:") else { return Ok(()) };
+    let available = available + bytes("SwapFree:").unwrap_or(0);
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    ensure!(
+        needed <= available,
+        Engine,
+        "building takes up to {:.1} GB, three times the largest graph's weights, and {:.1} GB are available, swap included; stop \
+         other programs, add swap, or run the bundle with --provider cuda",
+        gb(needed),
+        gb(available)
+    );
+    Ok(())
 }
 
 /// The engines of one bundle, found before anything is loaded.
@@ -218,6 +272,15 @@ mod tests {
         // Where the prefix is padded, a run has the padded lengths alone.
         manifest.prefix_bucket = Some(16);
         assert_eq!(run_sizes(&manifest), RunSizes { prefix: [32, 80, 80], ..sizes });
+    }
+
+    #[test]
+    fn a_build_that_memory_does_not_suffice_for_is_not_begun() {
+        let info = "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\nSwapFree: 2000000 kB\n";
+        check_memory(10_240_000_000, info).unwrap();
+        let text = check_memory(11_300_000_000, info).unwrap_err().to_string();
+        assert!(text.contains("up to 11.3 GB") && text.contains("10.2 GB are available"), "{text}");
+        check_memory(u64::MAX, "").unwrap();
     }
 
     #[test]

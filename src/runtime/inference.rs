@@ -1,5 +1,7 @@
 //! A policy as the inference thread drives it, one bounded step at a time.
 
+use std::time::Duration;
+
 #[cfg(doc)]
 use crate::ErrorKind;
 use crate::Result;
@@ -64,6 +66,11 @@ pub trait Inference: Send {
     /// # Errors
     /// The runtime does not start.
     fn warm_up(&mut self) -> Result<()>;
+
+    /// Returns the time that the last chunk of warming up took; `None` where no whole chunk was computed.
+    fn warm_chunk(&self) -> Option<Duration> {
+        None
+    }
 
     /// Takes in an observation: everything up to the first denoise step. `chunk` is the number the chunk will have;
     /// noise is to be drawn from it (and a seed) alone, so that a recording can be replayed.

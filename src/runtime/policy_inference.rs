@@ -1,5 +1,7 @@
 //! A loaded policy as the runtime drives it.
 
+use std::time::{Duration, Instant};
+
 use super::Inference;
 use crate::action::ActionLimits;
 use crate::limits::MAX_CAMERAS;
@@ -34,6 +36,7 @@ pub struct PolicyInference {
     seed: u64,
     num_steps: usize,
     max_frame: (u32, u32),
+    warm_chunk: Option<Duration>,
 }
 
 impl PolicyInference {
@@ -55,7 +58,7 @@ impl PolicyInference {
         }
         let num_steps = manifest.flow.num_steps;
         let PolicyInferenceOptions { prompt, seed, max_frame } = options;
-        Ok(PolicyInference { policy, prompt, seed, num_steps, max_frame })
+        Ok(PolicyInference { policy, prompt, seed, num_steps, max_frame, warm_chunk: None })
     }
 
     /// Returns the policy.
@@ -192,14 +195,20 @@ impl Inference for PolicyInference {
         // Twice: the first run makes ONNX Runtime's arenas and what a GPU replays afterwards, the second shows that it
         // all suffices.
         for chunk in 0..2 {
+            let begun = Instant::now();
             self.begin(&observation, None, chunk)?;
             for step in 0..self.num_steps {
                 self.step(step)?;
             }
             self.policy.synchronize()?;
+            self.warm_chunk = Some(begun.elapsed());
             self.policy.capture_graphs()?;
         }
         Ok(())
+    }
+
+    fn warm_chunk(&self) -> Option<Duration> {
+        self.warm_chunk
     }
 
     fn begin(

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     phase: AtomicU8,
     /// The time the quantum being computed began; 0 between quanta.
     quantum_since: AtomicU64,
+    /// The time that the last chunk of warming up took, in nanoseconds; 0 where that is not known.
+    warm_chunk: AtomicU64,
     /// The runtime is to end.
     stop: AtomicBool,
     tripped: AtomicBool,
@@ -47,6 +49,7 @@ impl Shared {
         Shared {
             phase: AtomicU8::new(Phase::Starting as u8),
             quantum_since: AtomicU64::new(0),
+            warm_chunk: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             tripped: AtomicBool::new(false),
             episode: AtomicU64::new(0),
@@ -56,6 +59,15 @@ impl Shared {
             inference: InferenceCounters::default(),
             observations: ObservationCounters::default(),
         }
+    }
+
+    pub(super) fn set_warm_chunk(&self, nanos: u64) {
+        // Relaxed, here and below: a number by itself.
+        self.warm_chunk.store(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn warm_chunk(&self) -> u64 {
+        self.warm_chunk.load(Ordering::Relaxed)
     }
 
     #[inline]

@@ -74,6 +74,18 @@ impl Systemd {
         })
     }
 
+    /// Checks that systemd waits for as long as two chunks take, each of `chunk` nanoseconds.
+    pub(super) fn check_interval(&self, chunk: u64) -> Result<()> {
+        let Some(every) = self.watchdog.filter(|every| *every < 2 * chunk) else { return Ok(()) };
+        let (every, chunk) = (every as f64 / 1e9, chunk as f64 / 1e9);
+        Err(err!(
+            InvalidArgument,
+            "systemd ends this service after {every:.3} s without a chunk (WatchdogSec), and here a chunk takes {chunk:.3} s; \
+             set WatchdogSec={} or more in a drop-in (systemctl edit)",
+            (3.0 * chunk).ceil()
+        ))
+    }
+
     /// Says what is new: READY=1 first, WATCHDOG=1 for chunks completed since it was last said, and the status.
     pub(super) fn look(&mut self, now: Timestamp, shared: &Shared, hung: bool) {
         let completed = shared.inference.completed();
@@ -172,6 +184,23 @@ fn watchdog(usec: Option<OsString>, pid: Option<OsString>, me: u32) -> Result<Op
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interval_has_room_for_two_chunks() {
+        let with = |watchdog| Systemd::new("/nowhere/notify".as_ref(), watchdog);
+        assert_eq!(with(None).unwrap_err().kind(), ErrorKind::Io);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let _heard = UnixDatagram::bind(&path).unwrap();
+        let check = |watchdog, chunk| Systemd::new(path.as_os_str(), watchdog).unwrap().check_interval(chunk);
+        let (five, seven) = (Some(Duration::from_secs(5)), 7_000_000_000);
+        check(None, seven).unwrap();
+        check(five, 0).unwrap();
+        check(five, 2_500_000_000).unwrap();
+        let text = check(five, seven).unwrap_err().to_string();
+        assert!(text.contains("after 5.000 s") && text.contains("takes 7.000 s"), "{text}");
+        assert!(text.contains("WatchdogSec=21 or more"), "{text}");
+    }
 
     #[test]
     fn the_interval_is_for_the_process_it_names() {

@@ -121,6 +121,7 @@ impl<I: Inference, C: Clock> Worker<I, C> {
             Err(Error::new(ErrorKind::Runtime, format!("inference panicked: {}", panic_message(&*panic))))
         });
         warmed.map_err(|e| e.context("warming up"))?;
+        self.ends.shared.set_warm_chunk(self.inference.warm_chunk().map_or(0, crate::realtime::clock::nanos));
         self.ends.shared.set_phase(Phase::Ready);
         Ok(())
     }

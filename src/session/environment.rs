@@ -11,6 +11,7 @@ use super::placement;
 use super::shared_library::SharedLibrary;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lookup;
+use crate::text::{MAX_MESSAGE, one_line};
 
 const REMEDY: &str = "install ONNX Runtime 1.20 or newer (scripts/fetch_onnxruntime.sh fetches the CPU build), \
                       or name its library by --ort-library or ORT_DYLIB_PATH";
@@ -149,7 +150,7 @@ fn forward(level: LogLevel, message: &str) {
         LogLevel::Warning => log::Level::Warn,
         LogLevel::Error | LogLevel::Fatal => log::Level::Error,
     };
-    log::log!(target: "onnxruntime", level, "{message}");
+    log::log!(target: "onnxruntime", level, "{}", one_line(message, MAX_MESSAGE));
 }
 
 fn disable_telemetry() {

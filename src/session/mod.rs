@@ -22,12 +22,14 @@ mod shared_library;
 mod tensors;
 mod workers;
 
+pub(crate) use build_engine::version_text as tensorrt_version_text;
 pub use build_engine::{build_engine, pins_here};
 pub use device::{Device, DeviceMemory, DeviceOptions};
 pub use environment::Environment;
 pub use graph::{Graph, GraphOptions, Port};
 pub use mapped::MappedFile;
 pub use memory::{Access, DeviceMemoryUse};
+pub(crate) use provider::tensorrt::shapes;
 pub use provider::tensorrt::{EngineBuild, RunSizes};
 pub use tensors::{TensorId, Tensors, Transfers};
 

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::bundle::FileEntry;
 use crate::bundle::wire::{once, walk};
+use crate::bundle::{Dim, Dtype, FileEntry, GraphSpec, TensorSpec};
 
 /// Checks that `model`, the bytes of a context model, has one node and that the node's engine is one of `files`;
 /// returns the engine's name.
@@ -40,6 +40,75 @@ pub fn check_context_model(model: &[u8], files: &BTreeMap<String, FileEntry>) ->
         Some(_) => Err(format!("its engine {engine} is empty")),
         None => Err(format!("its engine {engine:?} is not a file of this set")),
     }
+}
+
+/// Returns the context model of a graph whose engine is the file `engine` beside it, as ONNX Runtime's TensorRT provider
+/// would write it.
+pub fn context_model(spec: &GraphSpec, engine: &str) -> Vec<u8> {
+    const STRING: u64 = 3;
+    const INT: u64 = 2;
+    let text = |number, text: &str| block(number, text.as_bytes());
+    let int = |name: &str, value| block(5, &[text(1, name), varint(3, value), varint(20, INT)].concat());
+    let string =
+        |name: &str, value: &str| block(5, &[text(1, name), text(4, value), varint(20, STRING)].concat());
+    let names = |number, tensors: &[TensorSpec]| -> Vec<u8> {
+        tensors.iter().flat_map(|t| text(number, &t.name)).collect()
+    };
+    let node = [
+        names(1, &spec.inputs),
+        names(2, &spec.outputs),
+        text(3, "engine"),
+        text(4, "EPContext"),
+        int("main_context", 1),
+        int("embed_mode", 0),
+        string("ep_cache_context", engine),
+        string("source", "TensorrtExecutionProvider"),
+        text(7, "com.microsoft"),
+    ];
+    let values = |number, tensors: &[TensorSpec]| -> Vec<u8> {
+        tensors.iter().flat_map(|t| block(number, &value_info(t))).collect()
+    };
+    let graph =
+        [block(1, &node.concat()), text(2, "engine"), values(11, &spec.inputs), values(12, &spec.outputs)];
+    let opset = |domain: &str, version| block(8, &[text(1, domain), varint(2, version)].concat());
+    [varint(1, 10), block(7, &graph.concat()), opset("", 20), opset("com.microsoft", 1)].concat()
+}
+
+fn value_info(tensor: &TensorSpec) -> Vec<u8> {
+    let element = match tensor.dtype {
+        Dtype::F32 => 1,
+        Dtype::I64 => 7,
+        Dtype::F16 => 10,
+        Dtype::Bf16 => 16,
+    };
+    let dim = |dim: &Dim| match dim {
+        Dim::Fixed(n) => block(1, &varint(1, *n as u64)),
+        Dim::Named(name) => block(1, &block(2, name.as_bytes())),
+    };
+    let shape: Vec<u8> = tensor.shape.iter().flat_map(dim).collect();
+    let kind = block(1, &[varint(1, element), block(2, &shape)].concat());
+    [block(1, tensor.name.as_bytes()), block(2, &kind)].concat()
+}
+
+/// A field of bytes, text or message type.
+fn block(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [vec![number << 3 | 2], number_of(bytes.len() as u64), bytes.to_vec()].concat()
+}
+
+/// A field of integer type.
+fn varint(number: u8, value: u64) -> Vec<u8> {
+    // A tag of two bytes from field 16 on.
+    [number_of(u64::from(number) << 3), number_of(value)].concat()
+}
+
+fn number_of(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value > 127 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
 }
 
 fn engine_of(node: &[u8]) -> Result<String, String> {
@@ -78,17 +147,7 @@ fn engine_of(node: &[u8]) -> Result<String, String> {
 pub(super) mod tests {
     use super::*;
 
-    fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
-        let mut out = vec![(number << 3 | 2) as u8];
-        let mut len = bytes.len();
-        while len > 127 {
-            out.push(len as u8 | 0x80);
-            len >>= 7;
-        }
-        out.push(len as u8);
-        out.extend(bytes);
-        out
-    }
+    use super::block as field;
 
     fn attribute(name: &str, value: &[u8]) -> Vec<u8> {
         field(5, &[field(1, name.as_bytes()), value.to_vec()].concat())
@@ -101,7 +160,7 @@ pub(super) mod tests {
     }
 
     /// A context model for `engine` as ONNX Runtime writes one.
-    pub(in crate::tensorrt) fn context_model(engine: &str) -> Vec<u8> {
+    pub(in crate::tensorrt) fn one_node(engine: &str) -> Vec<u8> {
         field(7, &node("EPContext", 0, engine))
     }
 
@@ -110,8 +169,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn one_made_from_a_signature_passes() {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pi0-tiny/manifest.json");
+        let manifest = crate::bundle::Manifest::read(manifest.as_ref()).unwrap();
+        for graph in crate::bundle::GraphName::ALL {
+            let model = context_model(manifest.graph(graph), "a.engine");
+            assert_eq!(check_context_model(&model, &files(1)).as_deref(), Ok("a.engine"));
+        }
+    }
+
+    #[test]
     fn one_node_that_names_a_file_of_the_set_passes() {
-        assert_eq!(check_context_model(&context_model("a.engine"), &files(1)).as_deref(), Ok("a.engine"));
+        assert_eq!(check_context_model(&one_node("a.engine"), &files(1)).as_deref(), Ok("a.engine"));
     }
 
     #[test]
@@ -123,14 +192,14 @@ pub(super) mod tests {
             (field(7, b""), "0 nodes"),
             (field(7, &node("MatMul", 0, "a.engine")), "MatMul"),
             (field(7, &node("EPContext", 1, "a.engine")), "inside the file"),
-            (context_model("../a.engine"), "not a file of this set"),
-            (context_model("/tmp/a.engine"), "not a file of this set"),
+            (one_node("../a.engine"), "not a file of this set"),
+            (one_node("/tmp/a.engine"), "not a file of this set"),
             (b"text".to_vec(), ""),
         ];
         for (model, words) in cases {
             let error = check_context_model(&model, &files(1)).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        assert!(check_context_model(&context_model("a.engine"), &files(0)).unwrap_err().contains("empty"));
+        assert!(check_context_model(&one_node("a.engine"), &files(0)).unwrap_err().contains("empty"));
     }
 }

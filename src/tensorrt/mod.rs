@@ -28,8 +28,10 @@ pub(crate) mod directory;
 mod pins;
 pub(crate) mod record;
 pub(crate) mod store;
+pub(crate) mod trtexec;
 
 pub(crate) use build::{Building, CacheLock};
+pub(crate) use context::context_model;
 pub(crate) use directory::default_path;
 pub use pins::{GpuPin, Pins};
 pub use record::{BuilderConfig, EnginePrecision, Record};

@@ -27,6 +27,36 @@ fn a_manifest_reads_and_writes_back() {
 }
 
 #[test]
+fn texts_that_act_on_a_terminal_are_refused() {
+    for hostile in
+        ["\x1b[2J\x1b]0;owned\x07", "a\u{9b}31m", "gnp.\u{202e}", "\u{2066}", "a\nPASS", "\u{2028}"]
+    {
+        for pointer in
+            ["/cameras/0/name", "/source/checkpoint", "/exporter", "/graphs/denoise_step/inputs/0/name"]
+        {
+            let mut json = Fixture::new().manifest_json();
+            *json.pointer_mut(pointer).unwrap() = json!(hostile);
+            refused(&json, &["manifest.json: ", "a text with the character '\\"]);
+        }
+        let mut json = Fixture::new().manifest_json();
+        json["rename"] = json!({hostile: "observation.images.wrist"});
+        refused(&json, &["manifest.json: ", "a text with the character"]);
+        json = Fixture::new().manifest_json();
+        json[hostile] = json!(1);
+        refused(&json, &["manifest.json cannot be read"]);
+        json = Fixture::new().manifest_json();
+        json["format_version"] = json!(hostile.repeat(100_000));
+        refused(&json, &["format_version is", "(cut)"]);
+    }
+    let mut json = Fixture::new().manifest_json();
+    json["exporter"] = json!("é".repeat(1001));
+    refused(&json, &["exporter has a text of more than 1000 characters"]);
+    json["exporter"] = json!("é".repeat(1000));
+    json["prompt"]["default"] = json!("pick up\nthe cube");
+    parse(&json).unwrap();
+}
+
+#[test]
 fn newer_opsets_are_for_the_provider_they_were_made_for() {
     let mut json = Fixture::new().manifest_json();
     json["opset"] = json!(24);

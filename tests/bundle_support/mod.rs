@@ -107,6 +107,8 @@ impl Written {
 pub fn assert_refused<T>(result: Result<T, Error>, kind: ErrorKind, words: &[&str]) {
     let Err(error) = result else { panic!("accepted, though it should be refused for {words:?}") };
     assert_eq!(error.kind(), kind, "{error}");
+    let text = error.to_string();
+    assert!(!text.contains(char::is_control) && text.len() < 10_000, "{text:?}");
     for word in words {
         assert!(error.to_string().contains(word), "{word:?} is not in: {error}");
     }

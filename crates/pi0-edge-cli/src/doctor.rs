@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pi0_edge::Result;
 use pi0_edge_doctor::{BundleFacts, Facts, Options, Provider, diagnose};
 
-use crate::output::Format;
+use crate::output::{Format, print};
 
 /// Arguments of `doctor`.
 #[derive(clap::Args, Debug)]
@@ -40,7 +40,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let facts = Facts::gather(&args.root, &env, &options);
     let bundle = args.bundle.as_deref().map(BundleFacts::read);
     let report = diagnose(&facts, bundle.as_ref(), args.provider);
-    args.format.print(|| report.text(colour()), || report.json())?;
+    match args.format {
+        Format::Text => print(&report.text(colour()))?,
+        json => json.print(String::new, || report.json())?,
+    }
     Ok(if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

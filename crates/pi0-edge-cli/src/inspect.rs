@@ -4,12 +4,16 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use pi0_edge::bundle::{GraphName, PromptFormat, TensorSpec};
+use pi0_edge::internals::one_line;
 use pi0_edge::{Bundle, Manifest, Provider, Result, Verify};
 use pi0_edge_doctor::{BOARDS, BundleFacts, MemoryNeeds, fits};
 use serde_json::{Value, json};
 
 use crate::environment::word;
 use crate::output::Format;
+
+/// Most characters that are shown of a prompt.
+const MAX_PROMPT: usize = 200;
 
 /// Arguments of `inspect`.
 #[derive(clap::Args, Debug)]
@@ -124,7 +128,7 @@ fn text(m: &Manifest) -> String {
     line(
         "prompt",
         format!(
-            "at most {} tokens, longer ones are {}{}; default {:?}",
+            "at most {} tokens, longer ones are {}{}; default {}",
             m.prompt.max_tokens,
             if m.prompt.truncation { "cut" } else { "refused" },
             match m.prompt.format {
@@ -132,7 +136,10 @@ fn text(m: &Manifest) -> String {
                 PromptFormat::Pi05PaddedState => ", the padded state in the prompt",
                 _ => "",
             },
-            m.prompt.default.as_deref().unwrap_or("none")
+            one_line(
+                &m.prompt.default.as_ref().map_or("none".to_owned(), |task| format!("{task:?}")),
+                MAX_PROMPT
+            )
         ),
     );
     line("flow", format!("{} steps by default", m.flow.num_steps));

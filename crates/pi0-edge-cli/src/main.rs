@@ -15,10 +15,13 @@ mod draw;
 mod engines;
 mod environment;
 mod figures;
+mod frame;
 mod inspect;
 mod observation;
 mod options;
 mod output;
+#[cfg(test)]
+mod parsers;
 mod replay;
 mod run;
 mod serve;

@@ -1,7 +1,6 @@
 //! An observation on disk: `observation.json` and the frames beside it.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::path::Path;
 
 use pi0_edge::internals::{Preprocessor, read_inside};
@@ -10,18 +9,18 @@ use pi0_edge::{Bundle, Error, ErrorKind, Frame, MAX_CAMERAS, Manifest, Observati
 use pi0_edge_golden::{Case, Golden};
 use serde::Deserialize;
 
+use crate::frame;
 use crate::output::{file_name, parse_json};
 
 /// Largest observation.json read.
 const MAX_JSON_BYTES: u64 = 1 << 20;
 /// Most pixels of all frames of an observation.
 const MAX_OBSERVATION_PIXELS: usize = 1 << 26;
-/// Largest PNG or JPEG file read.
-const MAX_IMAGE_BYTES: u64 = 64 << 20;
 
+/// The content of an observation.json.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ObservationFile {
+pub struct ObservationFile {
     images: BTreeMap<String, String>,
     state: Vec<f32>,
     prompt: Option<String>,
@@ -77,7 +76,8 @@ impl StoredObservation {
     }
 
     fn read_by(file: &str, read: &dyn Fn(&str, u64) -> Result<Vec<u8>>) -> Result<Self> {
-        let stored: ObservationFile = parse_json(&read(file, MAX_JSON_BYTES)?, file, ErrorKind::Observation)?;
+        let stored: ObservationFile =
+            parse_json(&read(file, MAX_JSON_BYTES)?, Path::new(file), ErrorKind::Observation)?;
         let unfit = |what: String| Error::new(ErrorKind::Observation, format!("{file} has {what}"));
         let (images, directory) = (stored.images.len(), file.rfind('/').map_or("", |end| &file[..=end]));
         if images > MAX_CAMERAS {
@@ -86,7 +86,7 @@ impl StoredObservation {
         let mut pixels = 0;
         let images = stored.images.into_iter().map(|(name, frame)| {
             let path = format!("{directory}{frame}");
-            let bytes = read(&path, MAX_IMAGE_BYTES).map_err(|e| e.context(&name))?;
+            let bytes = read(&path, frame::MAX_FILE_BYTES).map_err(|e| e.context(&name))?;
             let image = decode(&bytes, &path, name)?;
             pixels += image.data.len() / 3;
             if pixels > MAX_OBSERVATION_PIXELS {
@@ -195,12 +195,10 @@ pub fn action_names(policy: &Policy) -> Vec<String> {
 }
 
 fn decode(bytes: &[u8], path: &str, name: String) -> Result<Image> {
-    let fail = |e: image::ImageError| {
-        let text = format!("{name}: cannot read {path} as a PNG or JPEG image");
-        Error::with_source(ErrorKind::Observation, text, e)
-    };
-    let open = image::ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let rgb = open.map_err(|e| fail(e.into()))?.decode().map_err(fail)?.into_rgb8();
+    let rgb = frame::decode(bytes).map_err(|what| {
+        let text = format!("{name}: cannot read the frame {path}: {what}");
+        Error::new(ErrorKind::Observation, text)
+    })?;
     let (width, height) = rgb.dimensions();
     Ok(Image { name, data: rgb.into_raw(), width, height })
 }

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
-use pi0_edge::internals::read_inside;
+use pi0_edge::internals::{escaped, read_inside};
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,12 +22,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prints the form that is asked for.
+    /// Prints the form that is asked for. What could act on a terminal is escaped.
     pub fn print(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<()> {
-        print(&match self {
+        print(&escaped(&match self {
             Format::Text => text(),
             Format::Json => format!("{:#}\n", json()),
-        })
+        }))
     }
 }
 
@@ -58,7 +58,7 @@ impl TableFormat {
     }
 }
 
-/// Prints to stdout. A reader that went away (`| head`) is not an error.
+/// Prints to stdout as it is. A reader that went away (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -82,14 +82,15 @@ pub fn refuse<T>(text: impl Into<String>) -> Result<T> {
 /// Reads a regular JSON file of at most `max` bytes; `kind` is the error of one that is not, or is malformed.
 pub fn read_json<T: DeserializeOwned>(path: &Path, max: u64, kind: ErrorKind) -> Result<T> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    parse_json(&read_inside(directory, &file_name(path), max, kind)?, &path.display().to_string(), kind)
+    parse_json(&read_inside(directory, &file_name(path), max, kind)?, path, kind)
 }
 
-/// Parses the bytes of the JSON file `name`; `kind` is the error of a malformed one.
-pub fn parse_json<T: DeserializeOwned>(bytes: &[u8], name: &str, kind: ErrorKind) -> Result<T> {
+/// Parses the content of the JSON file at `path`; `kind` is the error of one that is malformed.
+pub fn parse_json<T: DeserializeOwned>(text: &[u8], path: &Path, kind: ErrorKind) -> Result<T> {
     // What an editor may put before a text in UTF-8.
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    serde_json::from_slice(text).map_err(|e| Error::with_source(kind, format!("{name} is malformed"), e))
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    serde_json::from_slice(text)
+        .map_err(|e| Error::with_source(kind, format!("{} is malformed", path.display()), e))
 }
 
 /// Writes `array` as an .npy file, whole or not at all.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use pi0_edge::internals::escaped;
 use serde_json::{Value, json};
 
 use super::finding::{Report, Severity};
@@ -26,10 +27,10 @@ impl Report {
                 out,
                 "  {} {code}: {}",
                 paint(&label, ink(finding.severity), colour),
-                finding.message
+                escaped(&finding.message)
             );
             if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.severity != Severity::Ok) {
-                _ = writeln!(out, "          → {remedy}");
+                _ = writeln!(out, "          → {}", escaped(remedy));
             }
         }
         _ = writeln!(out, "\n{}", self.verdict());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use deviation::{Deviation, compare};
-pub use npy::{read_npy, write_npy};
+pub use npy::{parse_npy, read_npy, write_npy};
 
 /// The golden format version this runtime reads.
 const GOLDEN_VERSION: u64 = 1;
@@ -165,11 +165,19 @@ impl Golden {
         let Some(path) = &bundle.manifest().golden else {
             return Ok(None);
         };
-        let bytes = bundle.read_file(path, MAX_INDEX_BYTES)?;
-        let remedy = "make the golden outputs again";
-        let golden: Golden = parse_versioned(&bytes, path, ErrorKind::Integrity, GOLDEN_VERSION, remedy)?;
+        let golden = Golden::parse(&bundle.read_file(path, MAX_INDEX_BYTES)?, path)?;
         golden.check(bundle).map_err(|e| e.context(path))?;
         Ok(Some(golden))
+    }
+
+    /// Parses a `golden.json`, which the bundle has at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Integrity`] if it is not what this runtime reads.
+    pub fn parse(bytes: &[u8], path: &str) -> Result<Self> {
+        let remedy = "make the golden outputs again";
+        parse_versioned(bytes, path, ErrorKind::Integrity, GOLDEN_VERSION, remedy)
     }
 
     fn check(&self, bundle: &Bundle) -> Result<()> {
@@ -278,7 +286,7 @@ fn golden_path(bundle: &Bundle, file: &str) -> Result<String> {
 
 fn read_array(bundle: &Bundle, file: &str) -> Result<ArrayD<f32>> {
     let path = golden_path(bundle, file)?;
-    npy::parse(&bundle.read_file(&path, MAX_GOLDEN_BYTES)?, &path, ErrorKind::Integrity)
+    parse_npy(&bundle.read_file(&path, MAX_GOLDEN_BYTES)?, &path, ErrorKind::Integrity)
 }
 
 fn flat(array: ArrayD<f32>) -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! f32 arrays in `.npy` files: the one form in which numpy writes them.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use ndarray::{ArrayD, ArrayView, Dimension};
@@ -16,15 +16,29 @@ const ALIGNMENT: usize = 64;
 /// Most dimensions of an array.
 const MAX_DIMENSIONS: usize = 8;
 
-/// Reads the `.npy` file at `path`: little-endian f32 in C order, of up to 8 dimensions.
+/// Largest `.npy` file read by its name, in bytes: noise and plans are a thousandth of it.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Reads the `.npy` file at `path`: little-endian f32 in C order, of up to 8 dimensions and 64 MiB.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Io`] if the file cannot be read, [`ErrorKind::InvalidArgument`] if it is not such an array.
 pub fn read_npy(path: &Path) -> Result<ArrayD<f32>> {
-    let bytes = std::fs::read(path)
-        .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot read {}", path.display()), e))?;
-    parse(&bytes, &path.display().to_string(), ErrorKind::InvalidArgument)
+    let name = path.display().to_string();
+    let cannot = |e| Error::with_source(ErrorKind::Io, format!("cannot read {name}"), e);
+    let unfit = |what| Err(Error::new(ErrorKind::InvalidArgument, format!("{name} {what}")));
+    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+        // A pipe would be waited for.
+        return unfit("is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return unfit(format!("has more than {MAX_FILE_BYTES} bytes"));
+    }
+    parse_npy(&bytes, &name, ErrorKind::InvalidArgument)
 }
 
 /// Writes `array` as a `.npy` file's bytes.
@@ -46,8 +60,12 @@ pub fn write_npy<D: Dimension>(file: &mut impl Write, array: ArrayView<'_, f32, 
     array.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
 }
 
-/// Returns the array in the bytes of a whole file; `name` and `kind` are for the error.
-pub(crate) fn parse(bytes: &[u8], name: &str, kind: ErrorKind) -> Result<ArrayD<f32>> {
+/// Returns the array in the bytes of a whole file; `name` is for the error.
+///
+/// # Errors
+///
+/// An error of `kind` if it is not such an array.
+pub fn parse_npy(bytes: &[u8], name: &str, kind: ErrorKind) -> Result<ArrayD<f32>> {
     read(bytes).map_err(|why| {
         let form = "little-endian f32 in C order, as numpy.save writes it";
         Error::new(kind, format!("{name} is not a .npy file of {form}: {why}"))
@@ -105,7 +123,7 @@ mod tests {
     }
 
     fn refused(bytes: &[u8]) -> String {
-        let error = parse(bytes, "x.npy", ErrorKind::Integrity).unwrap_err();
+        let error = parse_npy(bytes, "x.npy", ErrorKind::Integrity).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity);
         let text = error.to_string();
         assert!(text.contains("x.npy is not a .npy file") && text.len() < 200, "{text}");
@@ -119,14 +137,14 @@ mod tests {
         assert!((bytes.len() - 24).is_multiple_of(ALIGNMENT));
         let shifted = [&[0], &bytes[..]].concat();
         for bytes in [&bytes[..], &shifted[1..]] {
-            assert_eq!(parse(bytes, "x.npy", ErrorKind::Integrity).unwrap(), array.clone().into_dyn());
+            assert_eq!(parse_npy(bytes, "x.npy", ErrorKind::Integrity).unwrap(), array.clone().into_dyn());
         }
         let transposed = array.t();
         let mut bytes = Vec::new();
         write_npy(&mut bytes, transposed).unwrap();
-        assert_eq!(parse(&bytes, "x.npy", ErrorKind::Integrity).unwrap(), transposed.into_dyn());
+        assert_eq!(parse_npy(&bytes, "x.npy", ErrorKind::Integrity).unwrap(), transposed.into_dyn());
         for array in [arr0(3.0).into_dyn(), arr1(&[1.0, 2.0]).into_dyn(), arr1(&[]).into_dyn()] {
-            assert_eq!(parse(&npy(&array), "x.npy", ErrorKind::Integrity).unwrap(), array);
+            assert_eq!(parse_npy(&npy(&array), "x.npy", ErrorKind::Integrity).unwrap(), array);
         }
     }
 
@@ -152,6 +170,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_file_of_moderate_size_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let large = directory.path().join("large.npy");
+        std::fs::File::create(&large).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        for (path, words) in [
+            (large.as_path(), "has more than 67108864 bytes"),
+            (directory.path(), "is not a regular file"),
+            (Path::new("/dev/zero"), "is not a regular file"),
+        ] {
+            let error = read_npy(path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
     fn every_other_form_is_refused_in_few_words() {
         let nested = format!("{}1{}", "(".repeat(5000), ")".repeat(5000));
         let many = "1, ".repeat(9) + "1";
@@ -161,7 +195,7 @@ mod tests {
         let header = |descr: &str, order: &str| {
             with_header(&format!("{{'descr': {descr}, 'fortran_order': {order}, 'shape': (1,), }}\n"), 4)
         };
-        assert!(parse(&header("'<f4'", "False"), "x.npy", ErrorKind::Integrity).is_ok());
+        assert!(parse_npy(&header("'<f4'", "False"), "x.npy", ErrorKind::Integrity).is_ok());
         for (descr, order) in
             [("'<f8'", "False"), ("'>f4'", "False"), ("'<f4'", "True"), ("[('a', '<f4')]", "False")]
         {

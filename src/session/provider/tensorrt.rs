@@ -121,7 +121,7 @@ pub(in crate::session) fn build_settings(
 
 /// The shapes of all inputs that have a named dimension, as `name:1x51x32,…`; empty if every shape is fixed, which
 /// needs no profile.
-fn shapes(inputs: &[TensorSpec], sizes: &RunSizes, which: usize) -> Result<String> {
+pub(crate) fn shapes(inputs: &[TensorSpec], sizes: &RunSizes, which: usize) -> Result<String> {
     let size = |dim: &Dim| match dim {
         Dim::Fixed(n) => Ok(*n),
         Dim::Named(name) => match name.as_str() {

@@ -37,6 +37,10 @@ pub struct Args {
     /// Streams an engine may use beside its own (default: TensorRT's choice)
     #[arg(long, value_name = "N")]
     auxiliary_streams: Option<u8>,
+    /// NVIDIA's builder, which takes graphs of any size and types engines by the graph; `off`: ONNX Runtime's own (default:
+    /// /usr/src/tensorrt/bin/trtexec where it is, else off)
+    #[arg(long, value_name = "FILE|off")]
+    trtexec: Option<PathBuf>,
     /// The GPU to build on and for, as CUDA counts them
     #[arg(long, value_name = "N", default_value_t = 0)]
     gpu: u32,
@@ -72,6 +76,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| format!("{text:?} is no size; examples are 2GiB, 512MiB and 1000000000"))
 }
 
+/// Where JetPack and NVIDIA's packages put it.
+const TRTEXEC: &str = "/usr/src/tensorrt/bin/trtexec";
+
 /// Exit code of a process that Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
@@ -94,26 +101,38 @@ pub fn run(args: &Args) -> Result<()> {
             ..BuilderConfig::default()
         },
         force: args.force,
+        trtexec: match &args.trtexec {
+            Some(off) if off.as_os_str() == "off" => None,
+            Some(file) => Some(file.clone()),
+            None => Some(PathBuf::from(TRTEXEC)).filter(|file| file.is_file() && args.precision.is_none()),
+        },
+        stop: Arc::clone(&stop),
     };
-    let bundle = args.bundle.clone();
+    let (bundle, by_trtexec) = (args.bundle.clone(), options.trtexec.is_some());
     let (report, reports) = channel();
     let started = Instant::now();
     let worker = std::thread::spawn(move || build_engines(&bundle, &options, &mut |p| _ = report.send(p)));
-    if !Watch::new().until_done(&reports, &stop) {
-        // No run would use what is there, but it may be gigabytes. The builder is still at it and cannot be told.
-        let left = engine_directory(args.engine_cache.as_deref()).and_then(|d| EngineCache::open(&d));
-        let removed = left.and_then(|cache| cache.remove_leftovers());
-        match removed {
-            Ok(()) => eprintln!("pi0-edge: stopped; no engine was kept"),
-            Err(e) => eprintln!("pi0-edge: stopped; no engine will be used, but some files are left: {e}"),
-        }
-        signal_hook::low_level::exit(INTERRUPTED);
+    let mut ended = Watch::new().until_done(&reports, &stop);
+    // trtexec ends when it is told; ONNX Runtime's builder is still at it and cannot be told.
+    let patience = Instant::now() + Duration::from_secs(2);
+    while !ended && by_trtexec && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(20));
+        ended = worker.is_finished();
     }
-    let set = match worker.join() {
-        Ok(set) => set?,
-        Err(panic) => std::panic::resume_unwind(panic),
-    };
-    print(&set, started.elapsed(), args.format)
+    let built = ended.then(|| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    match built {
+        Some(Ok(set)) => return print(&set, started.elapsed(), args.format),
+        // Relaxed: the flag is all there is to see.
+        Some(Err(e)) if !stop.load(Ordering::Relaxed) => return Err(e),
+        _ => {}
+    }
+    // No run would use what is there, but it may be gigabytes.
+    let left = engine_directory(args.engine_cache.as_deref()).and_then(|d| EngineCache::open(&d));
+    match left.and_then(|cache| cache.remove_leftovers()) {
+        Ok(()) => eprintln!("pi0-edge: stopped; no engine was kept"),
+        Err(e) => eprintln!("pi0-edge: stopped; no engine will be used, but some files are left: {e}"),
+    }
+    signal_hook::low_level::exit(INTERRUPTED)
 }
 
 fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {

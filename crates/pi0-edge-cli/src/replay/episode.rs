@@ -31,9 +31,10 @@ const MAX_FRAME_BYTES: usize = 4 << 30;
 /// Length of an episode of one observation.
 const SINGLE: Duration = Duration::from_millis(33);
 
+/// The content of an episode.json.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EpisodeFile {
+pub struct EpisodeFile {
     prompt: Option<String>,
     observations: Vec<Entry>,
 }
@@ -43,6 +44,38 @@ struct EpisodeFile {
 struct Entry {
     time_s: f64,
     path: String,
+}
+
+impl EpisodeFile {
+    /// Checks that there are observations, at rising times and inside the episode's directory; `file` is for the
+    /// error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Observation`], naming the file and the observation.
+    pub fn check(&self, file: &Path) -> Result<()> {
+        if self.observations.is_empty() {
+            return wrong(file, "there are no observations in it");
+        }
+        let mut before = -1.0;
+        for (i, Entry { time_s, path }) in self.observations.iter().enumerate() {
+            let wrong = |what: String| wrong(file, &format!("observation {i} has {what}"));
+            if !(0.0..=1e9).contains(time_s) {
+                return wrong(format!("time_s {time_s}; use seconds from 0"));
+            }
+            if std::mem::replace(&mut before, *time_s) >= *time_s {
+                return wrong(format!("time_s {time_s}, which is not after that of the one before"));
+            }
+            let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
+            if !Path::new(path).components().all(inside) {
+                return wrong(format!("path {path}; it must lie in the episode's directory"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong<T>(file: &Path, what: &str) -> Result<T> {
+    Err(Error::new(ErrorKind::Observation, format!("{}: {what}", file.display())))
 }
 
 /// One observation and when it was captured.
@@ -70,26 +103,12 @@ impl Episode {
     /// [`ErrorKind::Io`] or [`ErrorKind::Observation`], naming the file and what is wrong with it.
     pub fn read(dir: &Path) -> Result<Self> {
         let file = dir.join("episode.json");
-        let wrong =
-            |what: &str| Err(Error::new(ErrorKind::Observation, format!("{}: {what}", file.display())));
         let stored: EpisodeFile = read_json(&file, MAX_JSON_BYTES, ErrorKind::Observation)?;
-        let Some(first) = stored.observations.first().map(|o| o.time_s) else {
-            return wrong("there are no observations in it");
-        };
-        let (mut prompt, mut bytes, mut before) = (stored.prompt, 0, None);
+        stored.check(&file)?;
+        let first = stored.observations[0].time_s;
+        let (mut prompt, mut bytes) = (stored.prompt, 0);
         let mut moments: Vec<Moment> = Vec::with_capacity(stored.observations.len());
         for (i, Entry { time_s: time, path }) in stored.observations.into_iter().enumerate() {
-            let wrong_entry = |what: String| wrong(&format!("observation {i} has {what}"));
-            if !(0.0..=1e9).contains(&time) {
-                return wrong_entry(format!("time_s {time}; use seconds from 0"));
-            }
-            if before.replace(time).is_some_and(|before| time <= before) {
-                return wrong_entry(format!("time_s {time}, which is not after that of the one before"));
-            }
-            let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
-            if !Path::new(&path).components().all(inside) {
-                return wrong_entry(format!("path {path}; it must lie in the episode's directory"));
-            }
             let file =
                 if dir.join(&path).is_dir() { format!("{path}/observation.json") } else { path.clone() };
             let observation = StoredObservation::read_inside(dir, &file)
@@ -100,15 +119,19 @@ impl Episode {
                 (Some(own), None) if i == 0 => prompt = Some(own.to_owned()),
                 (Some(own), Some(prompt)) if prompt == own => {}
                 (Some(own), _) => {
-                    return wrong_entry(format!("a prompt of its own, {own:?}; an episode has one prompt"));
+                    let what = format!("observation {i} has a prompt of its own, {own:?}");
+                    return wrong(&file, &format!("{what}; an episode has one prompt"));
                 }
             }
             bytes += observation.images().map(|i| i.data.len()).sum::<usize>();
             if bytes > MAX_FRAME_BYTES {
-                return wrong(&format!(
-                    "its frames come to more than {} GiB decoded; use a part of the episode or smaller frames",
-                    MAX_FRAME_BYTES >> 30
-                ));
+                return wrong(
+                    &file,
+                    &format!(
+                        "its frames come to more than {} GiB decoded; use a part of the episode or smaller frames",
+                        MAX_FRAME_BYTES >> 30
+                    ),
+                );
             }
             moments.push(Moment { at: Duration::from_secs_f64(time - first), observation, path });
         }

@@ -1,17 +1,18 @@
 //! `pi0-edge replay`: a recorded episode through the real-time runtime.
 
 mod again;
-mod episode;
+pub mod episode;
 mod live;
 mod probe;
-mod recording;
+pub mod recording;
 mod report;
-mod settings;
+pub mod settings;
 mod soak;
-mod trace;
+pub mod trace;
 mod trajectory;
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +34,7 @@ use crate::watched::Loaded;
 use episode::Episode;
 use recording::{Made, Recorded};
 use report::Run;
-use settings::{Rtc, Settings};
+use settings::{LATENCIES, RATES, Rtc, Settings};
 
 /// SCHED_FIFO priority of the control loop: above the inference thread's.
 const CONTROL_PRIORITY: i32 = 90;
@@ -155,21 +156,21 @@ pub struct Args {
     format: Format,
 }
 
-fn number(text: &str, low: f64, high: f64) -> std::result::Result<f64, String> {
+fn number(text: &str, range: RangeInclusive<f64>) -> std::result::Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (low..=high).contains(&value) { Ok(value) } else { Err(format!("use {low} to {high}")) }
+    if range.contains(&value) { Ok(value) } else { Err(format!("use {} to {}", range.start(), range.end())) }
 }
 
 fn rate(text: &str) -> std::result::Result<f64, String> {
-    number(text, 0.1, 10_000.0)
+    number(text, RATES)
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
-    number(text, 0.01, 1e6)
+    number(text, 0.01..=1e6)
 }
 
 fn milliseconds(text: &str) -> std::result::Result<f64, String> {
-    number(text, 0.0, 60_000.0)
+    number(text, LATENCIES)
 }
 
 /// Runs the verb.

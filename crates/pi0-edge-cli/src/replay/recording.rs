@@ -11,7 +11,7 @@
 //! Times are nanoseconds of CLOCK_MONOTONIC. Values are f32 bits, eight hexadecimal digits each, so that nothing is
 //! rounded on the way. The frames are not in it: it goes with the episode, whose digest it names.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use pi0_edge::runtime::{ChunkInfo, Flags, Reading, Status, Timestamp};
@@ -24,6 +24,13 @@ use crate::output::{cannot, refuse, write_whole};
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
+
+/// Longest line: a chunk, at eight digits a value, has some hundred kilobytes.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+/// Most values of an action.
+const MAX_WIDTH: usize = 1 << 12;
+/// Most values of all actions of a run: an hour of 64 joints at 1 kHz.
+const MAX_VALUES: usize = 1 << 28;
 
 /// The things that a run was made with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,21 +149,37 @@ fn lines(run: &Recorded) -> impl Iterator<Item = Line> + '_ {
 /// # Errors
 /// [`ErrorKind::Io`] or [`ErrorKind::InvalidArgument`], naming the file and the line.
 pub fn read(path: &Path) -> Result<Vec<Recorded>> {
-    let file = BufReader::new(std::fs::File::open(path).map_err(cannot("read", path))?);
+    parse(BufReader::new(std::fs::File::open(path).map_err(cannot("read", path))?), path)
+}
+
+/// As [`read`], of the content of the file at `path`.
+pub fn parse(mut file: impl BufRead, path: &Path) -> Result<Vec<Recorded>> {
     let wrong = |line: usize, what: String| {
         Error::new(ErrorKind::InvalidArgument, format!("{} line {}: {what}", path.display(), line + 1))
     };
     let (mut runs, mut open): (Vec<Recorded>, Option<Recorded>) = (Vec::new(), None);
-    for (number, text) in file.lines().enumerate() {
-        let line: Line = serde_json::from_str(&text.map_err(cannot("read", path))?)
+    let mut text = Vec::new();
+    for number in 0.. {
+        text.clear();
+        // No more than a line may have, also of a file that has no lines.
+        let taken = file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut text);
+        if taken.map_err(cannot("read", path))? == 0 {
+            break;
+        }
+        let line: Line = serde_json::from_slice(&text)
             .map_err(|e| wrong(number, format!("this is no line of a recording: {e}")))?;
         match (line, &mut open) {
             (Line::Run(head), None) => {
                 let (made, settings, dim) = *head;
-                if made.recording != VERSION || dim == 0 {
+                if made.recording != VERSION {
                     let what = format!("recordings of version {} are not known here", made.recording);
                     return Err(wrong(number, what));
                 }
+                if !(1..=MAX_WIDTH).contains(&dim) {
+                    let what = format!("actions of {dim} values; from 1 to {MAX_WIDTH} are possible");
+                    return Err(wrong(number, what));
+                }
+                settings.check().map_err(|what| wrong(number, what))?;
                 open = Some(Recorded { made, settings, trace: Trace { dim, ..Trace::default() } });
             }
             (Line::End(observations, chunks, reads), Some(run)) => {
@@ -218,9 +241,41 @@ fn add(trace: &mut Trace, line: Line) -> Option<()> {
             };
             let action = hex.map(|hex| from_hex(&hex).filter(|a| a.len() == trace.dim));
             let action = action.map_or(Some(None), |parsed| parsed.map(Some))?;
+            // A line without an action takes as much room as one with it.
+            if trace.actions.len() >= MAX_VALUES {
+                return None;
+            }
             trace.push(at(now), reading, action.as_deref());
         }
         Line::Run(_) | Line::End(..) => return None,
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: &str = include_str!("../../../../fuzz/seeds/recording/one-run");
+
+    fn refused(text: &str, words: &str) {
+        let error = parse(text.as_bytes(), Path::new("run.jsonl")).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("run.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_that_asks_for_too_much_is_refused() {
+        assert_eq!(parse(KEPT.as_bytes(), Path::new("run.jsonl")).unwrap().len(), 1);
+        for width in ["0", "4097", "1152921504606846976"] {
+            refused(&KEPT.replace(", 7]}", &format!(", {width}]}}")), "line 1: actions of");
+        }
+        for (from, to) in [
+            ("\"rate_hz\": 20.0", "\"rate_hz\": 0.0"),
+            ("\"action_rate_hz\": 50.0", "\"action_rate_hz\": -1.0"),
+            ("\"latency_ms\": 0.0", "\"latency_ms\": 1e300"),
+        ] {
+            refused(&KEPT.replacen(from, to, 1), "; it is from");
+        }
+        refused(&" ".repeat(MAX_LINE_BYTES as usize + 1), "line 1: this is no line of a recording");
+    }
 }

@@ -1,5 +1,6 @@
 //! Settings of a replay: everything that decides which actions come out, apart from the inputs.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use pi0_edge::Result;
@@ -59,7 +60,26 @@ impl Rtc {
     }
 }
 
+/// Control ticks or rows of a chunk per second.
+pub const RATES: RangeInclusive<f64> = 0.1..=10_000.0;
+/// Time added to a chunk, in milliseconds.
+pub const LATENCIES: RangeInclusive<f64> = 0.0..=60_000.0;
+
 impl Settings {
+    /// Checks what comes from a recording: the command line's own ranges. Says what is out of them.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        for (what, value, range) in [
+            ("rate_hz", self.rate_hz, RATES),
+            ("action_rate_hz", self.action_rate_hz, RATES),
+            ("latency_ms", self.latency_ms, LATENCIES),
+        ] {
+            if !range.contains(&value) {
+                return Err(format!("{what} is {value}; it is from {} to {}", range.start(), range.end()));
+            }
+        }
+        Ok(())
+    }
+
     /// The control loop's period in nanoseconds.
     pub fn period_ns(&self) -> u64 {
         (1e9 / self.rate_hz) as u64

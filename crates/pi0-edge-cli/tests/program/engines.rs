@@ -216,3 +216,104 @@ fn a_build_that_is_killed_counts_for_nothing() {
     assert!(cleaned.contains("left by a build that was stopped"), "{cleaned}");
     assert!(!orin.names().iter().any(|n| n.starts_with(".building")));
 }
+
+/// A `trtexec` that writes down what it is asked for, checks that every option is one that NVIDIA's has and that the model is
+/// there, and makes an engine of its name; `then` is what it does in the end.
+fn trtexec(folder: &Path, version: &str, then: &str) -> PathBuf {
+    let program = folder.join("trtexec");
+    let script = format!(
+        r#"#!/bin/sh
+echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] # $0 $*"
+echo "$*" >>{folder}/asked
+for option; do
+    case $option in
+    --onnx=*) [ -f "${{option#*=}}" ] && [ -f "${{option#*=}}.data" ] || exit 3 ;;
+    --saveEngine=*) engine=${{option#*=}} ;;
+    --minShapes=*:* | --optShapes=*:* | --maxShapes=*:* | --device=[0-9] | --builderOptimizationLevel=[0-5]) ;;
+    --skipInference | --stronglyTyped | --timingCacheFile=/* | --memPoolSize=workspace:*B | --maxAuxStreams=[0-9]) ;;
+    *) echo "[E] Unknown option: $option" >&2 && exit 1 ;;
+    esac
+done
+{then}
+basename "$engine" >"$engine"
+"#,
+        folder = folder.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn trtexec_builds_what_is_recorded_and_found() {
+    let Some(orin) = Orin::new(Otherwise::Abort) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let build = |program: &Path| {
+        let mut command = orin.build();
+        command.arg("--trtexec").arg(program).args(["--workspace", "1GiB", "--auxiliary-streams", "0"]);
+        command.output().unwrap()
+    };
+    let said = assert_succeeds(&build(&trtexec(folder.path(), "100300", "")));
+    assert!(said.contains("engines built"), "{said}");
+    let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+    assert_eq!(asked.lines().count(), GraphName::ALL.len(), "{asked}");
+    for word in [
+        "--stronglyTyped --device=0",
+        "--minShapes=pixel_values:1x3x56x56 --optShapes=pixel_values:3x3x56x56",
+        "--memPoolSize=workspace:1073741824B",
+        "--maxAuxStreams=0",
+    ] {
+        assert!(asked.contains(word), "{word}: {asked}");
+    }
+    let list: Value =
+        serde_json::from_str(&assert_succeeds(&engines(orin.engines.path(), &["list", "--format", "json"])))
+            .unwrap();
+    let record = &list["sets"][0]["record"];
+    assert_eq!(record["graphs"]["denoise_step"], "denoise_step_ctx.onnx");
+    assert_eq!(record["files"]["denoise_step.engine"]["size"], "denoise_step.engine\n".len());
+    assert!(assert_succeeds(&engines(orin.engines.path(), &["verify"])).contains("intact"));
+    // They are there now.
+    assert!(assert_succeeds(&build(&trtexec(folder.path(), "100300", "exit 9"))).contains("already there"));
+}
+
+#[test]
+fn a_trtexec_that_cannot_is_told_with_what_it_said() {
+    let Some(orin) = Orin::new(Otherwise::Abort) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let build = |program: &Path, more: &[&str]| {
+        orin.build().arg("--trtexec").arg(program).args(more).output().unwrap()
+    };
+    let fails = trtexec(folder.path(), "100300", "echo '[E] Error Code 2: OutOfMemory' >&2; exit 1");
+    let words = ["vision_encoder", "cannot build it", "exit status: 1", "Error Code 2: OutOfMemory"];
+    assert_says(&build(&fails, &[]), 1, &words);
+    let other = trtexec(folder.path(), "101602", "");
+    assert_says(&build(&other, &[]), 1, &["is of TensorRT 10.16.2", "ONNX Runtime loads 10.3.0"]);
+    assert_says(&build(&folder.path().join("none"), &[]), 1, &["cannot run", "none"]);
+    let typed = ["typed by the graph, fp32"];
+    assert_says(&build(&other, &["--precision", "fp16"]), 1, &typed);
+    let left = orin.names().into_iter().filter(|name| !matches!(name.as_str(), ".lock" | "timing"));
+    assert_eq!(left.count(), 0, "nothing is left of builds that failed");
+}
+
+#[test]
+fn ctrl_c_ends_trtexec_too() {
+    let Some(orin) = Orin::new(Otherwise::Abort) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let waits = trtexec(folder.path(), "100300", "echo $$ >$(dirname $0)/pid; exec sleep 600");
+    let mut child = orin.build().arg("--trtexec").arg(&waits).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    let pid = loop {
+        match fs::read_to_string(folder.path().join("pid"))
+            .ok()
+            .and_then(|pid| pid.trim().parse::<i32>().ok())
+        {
+            Some(pid) => break pid,
+            None => assert!(begun.elapsed() < Duration::from_secs(120)),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    // To the program alone, as a service manager does; a terminal would tell both.
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "trtexec goes on");
+}

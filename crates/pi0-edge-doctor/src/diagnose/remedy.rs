@@ -75,8 +75,13 @@ pub(super) fn runtime_for(facts: &Facts) -> String {
     }
     let cuda = cuda_of_l4t(facts).map(|c| format!(" against CUDA {c}")).unwrap_or_default();
     let architecture = facts.gpu().and_then(|g| g.architecture).unwrap_or(87);
+    // The one ready-made build with code for Orin's GPU.
+    let ready = match cuda_of_l4t(facts) {
+        Some(12) => "take onnxruntime-gpu 1.23.0 from the Jetson AI Lab's index for jp6/cu126, or ",
+        _ => "",
+    };
     format!(
-        "build ONNX Runtime{cuda} on or for this Jetson (build.sh --use_cuda --use_tensorrt --cmake_extra_defines \
+        "{ready}build ONNX Runtime{cuda} on or for this Jetson (build.sh --use_cuda --use_tensorrt --cmake_extra_defines \
          CMAKE_CUDA_ARCHITECTURES={architecture}) and name it by --ort-library; no wheel on PyPI has code for it"
     )
 }

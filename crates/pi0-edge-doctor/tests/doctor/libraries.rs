@@ -176,6 +176,19 @@ fn a_version_comes_from_the_file_name_if_from_nowhere_else() {
 }
 
 #[test]
+fn where_to_get_one_with_a_gpu_depends_on_the_release() {
+    let of = |tree: &str| the(&Machine::tree(tree).examine(), Code::OrtNotFound).remedy.clone().unwrap();
+    let (orin, thor) = (of("agx-orin"), of("thor"));
+    assert!(
+        orin.starts_with(
+            "take onnxruntime-gpu 1.23.0 from the Jetson AI Lab's index for jp6/cu126, or build"
+        ),
+        "{orin}"
+    );
+    assert!(thor.starts_with("build ONNX Runtime against CUDA 13"), "{thor}");
+}
+
+#[test]
 fn what_was_asked_for_has_no_substitute() {
     let mut machine = pc();
     machine.env("ORT_DYLIB_PATH", "/opt/none/libonnxruntime.so");
