@@ -15,7 +15,6 @@ mod support;
 mod command_line;
 mod doctor;
 mod engines;
-mod hostile;
 mod models;
 mod precision;
 mod providers;
