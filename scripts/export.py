@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
+    if not quiet:
+        print(f"{bundle} is complete; next: pi0-edge check {bundle}", file=sys.stderr)
     if verbose:
         print(f"anonymous memory: {memory.peak / 1e6:.0f} MB at its peak", file=sys.stderr)
     return 0

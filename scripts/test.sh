@@ -48,7 +48,7 @@ step "Python package"
 # The tests of the C interface had the library built.
 .venv/bin/python -m pytest -q python/tests
 
-step "openpi's client"
+step "openpi's client, readers of recordings"
 scripts/clients_env.sh
 .clients/bin/python -m pytest -q scripts/tests_clients
 

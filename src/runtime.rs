@@ -75,7 +75,7 @@ pub use crate::realtime::chunk::{ChunkInfo, Interpolation};
 pub use crate::realtime::clock::{SimulatedClock, Timestamp};
 pub use crate::realtime::delay::{DelayConfig, DelayRule};
 pub use crate::realtime::reading::{Flags, Reading, Status};
-pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, TickRecord};
+pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, RecorderView as FlightRecorder, TickRecord};
 pub use crate::realtime::thread::{MemoryLock, Missing, Obtained, Realtime, ThreadConfig, WorkerThread};
 pub use crate::realtime::timeline::{TimelineConfig, Underrun};
 
@@ -307,6 +307,11 @@ impl<I: Inference> Runtime<I> {
     /// Returns the last control ticks and chunks.
     pub fn flight_record(&self) -> FlightRecord {
         self.recorder.take()
+    }
+
+    /// Returns the flight recorder, to look at from another thread now and then.
+    pub fn flight_recorder(&self) -> FlightRecorder {
+        self.recorder.clone()
     }
 
     /// Returns what the inference thread was given of what it was to have; nothing for a runtime without threads.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def observation_name(index: int) -> str:
     """The folder of an observation, in the order of their times."""
-    return f"{index:05}"
+    return f"{index:04}"
 
 
 def write_observation(folder: Path, images: dict[str, str], state: list[float]) -> None:

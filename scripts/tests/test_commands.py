@@ -33,6 +33,7 @@ def test_from_nothing_to_a_bundle(tmp_path):
     assert exported.returncode == 0, exported.stderr
     assert exported.stdout == ""
     assert "golden" in exported.stderr and "anonymous memory" in exported.stderr
+    assert f"{tmp_path / 'bundle'} is complete; next: pi0-edge check {tmp_path / 'bundle'}" in exported.stderr
     manifest = json.loads((tmp_path / "bundle/manifest.json").read_text())
     assert len(manifest["cameras"]) == 2 and manifest["dimensions"]["action_horizon"] == 6
 

@@ -89,7 +89,7 @@ def test_for_a_bundle_its_cameras_are_taken_and_the_rest_is_told(tmp_path):
     assert "observation.images.wrist: 4 frames in" in done.stderr
     episode = json.loads((tmp_path / "episode/episode.json").read_text())
     assert episode["prompt"] == "open the drawer" and len(episode["observations"]) == 4
-    observation = json.loads((tmp_path / "episode/00003/observation.json").read_text())
+    observation = json.loads((tmp_path / "episode/0003/observation.json").read_text())
     assert set(observation["images"]) == {"observation.images.base", "observation.images.wrist"}
 
 
@@ -101,7 +101,7 @@ def test_a_camera_that_the_bundle_has_not_is_left_out_and_told(out, tmp_path):
     progress = Notes()
     take(RECORDED, 0, out, progress, bundle)
     assert progress.notes == [f"{recorded.FRONT} is left out: {bundle} has no such camera; --rename {recorded.FRONT}=CAMERA gives it to one"]
-    assert set(json.loads((out / "00000/observation.json").read_text())["images"]) == {recorded.WRIST}
+    assert set(json.loads((out / "0000/observation.json").read_text())["images"]) == {recorded.WRIST}
 
 
 def test_the_bundles_own_names_for_the_robots_cameras_hold(out, tmp_path):
@@ -110,7 +110,7 @@ def test_the_bundles_own_names_for_the_robots_cameras_hold(out, tmp_path):
     shutil.copy(BUNDLE / "manifest.json", bundle)
     edit_json(bundle / "manifest.json", lambda m: m.update(rename=RENAME))
     take(RECORDED, 0, out, Progress(), bundle)
-    assert set(json.loads((out / "00000/observation.json").read_text())["images"]) == {recorded.FRONT, recorded.WRIST}
+    assert set(json.loads((out / "0000/observation.json").read_text())["images"]) == {recorded.FRONT, recorded.WRIST}
 
 
 @pytest.mark.parametrize(("more", "said"), [
@@ -200,7 +200,7 @@ def test_another_robots_state_is_refused(dataset, out):
 def test_depth_is_no_camera(dataset, out):
     feature(recorded.FRONT, info={"is_depth_map": True})(dataset)
     take(dataset, 0, out, Progress())
-    assert set(json.loads((out / "00000/observation.json").read_text())["images"]) == {recorded.WRIST}
+    assert set(json.loads((out / "0000/observation.json").read_text())["images"]) == {recorded.WRIST}
 
 
 @pytest.mark.parametrize("arguments", [
@@ -233,7 +233,7 @@ def test_stopped_halfway_it_leaves_nothing(tmp_path):
         stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".episode.*/00002")):
+    while not list(tmp_path.glob(".episode.*/0002")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)

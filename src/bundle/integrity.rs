@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::files::open_inside;
 use super::manifest::{FileEntry, Manifest};
-use super::verified::{Stamp, Verified};
+use super::verified::{Hashed, Stamp, Verified};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// The care with which a bundle's files are looked at when it is opened.
@@ -115,7 +115,7 @@ type Differs = fn(&Path, &str, &str, &FileEntry) -> Error;
 
 /// Files being hashed and compared, on one thread for each core.
 pub(crate) struct Hashing {
-    workers: Vec<JoinHandle<Result<Vec<(String, Stamp, String)>>>>,
+    workers: Vec<JoinHandle<Result<Vec<Hashed>>>>,
     reports: Receiver<u64>,
     /// Bytes that were done before these files.
     before: u64,

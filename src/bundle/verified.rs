@@ -37,6 +37,9 @@ const FORMAT_VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp([i64; 7]);
 
+/// A file that was verified: its name, its identity when it was read, and its hash.
+pub(crate) type Hashed = (String, Stamp, String);
+
 impl Stamp {
     pub(crate) fn of(found: &Metadata) -> Self {
         let (device, inode, size) = (found.dev() as i64, found.ino() as i64, found.size() as i64);
@@ -111,7 +114,7 @@ impl Verified {
     }
 
     /// Adds a file that was found to have this hash, and records it. What cannot be recorded is verified again.
-    pub(crate) fn add(&mut self, verified: impl IntoIterator<Item = (String, Stamp, String)>) {
+    pub(crate) fn add(&mut self, verified: impl IntoIterator<Item = Hashed>) {
         let Some(place) = self.place.clone() else { return };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut changed = false;

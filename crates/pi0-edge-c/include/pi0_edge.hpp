@@ -129,6 +129,7 @@ struct Reading : pi0_reading {
 // An opened bundle.
 class Policy {
 public:
+    explicit Policy(pi0_policy* policy) noexcept : handle_(policy) {}
     explicit Policy(const std::string& bundle, const PolicyOptions& options = {}) {
         pi0_policy* policy = nullptr;
         pi0_error error{};

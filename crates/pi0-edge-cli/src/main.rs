@@ -17,6 +17,7 @@ mod environment;
 mod figures;
 mod frame;
 mod inspect;
+mod mcap;
 mod observation;
 mod options;
 mod output;
@@ -77,6 +78,8 @@ enum Verb {
     Serve(serve::Args),
     /// Run a recorded episode through the real-time runtime at a given rate
     Replay(Box<replay::Args>),
+    /// Turn a flight record into a recording for Foxglove, Rerun and PlotJuggler
+    Mcap(mcap::Args),
     /// Say why it will be slow or broken on this machine, and what to type
     Doctor(doctor::Args),
     /// Build TensorRT engines ahead of time; list, verify and remove them
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => benches::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Mcap(args) => mcap::run(&args),
         Verb::Serve(args) => serve::run(&args),
         Verb::Doctor(args) => match doctor::run(&args) {
             Ok(code) => return code,

@@ -14,8 +14,10 @@ use pi0_edge::runtime::{
 };
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
+use pi0_edge_mcap::{Counts, Live};
 
 use super::episode::Episode;
+use super::mcap;
 use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
@@ -47,6 +49,8 @@ pub struct Options {
     pub soak: Option<Duration>,
     /// The file of the flight record.
     pub flight_record: Option<PathBuf>,
+    /// The file to record everything in while it happens.
+    pub mcap: Option<PathBuf>,
 }
 
 /// The results of a run.
@@ -64,6 +68,8 @@ pub struct Outcome {
     pub soak: Option<Soak>,
     /// Inputs and outputs of every tick, if they were to be kept.
     pub trace: Option<Trace>,
+    /// What was recorded while it happened, if that was asked for.
+    pub mcap: Option<Counts>,
 }
 
 /// The measurements of the control loop's thread.
@@ -116,12 +122,14 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     config.flight_record = options.flight_record.clone();
     let (runtime, writer, controller) = Runtime::start(Watched::new(policy, probe), &config)?;
 
+    let record = |path| mcap::start(path, &manifest, settings, runtime.flight_recorder());
+    let mcap = options.mcap.as_deref().map(record).transpose()?;
     let (stop, start) = (AtomicBool::new(false), Timestamp::now().plus(2 * period));
     let traced = if options.trace { ticks as usize } else { 0 };
     let mut monitor = Monitor::new(values, options, start);
     let (control, observations) = thread::scope(|scope| {
         let (manifest, full_speed, trace) = (&manifest, options.full_speed, options.trace);
-        let sensors = Sensors { writer, episode, manifest, start, full_speed, trace };
+        let sensors = Sensors { writer, episode, manifest, start, full_speed, trace, mcap: mcap.as_ref() };
         let sensors = spawn(scope, "pi0-sensors", || sensors.run(waiter, &stop))?;
         let control = Loop { controller, start, period, ticks, dim, traced };
         let control = spawn(scope, "pi0-control", || control.run(&options.control, &stop));
@@ -145,6 +153,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     // What is finished between here and the end is no part of the run.
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
     runtime.stop()?;
+    let mcap = mcap.map(Live::finish).transpose()?;
     while let Ok(event) = events.try_recv() {
         monitor.take(event, || record.clone())?;
     }
@@ -159,7 +168,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let Monitor { chunks, delay, samples, .. } = monitor;
     let trace = trace.map(|trace| Trace { observations, chunks, ..trace });
     let soak = options.soak.and_then(|_| soak::evaluate(&samples));
-    Ok(Outcome { stats, inference, control, delay, soak, trace })
+    Ok(Outcome { stats, inference, control, delay, soak, trace, mcap })
 }
 
 fn gone(what: &str) -> Error {
@@ -273,6 +282,7 @@ struct Sensors<'a> {
     start: Timestamp,
     full_speed: bool,
     trace: bool,
+    mcap: Option<&'a Live>,
 }
 
 impl Sensors<'_> {
@@ -296,6 +306,12 @@ impl Sensors<'_> {
                 let now = Timestamp::now();
                 let published = self.writer.publish_at(now, captured);
                 published.map_err(|e| Error::new(ErrorKind::Observation, e.to_string()))?;
+                if let Some(mcap) = self.mcap {
+                    self.episode.observation(index).with(|o| {
+                        mcap.observe(captured, o);
+                        Ok(())
+                    })?;
+                }
                 if self.trace {
                     seen.push(Seen { now, captured, index });
                 }

@@ -3,6 +3,7 @@
 mod again;
 pub mod episode;
 mod live;
+mod mcap;
 mod probe;
 pub mod recording;
 mod report;
@@ -79,8 +80,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Instead of running live, run this recording of the same episode again, and fail unless every bit is the same
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "svg", "soak", "full_speed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "mcap", "svg", "soak", "full_speed"])]
     recording: Option<PathBuf>,
+    /// Record states, images, chunks and every tick's action, age and status while it happens, for Foxglove, Rerun and
+    /// PlotJuggler; of several runs the last
+    #[arg(long, value_name = "FILE.mcap")]
+    mcap: Option<PathBuf>,
     /// Draw the executed trajectory with the seams between chunks
     #[arg(long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
@@ -286,6 +291,10 @@ fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, mad
         text += &format!("\nthe trajectory is drawn in {}\n", path.display());
         result["svg"] = json!(path);
     }
+    if let (Some(path), Some(counts)) = (&args.mcap, runs.last().and_then(|run| run.outcome.mcap)) {
+        text += &format!("\nrecorded in {}: {}\n", path.display(), mcap::words(counts));
+        result["mcap"] = mcap::json(path, counts);
+    }
     if let Some(path) = &args.record {
         let recorded = record(path, runs, made)?;
         for run in &recorded {
@@ -350,6 +359,6 @@ fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::
         ..inference.clone()
     };
     let (soak, full_speed) = (args.soak.map(Duration::from_secs_f64), args.full_speed);
-    let flight_record = args.flight_record.clone();
-    Ok(live::Options { duration, full_speed, inference, control, trace, soak, flight_record })
+    let (flight_record, mcap) = (args.flight_record.clone(), args.mcap.clone());
+    Ok(live::Options { duration, full_speed, inference, control, trace, soak, flight_record, mcap })
 }
