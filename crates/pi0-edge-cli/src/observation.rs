@@ -86,7 +86,7 @@ impl StoredObservation {
         let mut pixels = 0;
         let images = stored.images.into_iter().map(|(name, frame)| {
             let path = format!("{directory}{frame}");
-            let bytes = read(&path, frame::MAX_FILE_BYTES).map_err(|e| e.context(&name))?;
+            let bytes = read(&path, frame::MAX_IMAGE_BYTES).map_err(|e| e.context(&name))?;
             let image = decode(&bytes, &path, name)?;
             pixels += image.data.len() / 3;
             if pixels > MAX_OBSERVATION_PIXELS {
