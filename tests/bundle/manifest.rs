@@ -410,7 +410,7 @@ fn what_is_not_a_manifest_is_refused() {
         assert_refused(Manifest::parse(text.as_bytes()), ErrorKind::Manifest, &["manifest.json"]);
     }
     let big = vec![b' '; MAX_MANIFEST_BYTES as usize + 1];
-    assert_refused(Manifest::parse(&big), ErrorKind::Manifest, &["more than 4194304"]);
+    assert_refused(Manifest::parse(&big), ErrorKind::Manifest, &["more than the 4194304"]);
 
     let written = Fixture::new().write();
     std::fs::write(written.path("manifest.json"), &big).unwrap();
