@@ -97,6 +97,10 @@ def report(root: Path) -> None:
         files = {path: counted(path) for path in sorted(directory.rglob("*.rs"))
                  if directory == programs or not path.is_relative_to(programs)}
         tests = [test for _, found in files.values() for test in found]
+        # A module of a test is a test too, also where the test names its file.
+        named = [test.parent / path for test in tests if test.is_file()
+                 for path in re.findall(r'#\[path = "([^"]*)"\]', test.read_text(encoding="utf-8"))]
+        tests += [path.resolve() for path in named]
         sizes = {}
         for path, (lines, _) in files.items():
             if not any(path.is_relative_to(test) for test in tests):

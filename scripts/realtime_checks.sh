@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The checks of the real-time parts that need more than `cargo test`: model checkers, sanitizers, a CPU of their own.
-# usage: scripts/realtime_checks.sh [loom] [shuttle] [tsan] [rtsan] [reads] [freezes] [preemption] [emulated]
+# usage: scripts/realtime_checks.sh [loom] [shuttle] [tsan] [rtsan] [reads] [freezes] [preemption] [emulated] [soak]
 #
-#   loom        every interleaving of the cell, the wake-up and the recorder, at small sizes
+#   loom        every interleaving of the cell, the wake-up, the recorder and the episode, at small sizes
 #   shuttle     the cell over random schedules            PI0_SHUTTLE_SCHEDULES, default 1000000
 #   tsan        ThreadSanitizer on the live runtime, with a fake engine and with a real policy       nightly
 #   rtsan       RealtimeSanitizer on what the control loop calls, and the proof that it can fail    nightly
@@ -10,6 +10,7 @@
 #   freezes     inference frozen a thousand times: STALE and HOLD on the first tick past their limits   PI0_FREEZES
 #   emulated    the lock-free parts, loom and a million reads as aarch64 programs   scripts/jetson.sh setup; PI0_READS
 #   preemption  a reader and a preempted writer on one CPU, against a crossbeam channel   root; PI0_PREEMPTION_SECONDS
+#   soak        an hour of faults at random, through the C interface   PI0_SOAK_MINUTES, PI0_SOAK_SEED
 #
 # All of them when none is named. A check whose tools are missing is skipped, with words. Exit status: 0 all passed or
 # skipped, 1 one failed, 2 usage.
@@ -19,14 +20,14 @@ export ORT_DISABLE_TELEMETRY=1
 # Enough for the stacks in reports, and half the disk.
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only
 
-readonly checks=(loom shuttle tsan rtsan reads freezes emulated preemption)
+readonly checks=(loom shuttle tsan rtsan reads freezes emulated preemption soak)
 readonly host="$(uname -m)-unknown-linux-gnu"
 jobs=(${PI0_JOBS:+-j "$PI0_JOBS"})
 failed=() skipped=()
 temp=$(mktemp -d) || exit 1
 trap 'rm -rf "$temp"' EXIT
 
-usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }
 
 skip() {
     echo "SKIPPED: $1 was NOT checked: it needs $2" >&2
@@ -112,6 +113,11 @@ check_reads() {
 check_freezes() {
     PI0_FREEZES="${PI0_FREEZES:-1000}" cargo test "${jobs[@]}" --release \
         --test realtime freezes:: -- --nocapture
+}
+
+check_soak() {
+    PI0_SOAK_MINUTES="${PI0_SOAK_MINUTES:-60}" cargo test "${jobs[@]}" --release -p pi0-edge-c \
+        --test interface faults_at_random -- --nocapture
 }
 
 check_preemption() {

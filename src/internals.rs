@@ -28,5 +28,5 @@ pub use crate::tensorrt::{
     record::RECORD_FILE,
     store::{CacheEntry, EngineCache, Removal},
 };
-/// What may be shown of text from files.
+/// Text from files, made fit to be shown.
 pub use crate::text::{escaped, one_line};

@@ -184,6 +184,7 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
             watchdog,
             flags_before: Flags::empty(),
             slept: Timestamp::now_and_slept().1,
+            sleep_checked: Timestamp::default(),
         },
         runtime: Runtime {
             commands,
@@ -245,7 +246,7 @@ impl<I: Inference> Runtime<I> {
     /// RT-safe: yes. Thread: any.
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn begin_episode(&self) {
-        self.shared.begin_episode(Timestamp::now());
+        self.shared.episode.begin(Timestamp::now());
     }
 
     /// Sets the prompt. A chunk being computed is dropped and begun anew; the one being executed goes on until the

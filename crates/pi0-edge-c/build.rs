@@ -1,4 +1,4 @@
-//! What makes the shared library one that programs can rely on: its name, and that it stays.
+//! Makes the shared library one that programs can rely on: its name, and that it stays.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

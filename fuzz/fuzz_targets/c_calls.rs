@@ -238,6 +238,15 @@ fn make(world: &mut World, call: Call) -> pi0_status {
             Call::FlightRecord(h) => {
                 pi0_runtime_write_flight_record(w.get(1, h), c"/dev/null/no".as_ptr(), null_mut())
             }
+            Call::BeginEpisode(h) => pi0_runtime_begin_episode(w.get(1, h)),
+            Call::TakePolicy(h) => {
+                let mut policy = null_mut();
+                let status = pi0_runtime_take_policy(w.get(1, h), &mut policy, null_mut());
+                if status == PI0_OK {
+                    world.given[0].push(policy.addr());
+                }
+                status
+            }
             Call::Frame(h, camera, width, height) => {
                 let mut pixels = null_mut();
                 let (width, height) = (u32::from(width), u32::from(height));

@@ -1,4 +1,4 @@
-//! What a sequence of calls is made of.
+//! The parts of a sequence of calls.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use pi0_edge_c::rtc::pi0_rtc_config;
@@ -82,6 +82,8 @@ pub enum Call {
     Stats(Handle, Size),
     NextEvent(Handle, Size),
     FlightRecord(Handle),
+    BeginEpisode(Handle),
+    TakePolicy(Handle),
     Frame(Handle, u8, u16, u16),
     SetFrame(Handle, u8, u8, u8, u8),
     ClearFrame(Handle, u8),

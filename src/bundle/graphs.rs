@@ -155,7 +155,7 @@ impl Manifest {
         self.dimensions.action_horizon + usize::from(state)
     }
 
-    /// Whether the rows of a padded prefix that count are told by their number, not by a bias.
+    /// Returns true if the rows of a padded prefix that count are told by their number, not by a bias.
     pub(crate) fn counts_valid_rows(&self) -> bool {
         self.graph(GraphName::PrefixPrefill).inputs.iter().any(|t| t.name == VALID_ROWS)
     }

@@ -85,54 +85,47 @@ impl Normalizer {
         match &self.map {
             Map::Identity => {}
             Map::MeanStd { mean, divisor, .. } => {
-                for ((x, mean), divisor) in values.iter_mut().zip(mean).zip(divisor) {
-                    *x = (*x - mean) / divisor;
-                }
+                each(values, mean, divisor, |x, mean, divisor| (x - mean) / divisor)
             }
             Map::Span { low, span, .. } => {
-                for ((x, low), span) in values.iter_mut().zip(low).zip(span) {
-                    *x = 2.0 * (*x - low) / span - 1.0;
-                }
+                each(values, low, span, |x, low, span| 2.0 * (x - low) / span - 1.0)
             }
             Map::ZScore { mean, divisor } => {
-                for ((x, mean), divisor) in values.iter_mut().zip(mean).zip(divisor) {
-                    *x = ((f64::from(*x) - mean) / divisor) as f32;
-                }
+                each(values, mean, divisor, |x, mean, divisor| ((f64::from(x) - mean) / divisor) as f32)
             }
             Map::QuantileRange { low, span } => {
-                for ((x, low), span) in values.iter_mut().zip(low).zip(span) {
-                    *x = rounded_down((f64::from(*x) - low) / span * 2.0 - 1.0);
-                }
+                each(values, low, span, |x, low, span| rounded_down((f64::from(x) - low) / span * 2.0 - 1.0))
             }
         }
     }
 
     /// Maps model units to robot units: `dst[i]` from `src[i]`. The slices have the feature's length.
     pub fn inverse(&self, src: &[f32], dst: &mut [f32]) {
+        dst.copy_from_slice(src);
         match &self.map {
-            Map::Identity => dst.copy_from_slice(src),
-            Map::MeanStd { mean, std, .. } => each(src, dst, mean, std, |y, mean, std| y * std + mean),
+            Map::Identity => {}
+            Map::MeanStd { mean, std, .. } => each(dst, mean, std, |y, mean, std| y * std + mean),
             Map::Span { low, span, back: Back::HalveFirst } => {
-                each(src, dst, low, span, |y, low, span| (y + 1.0) / 2.0 * span + low)
+                each(dst, low, span, |y, low, span| (y + 1.0) / 2.0 * span + low)
             }
             Map::Span { low, span, back: Back::ScaleFirst } => {
-                each(src, dst, low, span, |y, low, span| (y + 1.0) * span / 2.0 + low)
+                each(dst, low, span, |y, low, span| (y + 1.0) * span / 2.0 + low)
             }
             Map::ZScore { mean, divisor } => {
-                each(src, dst, mean, divisor, |y, mean, divisor| (f64::from(y) * divisor + mean) as f32)
+                each(dst, mean, divisor, |y, mean, divisor| (f64::from(y) * divisor + mean) as f32)
             }
             // The first two operations are between an f32 and a number of no precision of its own.
             Map::QuantileRange { low, span } => {
-                each(src, dst, low, span, |y, low, span| (f64::from((y + 1.0) / 2.0) * span + low) as f32)
+                each(dst, low, span, |y, low, span| (f64::from((y + 1.0) / 2.0) * span + low) as f32)
             }
         }
     }
 }
 
 /// Maps each entry by its two statistics.
-fn each<T: Copy>(src: &[f32], dst: &mut [f32], a: &[T], b: &[T], map: impl Fn(f32, T, T) -> f32) {
-    for (((to, &from), &a), &b) in dst.iter_mut().zip(src).zip(a).zip(b) {
-        *to = map(from, a, b);
+fn each<T: Copy>(values: &mut [f32], a: &[T], b: &[T], map: impl Fn(f32, T, T) -> f32) {
+    for ((value, &a), &b) in values.iter_mut().zip(a).zip(b) {
+        *value = map(*value, a, b);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 impl Policy {
     pub(super) fn write_noise(&mut self, noise: Noise<'_>) -> Result<()> {
         let (horizon, width) = (self.manifest().dimensions.action_horizon, self.manifest().action.padded_dim);
-        let x_t = self.pipeline.x_t_mut()?;
+        let x_t = self.pipeline.input_mut(|ids| ids.x_t)?;
         match noise {
             Noise::Seed(seed) => noise::fill(seed, x_t),
             Noise::Given(values) => {
@@ -40,7 +40,7 @@ impl Policy {
             InvalidArgument,
             "previous actions hold {n} values; they must be rows of {dim}, at least one"
         );
-        let weights = self.pipeline.prefix_weights_mut()?;
+        let weights = self.pipeline.input_mut(|ids| ids.prefix_weights)?;
         let (given, horizon) = (guidance.prefix_weights.len(), weights.len());
         ensure!(given == horizon, InvalidArgument, "{given} prefix weights; a chunk has {horizon} rows");
         let mut values = guidance.previous.iter().chain(guidance.prefix_weights).chain([&max]);
@@ -50,7 +50,7 @@ impl Policy {
             "previous actions, prefix weights and the guidance weight must be finite"
         );
         weights.copy_from_slice(guidance.prefix_weights);
-        let target = self.pipeline.prev_actions_mut()?;
+        let target = self.pipeline.input_mut(|ids| ids.prev_actions)?;
         write_target(guidance.previous, &self.post, &self.raw_state, target);
         self.pipeline.send(Filled::Guidance)?;
         match self.manifest().flow.rtc_training_max_delay {

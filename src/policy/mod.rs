@@ -151,23 +151,17 @@ impl Policy {
         bundle.end(hashing, progress)?;
         // ONNX Runtime opened the graphs by name.
         bundle.check_in_place()?;
-        let preprocessor = Preprocessor::new(manifest);
-        let tokenizer = PromptTokenizer::load(&bundle)?;
-        let post = Postprocessor::new(manifest);
-        let chunk = ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim);
-        let raw_state = Vec::with_capacity(manifest.state.dim);
-        let num_steps = manifest.flow.num_steps;
         let mut policy = Policy {
-            preprocessor,
-            tokenizer,
+            preprocessor: Preprocessor::new(manifest),
+            tokenizer: PromptTokenizer::load(&bundle)?,
             token_table,
             pipeline,
-            post,
-            chunk,
+            post: Postprocessor::new(manifest),
+            chunk: ActionChunk::new(manifest.dimensions.action_horizon, manifest.action.dim),
             timing: Timing::with_capacity(MAX_NUM_STEPS),
-            raw_state,
+            raw_state: Vec::with_capacity(manifest.state.dim),
             prefix_len: 0,
-            num_steps,
+            num_steps: manifest.flow.num_steps,
             library,
             provider: options.provider,
             bundle,
@@ -268,7 +262,7 @@ impl Policy {
         let views = self.preprocessor.select_views(observation)?;
         self.preprocessor.write_pixels(observation, self.pipeline.pixel_values_mut(views)?)?;
         self.pipeline.send(Filled::Pixels(views))?;
-        let state = self.pipeline.state_mut()?;
+        let state = self.pipeline.input_mut(|ids| ids.state)?;
         self.preprocessor.write_state(observation.state, state)?;
         self.raw_state.clear();
         self.raw_state.extend_from_slice(observation.state);
@@ -298,7 +292,7 @@ impl Policy {
 
     /// Checks that `prompt` can be used: tokenises it, which the next chunk then need not.
     pub(crate) fn check_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.tokenizer.encode(Some(prompt), self.pipeline.state_mut()?).map(|_| ())
+        self.tokenizer.encode(Some(prompt), self.pipeline.input_mut(|ids| ids.state)?).map(|_| ())
     }
 
     pub(crate) fn denoise_step(&mut self, step: usize) -> Result<()> {

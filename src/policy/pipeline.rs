@@ -234,14 +234,9 @@ impl Pipeline {
         tensors.copy((self.ids.rope_sin, start), padding.rope_sin, elements)
     }
 
-    /// The actions that guidance pulls towards, `[action_horizon, padded action width]` in model units, to fill.
-    pub fn prev_actions_mut(&mut self) -> Result<&mut [f32]> {
-        self.tensors.f32_mut(self.ids.prev_actions)
-    }
-
-    /// Guidance's weight of each row, to fill.
-    pub fn prefix_weights_mut(&mut self) -> Result<&mut [f32]> {
-        self.tensors.f32_mut(self.ids.prefix_weights)
+    /// An f32 input to fill, the whole of it; `which` names it.
+    pub fn input_mut(&mut self, which: impl FnOnce(&Ids) -> TensorId) -> Result<&mut [f32]> {
+        self.tensors.f32_mut(which(&self.ids))
     }
 
     /// Sends what was filled on its way to the graphs. What is sent is not to be filled again before the chunk is
@@ -335,17 +330,7 @@ impl Pipeline {
     /// The pixels of `views` views to fill, `[views, 3, height, width]` f32.
     pub fn pixel_values_mut(&mut self, views: usize) -> Result<&mut [f32]> {
         let elements = views * self.sizes.view();
-        Ok(&mut self.tensors.f32_mut(self.ids.pixel_values)?[..elements])
-    }
-
-    /// The padded, normalised state to fill.
-    pub fn state_mut(&mut self) -> Result<&mut [f32]> {
-        self.tensors.f32_mut(self.ids.state)
-    }
-
-    /// The flow's variable, `[action_horizon, padded action width]`, to be filled with noise.
-    pub fn x_t_mut(&mut self) -> Result<&mut [f32]> {
-        self.tensors.f32_mut(self.ids.x_t)
+        Ok(&mut self.input_mut(|ids| ids.pixel_values)?[..elements])
     }
 
     /// The flow's variable as [`fetch_actions`](Self::fetch_actions) brought it.

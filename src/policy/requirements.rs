@@ -1,4 +1,4 @@
-//! What a bundle's graphs ask of the provider that is to run them.
+//! The demands of a bundle's graphs on the provider that is to run them.
 
 use crate::bundle::{Manifest, Target};
 use crate::error::Result;

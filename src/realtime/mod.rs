@@ -8,6 +8,7 @@ pub mod cell;
 pub mod chunk;
 pub mod clock;
 pub mod delay;
+pub mod episode;
 mod limiter;
 mod memory;
 mod plan;

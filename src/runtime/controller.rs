@@ -50,7 +50,11 @@ pub struct Controller {
     pub(super) flags_before: Flags,
     /// The time the machine has slept, as known so far.
     pub(super) slept: u64,
+    pub(super) sleep_checked: Timestamp,
 }
+
+/// The time from one look for a sleep of the machine to the next, in nanoseconds.
+const SLEEP_CHECK: u64 = 5_000_000;
 
 /// Differences below this are what reading two clocks one after the other costs. No machine sleeps so shortly.
 const SHORTEST_SLEEP: u64 = 1_000_000;
@@ -68,8 +72,14 @@ impl Controller {
     #[inline]
     #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
     pub fn read(&mut self) -> Reading {
-        let (now, slept) = Timestamp::now_and_slept();
-        self.notice_sleep(now, slept);
+        let mut now = Timestamp::now();
+        // Not each time: a clock costs as much as the rest of a read.
+        if now.since(self.sleep_checked) > SLEEP_CHECK {
+            let slept;
+            (now, slept) = Timestamp::now_and_slept();
+            self.sleep_checked = now;
+            self.notice_sleep(now, slept);
+        }
         self.read_at(now)
     }
 
@@ -162,7 +172,7 @@ impl Controller {
 
     #[inline]
     fn follow_episode(&mut self) {
-        let episode = self.shared.episode();
+        let episode = self.shared.episode.number();
         if episode != self.timeline.episode() {
             self.timeline.begin_episode(episode);
         }

@@ -66,7 +66,7 @@ impl<I: Inference> Lockstep<I> {
 
     /// Begins a new episode at `now`, as [`Runtime::begin_episode`] does at the machine's time.
     pub fn begin_episode_at(&self, now: Timestamp) {
-        self.runtime.shared.begin_episode(now);
+        self.runtime.shared.episode.begin(now);
     }
 
     /// Does what the watch thread would do at `now`.

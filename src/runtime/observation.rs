@@ -126,7 +126,7 @@ impl<O> ObservationWriter<O> {
         self.newest = captured;
         let slot = self.cell.slot();
         slot.captured = captured;
-        slot.episode = self.shared.episode_of(captured);
+        slot.episode = self.shared.episode.of(captured);
         let overwrote = self.cell.publish();
         let woke = self.waker.notify();
         counts.published.add(1);

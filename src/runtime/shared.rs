@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::realtime::clock::Timestamp;
+use crate::realtime::episode::Episode;
 use crate::realtime::reading::{Flags, Reading, Status};
 use crate::stats::{Counter, Histogram, Summary};
 
@@ -34,9 +35,7 @@ pub(super) struct Shared {
     /// The runtime is to end.
     stop: AtomicBool,
     tripped: AtomicBool,
-    /// The number of the episode, from 0, and the time it was begun.
-    episode: AtomicU64,
-    episode_begun: AtomicU64,
+    pub(super) episode: Episode,
     /// Events that found no room, on either of the threads that send them.
     pub(super) events_lost: AtomicU64,
     pub(super) control: ControlCounters,
@@ -52,8 +51,7 @@ impl Shared {
             warm_chunk: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             tripped: AtomicBool::new(false),
-            episode: AtomicU64::new(0),
-            episode_begun: AtomicU64::new(0),
+            episode: Episode::new(),
             events_lost: AtomicU64::new(0),
             control: ControlCounters::default(),
             inference: InferenceCounters::default(),
@@ -123,31 +121,6 @@ impl Shared {
     pub(super) fn tripped(&self) -> bool {
         // Relaxed, as in `set_tripped`.
         self.tripped.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(super) fn begin_episode(&self, now: Timestamp) {
-        // Relaxed, because the number's Release carries it.
-        self.episode_begun.store(now.as_nanos(), Ordering::Relaxed);
-        // Release, so that whoever acts by the number does so after what led to it.
-        self.episode.fetch_add(1, Ordering::Release);
-    }
-
-    /// Returns the number of the episode. Chunks and observations of an earlier one are not used.
-    #[inline]
-    pub(super) fn episode(&self) -> u64 {
-        // Acquire pairs with the Release above.
-        self.episode.load(Ordering::Acquire)
-    }
-
-    /// Returns the episode of an observation that is being published: this one, or an earlier one if it was captured
-    /// before this began.
-    #[inline]
-    pub(super) fn episode_of(&self, captured: Timestamp) -> u64 {
-        let episode = self.episode();
-        // Relaxed, as in `begin_episode`.
-        let begun = self.episode_begun.load(Ordering::Relaxed);
-        if captured.as_nanos() < begun { episode.saturating_sub(1) } else { episode }
     }
 
     /// Returns everything that was counted so far.

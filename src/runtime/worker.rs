@@ -140,7 +140,7 @@ impl<I: Inference, C: Clock> Worker<I, C> {
                 return Turn::Wait(None);
             }
         }
-        let episode = self.ends.shared.episode();
+        let episode = self.ends.shared.episode.number();
         if episode > self.episode {
             self.begin_episode(episode);
         }

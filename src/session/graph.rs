@@ -349,9 +349,3 @@ impl Graph {
         self.slots.iter().map(|s| (s.label.as_str(), s.address, s.bytes))
     }
 }
-
-impl std::fmt::Debug for Graph {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Graph").field("name", &self.name).finish_non_exhaustive()
-    }
-}

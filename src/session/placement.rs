@@ -210,7 +210,7 @@ mod tests {
         Placement { nodes: nodes.collect() }
     }
 
-    /// What a session of a library that does not tell placement is made with, over one that does: the graphs of a bundle
+    /// The settings of a session of a library that does not tell placement, over one that does: the graphs of a bundle
     /// with no provider that takes them, so that the CPU's would.
     #[test]
     fn strays_are_refused_where_they_cannot_be_named() {

@@ -426,14 +426,6 @@ impl Element for i64 {
     const DTYPE: Dtype = Dtype::I64;
 }
 
-impl std::fmt::Debug for Tensors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map()
-            .entries(self.tensors.iter().map(|t| (t.name, (t.dtype, t.elements, t.storage.block().device))))
-            .finish()
-    }
-}
-
 #[cfg(test)]
 #[path = "tests/tensors.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! Making a set: one builder at a time, and nothing under its final name until it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::context::check_context_model;
 use super::directory::{faults_of_directory, faults_of_file, modes};
 use super::pins::Pins;
 use super::record::{BuilderConfig, RECORD_FILE, RECORD_VERSION, Record};
-use super::store::EngineCache;
+use super::store::{EngineCache, names_in};
 use crate::bundle::integrity::hash_file;
 use crate::bundle::{FileEntry, open_regular};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -154,10 +154,9 @@ impl<'a> Building<'a> {
                 make_directory(directory, uid)?;
             }
         }
-        let listing = || format!("cannot list {}", path.display());
-        for entry in path.read_dir().or_kind(ErrorKind::Io, listing)? {
-            let file = entry.or_kind(ErrorKind::Io, listing)?.path();
-            let found = fs::symlink_metadata(&file).or_kind(ErrorKind::Io, listing)?;
+        for name in names_in(&path)? {
+            let file = path.join(name);
+            let found = inspect(&file)?;
             if !faults_of_file(&found, uid).is_empty() {
                 log::warn!("{} is not this user's alone; starting without it", file.display());
                 remove(&file)?;
@@ -213,12 +212,10 @@ impl<'a> Building<'a> {
 
     /// Hashes every file, takes others' rights to it, and has it on disk before its record is.
     fn hash_files(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<BTreeMap<String, FileEntry>> {
-        let listing = || format!("cannot list {}", self.directory.display());
         let mut sizes = BTreeMap::new();
-        for entry in self.directory.read_dir().or_kind(ErrorKind::Io, listing)? {
-            let entry = entry.or_kind(ErrorKind::Io, listing)?;
-            let size = entry.metadata().or_kind(ErrorKind::Io, listing)?.len();
-            sizes.insert(entry.file_name().to_string_lossy().into_owned(), size);
+        for name in names_in(&self.directory)? {
+            let size = inspect(&self.directory.join(&name))?.len();
+            sizes.insert(name, size);
         }
         let total = sizes.values().sum();
         let mode = modes(self.cache.uid()).1;
@@ -268,10 +265,8 @@ impl EngineCache {
     /// # Errors
     /// [`ErrorKind::Io`] if something cannot be removed.
     pub fn remove_leftovers(&self) -> Result<()> {
-        self.names()?
-            .iter()
-            .filter(|name| is_leftover(name))
-            .try_for_each(|name| remove(&self.path().join(name)))
+        let names = names_in(self.path())?;
+        names.iter().filter(|name| is_leftover(name)).try_for_each(|name| remove(&self.path().join(name)))
     }
 }
 
@@ -284,6 +279,10 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     let directory = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
     let removed = if directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     removed.or_kind(ErrorKind::Io, || format!("cannot remove {}", path.display()))
+}
+
+fn inspect(path: &Path) -> Result<Metadata> {
+    fs::symlink_metadata(path).or_kind(ErrorKind::Io, || format!("cannot inspect {}", path.display()))
 }
 
 fn make_directory(path: &Path, uid: u32) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The directory of engines: opening it, finding a set, verifying and removing sets.
 
 use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind::NotFound;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -43,19 +44,12 @@ pub struct Removal {
     pub bytes: u64,
 }
 
-fn engine_error(text: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Engine, text)
-}
-
 /// The faults as one error, with what to do about the first.
 fn refuse(path: &Path, faults: &[Fault]) -> Result<()> {
     let Some(first) = faults.first() else { return Ok(()) };
     let all: Vec<String> = faults.iter().map(|f| f.describe(path)).collect();
-    Err(engine_error(format!(
-        "{}; an engine is code and is not loaded from there. To fix it: {}",
-        all.join("; "),
-        first.remedy(path)
-    )))
+    let (all, remedy) = (all.join("; "), first.remedy(path));
+    Err(err!(Engine, "{all}; an engine is code and is not loaded from there. To fix it: {remedy}"))
 }
 
 impl EngineCache {
@@ -66,21 +60,11 @@ impl EngineCache {
     /// others could put their own in its place.
     pub fn open(path: &Path) -> Result<Self> {
         let uid = user()?;
-        let found = match fs::symlink_metadata(path) {
-            Ok(found) => found,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let text =
-                    format!("no engines in {}: it does not exist. To build them: {BUILD}", path.display());
-                return Err(engine_error(text));
-            }
-            Err(e) => {
-                return Err(Error::with_source(
-                    ErrorKind::Io,
-                    format!("cannot inspect {}", path.display()),
-                    e,
-                ));
-            }
-        };
+        let shown = path.display();
+        let found = fs::symlink_metadata(path).map_err(|e| match e.kind() {
+            NotFound => err!(Engine, "no engines in {shown}: it does not exist. To build them: {BUILD}"),
+            _ => Error::with_source(ErrorKind::Io, format!("cannot inspect {shown}"), e),
+        })?;
         refuse(path, &faults_of_directory(&found, uid))?;
         // Without links from here on, so that what was looked at is what is used.
         let path =
@@ -118,23 +102,12 @@ impl EngineCache {
         &self.path
     }
 
-    /// The names in the directory, sorted.
-    pub(super) fn names(&self) -> Result<Vec<String>> {
-        let listing = || format!("cannot list {}", self.path.display());
-        let mut names = Vec::new();
-        for entry in self.path.read_dir().or_kind(ErrorKind::Io, listing)? {
-            names.push(entry.or_kind(ErrorKind::Io, listing)?.file_name().to_string_lossy().into_owned());
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-
     /// Every set in the directory.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the directory cannot be listed; what is wrong with a set is in its entry.
     pub fn entries(&self) -> Result<Vec<CacheEntry>> {
-        let keys = self.names()?.into_iter().filter(|name| is_key(name));
+        let keys = names_in(&self.path)?.into_iter().filter(|name| is_key(name));
         Ok(keys.map(|key| CacheEntry { record: self.record(&key), key }).collect())
     }
 
@@ -151,7 +124,7 @@ impl EngineCache {
     /// damaged or not the user's own.
     pub fn find(&self, pins: &Pins) -> Result<CacheEntry> {
         let key = pins.key();
-        if self.names()?.contains(&key) {
+        if names_in(&self.path)?.contains(&key) {
             return Ok(CacheEntry { record: Ok(self.record(&key)?), key });
         }
         let others: Vec<Record> = self.entries()?.into_iter().filter_map(|e| e.record.ok()).collect();
@@ -171,7 +144,7 @@ impl EngineCache {
                 others.len()
             ),
         };
-        Err(engine_error(format!("no TensorRT engines for this bundle here: {why}. To build them: {BUILD}")))
+        Err(err!(Engine, "no TensorRT engines for this bundle here: {why}. To build them: {BUILD}"))
     }
 
     /// Compares a set's files with its record as `level` says, byte for byte or where they changed since that was done,
@@ -190,12 +163,13 @@ impl EngineCache {
         let directory = self.directory(&entry.key);
         let open = |directory: &Path, name: &str| open_regular(&directory.join(name), ErrorKind::Engine);
         let differs = |directory: &Path, name: &str, found: &str, entry: &FileEntry| {
-            engine_error(format!(
-                "{} has SHA-256 {found}, {} when it was built: it is damaged or was tampered with and is not \
+            let (path, built) = (directory.join(name), &entry.sha256);
+            err!(
+                Engine,
+                "{} has SHA-256 {found}, {built} when it was built: it is damaged or was tampered with and is not \
                  loaded. To build it again: {BUILD} --force",
-                directory.join(name).display(),
-                entry.sha256
-            ))
+                path.display()
+            )
         };
         if level != Verify::Size {
             let verified =
@@ -210,9 +184,8 @@ impl EngineCache {
         }
         for (graph, name) in &record.graphs {
             let bytes = read_small(&open(&directory, name)?, name)?;
-            check_context_model(&bytes, &record.files).map_err(|what| {
-                engine_error(format!("{} for {graph}: {what}", directory.join(name).display()))
-            })?;
+            check_context_model(&bytes, &record.files)
+                .map_err(|what| err!(Engine, "{} for {graph}: {what}", directory.join(name).display()))?;
         }
         Ok(())
     }
@@ -235,33 +208,24 @@ impl EngineCache {
         let bytes = read_small(&open_regular(&path, ErrorKind::Engine)?, RECORD_FILE)?;
         let record = Record::parse(&bytes).map_err(|e| e.context(directory.display()))?;
         if record.pins.key() != key {
-            let text = format!("{} was built for other pins than its name says", directory.display());
-            return Err(engine_error(text));
+            bail!(Engine, "{} was built for other pins than its name says", directory.display());
         }
         for (name, entry) in &record.files {
             let path = directory.join(name);
             let found = look(&path)?;
             refuse(&path, &faults_of_file(&found, self.uid))?;
-            if found.len() != entry.size {
-                return Err(engine_error(format!(
-                    "{} has {} bytes, {} when it was built. To build it again: {BUILD} --force",
-                    path.display(),
-                    found.len(),
-                    entry.size
-                )));
-            }
+            let (path, now, built) = (path.display(), found.len(), entry.size);
+            ensure!(
+                now == built,
+                Engine,
+                "{path} has {now} bytes, {built} when it was built. To build it again: {BUILD} --force"
+            );
         }
-        let listing = || format!("cannot list {}", directory.display());
-        for entry in directory.read_dir().or_kind(ErrorKind::Io, listing)? {
-            let name = entry.or_kind(ErrorKind::Io, listing)?.file_name().to_string_lossy().into_owned();
-            if name != RECORD_FILE && !record.files.contains_key(&name) {
-                return Err(engine_error(format!(
-                    "{} is not in the set's record",
-                    directory.join(name).display()
-                )));
-            }
+        let known = |name: &String| name == RECORD_FILE || record.files.contains_key(name);
+        match names_in(&directory)?.iter().find(|name| !known(name)) {
+            Some(name) => Err(err!(Engine, "{} is not in the set's record", directory.join(name).display())),
+            None => Ok(record),
         }
-        Ok(record)
     }
 
     /// Removes what is left of builds that were stopped, sets that are damaged, and every set that `unwanted` gives
@@ -303,7 +267,7 @@ impl EngineCache {
         reason: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Removal> {
         let mut outcome = Removal::default();
-        for name in self.names()? {
+        for name in names_in(&self.path)? {
             let Some(reason) = reason(&name) else { continue };
             let path = self.path.join(&name);
             outcome.bytes += size_below(&path);
@@ -314,6 +278,16 @@ impl EngineCache {
         }
         Ok(outcome)
     }
+}
+
+/// Lists a directory: the names in it, sorted.
+pub(super) fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let listing = || format!("cannot list {}", directory.display());
+    let names = directory.read_dir().or_kind(ErrorKind::Io, listing)?;
+    let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<std::io::Result<Vec<_>>>().or_kind(ErrorKind::Io, listing)?;
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn user() -> Result<u32> {
@@ -330,9 +304,8 @@ fn read_small(file: &File, name: &str) -> Result<Vec<u8>> {
     file.take(MAX_RECORD + 1)
         .read_to_end(&mut bytes)
         .or_kind(ErrorKind::Io, || format!("cannot read {name}"))?;
-    if bytes.len() as u64 > MAX_RECORD {
-        return Err(engine_error(format!("{name} has more than {MAX_RECORD} bytes, which none has")));
-    }
+    let fits = bytes.len() as u64 <= MAX_RECORD;
+    ensure!(fits, Engine, "{name} has more than {MAX_RECORD} bytes, which none has");
     Ok(bytes)
 }
 

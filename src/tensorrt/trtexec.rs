@@ -72,7 +72,7 @@ pub(crate) fn build(
     Ok(())
 }
 
-/// What `trtexec` is called with.
+/// The arguments of `trtexec`.
 fn arguments(model: &Path, engine: &Path, spec: &GraphSpec, build: &EngineBuild<'_>) -> Result<Vec<String>> {
     let path = |path: &Path| {
         path.to_str()
@@ -105,7 +105,7 @@ fn arguments(model: &Path, engine: &Path, spec: &GraphSpec, build: &EngineBuild<
     Ok(all)
 }
 
-/// What was said: the version of TensorRT, if it was named, and the last lines.
+/// The words that were said: the version of TensorRT, if it was named, and the last lines.
 #[derive(Debug, Default)]
 struct Said {
     version: Option<String>,

@@ -1,4 +1,4 @@
-//! What a bundle may hold, and that everything else is refused in words.
+//! A bundle holds what it may hold, and everything else is refused in words.
 
 #[path = "../bundle_support/mod.rs"]
 mod bundle_support;

@@ -1,4 +1,4 @@
-//! Where the repository is, for the tests of every crate.
+//! The repository's place, for the tests of every crate.
 
 use std::path::Path;
 

@@ -7,6 +7,7 @@
 pub mod realtime {
     pub mod cell;
     pub mod clock;
+    pub mod episode;
     mod primitive;
     mod ring;
     pub mod wake;

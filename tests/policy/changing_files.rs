@@ -24,7 +24,7 @@ const FILES: [&str; 5] = [
     "denoise_step.onnx",
 ];
 
-/// What becomes of a file.
+/// The fate of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     /// Cut off at nothing.
@@ -67,7 +67,7 @@ impl Change {
         }
     }
 
-    /// Whether what a policy has open stays what it was.
+    /// Returns true if what a policy has open stays what it was.
     fn is_harmless(self) -> bool {
         matches!(self, Change::Restore | Change::Delete | Change::Replace)
     }

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
 mod changing_files;
 mod device_memory;
 mod padded_prefix;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pi0_edge::Result;
-use pi0_edge::rtc::Guidance;
+use crate::fake::{Behaviour, Fake};
 use pi0_edge::runtime::{
-    Flags, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
+    Flags, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
 };
 use pi0_edge::stats::Histogram;
 
@@ -18,43 +17,18 @@ const TICK: u64 = MS;
 const MAX_AGE: u64 = 25 * MS;
 const HOLD_AFTER: u64 = 45 * MS;
 
-/// A policy of four half-millisecond steps, none of which ends while it is frozen.
+/// Steps of half a millisecond, none of which ends while it is frozen.
 struct Freezing(Arc<AtomicBool>);
 
-impl Inference for Freezing {
-    type Observation = ();
-    fn new_observation(&self) {}
-    fn action_horizon(&self) -> usize {
-        50
-    }
-    fn action_dim(&self) -> usize {
-        7
-    }
-    fn num_steps(&self) -> usize {
-        4
-    }
-    fn set_num_steps(&mut self, _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn set_prompt(&mut self, _: &str) -> Result<()> {
-        Ok(())
-    }
-    fn warm_up(&mut self) -> Result<()> {
-        Ok(())
-    }
-    fn begin(&mut self, _: &(), _: Option<Guidance<'_>>, _: u64) -> Result<()> {
-        Ok(())
-    }
-    fn step(&mut self, _: usize) -> Result<()> {
+impl Behaviour for Freezing {
+    fn step(&mut self) {
         std::thread::sleep(Duration::from_micros(500));
         while self.0.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_micros(100));
         }
-        Ok(())
     }
-    fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
-        actions.fill(0.5);
-        Ok(actions.len())
+    fn value(&self) -> f32 {
+        0.5
     }
 }
 
@@ -79,8 +53,8 @@ fn every_freeze_is_told_on_the_first_tick_past_the_limit() {
         thread: ThreadConfig::off(),
         ..RuntimeConfig::default()
     };
-    let (runtime, mut sensors, mut controller) =
-        Runtime::start(Freezing(Arc::clone(&frozen)), &config).unwrap();
+    let inference = Fake { rows: 50, dim: 7, num_steps: 4, behaviour: Freezing(Arc::clone(&frozen)) };
+    let (runtime, mut sensors, mut controller) = Runtime::start(inference, &config).unwrap();
     let (told_stale, told_hold) = (Histogram::new(), Histogram::new());
     let (mut random, mut reads) = (1u64, 0u64);
     let mut next = Timestamp::now();

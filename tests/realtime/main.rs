@@ -1,7 +1,8 @@
-//! What the control loop is promised, on real threads.
+//! The promises to the control loop, on real threads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod fake;
 mod freezes;
 mod preemption;
 mod reads;

@@ -10,11 +10,10 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use pi0_edge::Result;
-use pi0_edge::rtc::{Guidance, RtcConfig};
+use crate::fake::{Behaviour, Fake};
+use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{
-    Controller, Flags, Inference, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig,
-    Timestamp,
+    Controller, Flags, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
 };
 use pi0_edge::stats::Histogram;
 use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
@@ -29,30 +28,10 @@ struct Flood;
 const ROWS: usize = 50;
 const DIM: usize = 32;
 
-impl Inference for Flood {
-    type Observation = ();
-    fn new_observation(&self) {}
-    fn action_horizon(&self) -> usize {
-        ROWS
-    }
-    fn action_dim(&self) -> usize {
-        DIM
-    }
-    fn num_steps(&self) -> usize {
-        0
-    }
-    fn set_num_steps(&mut self, _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn set_prompt(&mut self, _: &str) -> Result<()> {
-        Ok(())
-    }
-    fn warm_up(&mut self) -> Result<()> {
-        Ok(())
-    }
-    fn begin(&mut self, _: &(), guidance: Option<Guidance<'_>>, chunk: u64) -> Result<()> {
+impl Behaviour for Flood {
+    fn begin(&mut self, chunk: u64, guided: bool) {
         NUMBER.store(chunk, Ordering::Relaxed);
-        GUIDED.fetch_add(u64::from(guidance.is_some()), Ordering::Relaxed);
+        GUIDED.fetch_add(u64::from(guided), Ordering::Relaxed);
         match chunk {
             STEADY => INFERENCE_ALLOCATIONS.store(on_this_thread(), Ordering::Relaxed),
             n if n == STEADY + STEADY_CHUNKS => {
@@ -62,14 +41,9 @@ impl Inference for Flood {
             }
             _ => {}
         }
-        Ok(())
     }
-    fn step(&mut self, _: usize) -> Result<()> {
-        Ok(())
-    }
-    fn finish(&mut self, actions: &mut [f32]) -> Result<usize> {
-        actions.fill((NUMBER.load(Ordering::Relaxed) % (1 << 24)) as f32);
-        Ok(actions.len())
+    fn value(&self) -> f32 {
+        (NUMBER.load(Ordering::Relaxed) % (1 << 24)) as f32
     }
 }
 
@@ -155,7 +129,8 @@ fn read_many(case: &str) -> ! {
         thread: ThreadConfig::off(),
         ..RuntimeConfig::default()
     };
-    let (runtime, mut sensors, controller) = Runtime::start(Flood, &config).unwrap();
+    let (runtime, mut sensors, controller) =
+        Runtime::start(Fake { rows: ROWS, dim: DIM, num_steps: 0, behaviour: Flood }, &config).unwrap();
     let (findings, histogram) = (Findings::default(), Histogram::new());
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -308,7 +308,7 @@
 #define PI0_EVENT_MESSAGE_SIZE 512
 
 /**
- * What a figure is where too few values were recorded to say.
+ * A figure that too few values were recorded for.
  */
 #define PI0_UNKNOWN UINT64_MAX
 
@@ -348,12 +348,12 @@
 #define PI0_LOG_WARN 2
 
 /**
- * What happens in large.
+ * And what happens in large.
  */
 #define PI0_LOG_INFO 3
 
 /**
- * What happens in detail.
+ * And what happens in detail.
  */
 #define PI0_LOG_DEBUG 4
 
@@ -383,13 +383,13 @@ typedef struct pi0_policy pi0_policy;
 typedef struct pi0_runtime pi0_runtime;
 
 /**
- * What became of a call: 0 is success, negative is an error, positive is a condition. Numbers never change their
+ * The outcome of a call: 0 is success, negative is an error, positive is a condition. Numbers never change their
  * meaning and are never used again.
  */
 typedef int32_t pi0_status;
 
 /**
- * How a policy is opened. Fill it by `pi0_policy_options_default`.
+ * The settings that a policy is opened with. Fill it by `pi0_policy_options_default`.
  */
 typedef struct pi0_policy_options {
     /**
@@ -451,7 +451,7 @@ typedef struct pi0_error {
 } pi0_error;
 
 /**
- * What a policy takes and gives.
+ * The sizes and counts of a policy.
  */
 typedef struct pi0_info {
     /**
@@ -517,7 +517,7 @@ typedef struct pi0_image {
 } pi0_image;
 
 /**
- * What the robot knows at one moment. Borrows everything for as long as the call takes.
+ * The robot's knowledge at one moment. Borrows everything for as long as the call takes.
  */
 typedef struct pi0_observation {
     /**
@@ -529,7 +529,7 @@ typedef struct pi0_observation {
      */
     const struct pi0_image *images;
     /**
-     * How many there are.
+     * Their number.
      */
     size_t image_count;
     /**
@@ -537,7 +537,7 @@ typedef struct pi0_observation {
      */
     const float *state;
     /**
-     * How many there are.
+     * Their number.
      */
     size_t state_len;
     /**
@@ -569,7 +569,7 @@ typedef struct pi0_rtc_config {
 } pi0_rtc_config;
 
 /**
- * What one inference may change. Fill it by `pi0_infer_options_default`.
+ * The options of one inference. Fill it by `pi0_infer_options_default`.
  */
 typedef struct pi0_infer_options {
     /**
@@ -585,7 +585,7 @@ typedef struct pi0_infer_options {
      */
     const float *noise;
     /**
-     * How many there are.
+     * Their number.
      */
     size_t noise_len;
     /**
@@ -594,7 +594,7 @@ typedef struct pi0_infer_options {
      */
     const float *previous;
     /**
-     * How many values there are.
+     * Number of values.
      */
     size_t previous_len;
     /**
@@ -612,7 +612,7 @@ typedef struct pi0_infer_options {
 } pi0_infer_options;
 
 /**
- * Where the time of the last chunk of `pi0_policy_infer` went, in nanoseconds.
+ * Times of the last chunk of `pi0_policy_infer` by stage, in nanoseconds.
  */
 typedef struct pi0_timing {
     /**
@@ -642,7 +642,7 @@ typedef struct pi0_timing {
 } pi0_timing;
 
 /**
- * What the inference thread is to have. Fill it by `pi0_thread_config_default`.
+ * The rights and processors of the inference thread. Fill it by `pi0_thread_config_default`.
  */
 typedef struct pi0_thread_config {
     /**
@@ -654,7 +654,7 @@ typedef struct pi0_thread_config {
      */
     const uint32_t *cpus;
     /**
-     * How many there are. 0 leaves that alone.
+     * Their number. 0 leaves that alone.
      */
     size_t cpu_count;
     /**
@@ -662,11 +662,11 @@ typedef struct pi0_thread_config {
      */
     const uint32_t *worker_cpus;
     /**
-     * How many there are. 0 leaves that alone.
+     * Their number. 0 leaves that alone.
      */
     size_t worker_cpu_count;
     /**
-     * How many bytes of its stack are touched beforehand, so that they are there.
+     * Bytes of its stack that are touched beforehand, so that they are there.
      */
     uint64_t prefault_stack;
     /**
@@ -749,7 +749,7 @@ typedef struct pi0_event {
 typedef void (*pi0_event_callback)(const struct pi0_event *event, void *user);
 
 /**
- * What a runtime is told at its start. Fill it by `pi0_runtime_config_default`. Everything it points to is copied by
+ * The settings of a runtime. Fill it by `pi0_runtime_config_default`. Everything it points to is copied by
  * `pi0_runtime_start`.
  */
 typedef struct pi0_runtime_config {
@@ -790,7 +790,7 @@ typedef struct pi0_runtime_config {
      */
     uint64_t hold_after_ns;
     /**
-     * How long `PI0_UNDERRUN_RAMP` takes to come to rest.
+     * Time that `PI0_UNDERRUN_RAMP` takes to come to rest.
      */
     uint64_t ramp_ns;
     /**
@@ -810,7 +810,7 @@ typedef struct pi0_runtime_config {
      */
     uint32_t trip_after;
     /**
-     * How far each joint may move from one tick to the next, in robot units; infinity: no limit. NULL for none.
+     * The most that each joint may move from one tick to the next, in robot units; infinity: no limit. NULL for none.
      */
     const float *step_limits;
     /**
@@ -842,7 +842,7 @@ typedef struct pi0_runtime_config {
      */
     uint32_t delay_window;
     /**
-     * How many chunks after the start do not count for that.
+     * Number of chunks after the start that do not count for that.
      */
     uint32_t delay_warm_up;
     /**
@@ -863,11 +863,11 @@ typedef struct pi0_runtime_config {
      */
     uint64_t watchdog_ns;
     /**
-     * How long after an error inference is tried again.
+     * Time from an error to the next try.
      */
     uint64_t retry_after_ns;
     /**
-     * How long `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
+     * Time that `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
      */
     uint64_t stop_timeout_ns;
     /**
@@ -876,11 +876,11 @@ typedef struct pi0_runtime_config {
      */
     uint32_t max_errors;
     /**
-     * How many events are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
+     * Number of events that are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
      */
     uint32_t event_capacity;
     /**
-     * What the inference thread is to have. NULL for the defaults.
+     * The rights and processors of the inference thread. NULL for the defaults.
      */
     const struct pi0_thread_config *thread;
     /**
@@ -909,7 +909,7 @@ typedef struct pi0_runtime_config {
 } pi0_runtime_config;
 
 /**
- * What the inference thread has, as read back from the system.
+ * The real-time rights of the inference thread, as read back from the system.
  */
 typedef struct pi0_realtime {
     /**
@@ -917,11 +917,11 @@ typedef struct pi0_realtime {
      */
     size_t struct_size;
     /**
-     * How much of the process's memory is in RAM and locked there, in KiB.
+     * The part of the process's memory that is in RAM and locked there, in KiB.
      */
     uint64_t locked_kib;
     /**
-     * How many bytes of the thread's stack were touched.
+     * Bytes of the thread's stack that were touched.
      */
     uint64_t stack_prefaulted;
     /**
@@ -933,7 +933,7 @@ typedef struct pi0_realtime {
      */
     uint32_t heap_kept;
     /**
-     * How many things were asked for and not obtained.
+     * Number of things that were asked for and not obtained.
      */
     uint32_t missing_count;
     /**
@@ -941,7 +941,7 @@ typedef struct pi0_realtime {
      */
     uint32_t realtime;
     /**
-     * How many threads work for it, ONNX Runtime's.
+     * Number of threads that work for it, ONNX Runtime's.
      */
     uint32_t worker_count;
     /**
@@ -953,7 +953,7 @@ typedef struct pi0_realtime {
      */
     char scheduler[16];
     /**
-     * What was not obtained, why, and what to do about it; what does not fit is cut off.
+     * Names each thing that was not obtained, with why and what to do about it; what does not fit is cut off.
      */
     char missing[1024];
 } pi0_realtime;
@@ -977,7 +977,7 @@ typedef struct pi0_latency {
 } pi0_latency;
 
 /**
- * What was counted since the start.
+ * The counts since the start.
  */
 typedef struct pi0_stats {
     /**
@@ -993,7 +993,7 @@ typedef struct pi0_stats {
      */
     uint32_t reserved;
     /**
-     * How long inference has been in one step; 0 between steps.
+     * Time that inference has been in one step; 0 between steps.
      */
     uint64_t step_age_ns;
     /**
@@ -1143,7 +1143,7 @@ typedef struct pi0_stats {
 } pi0_stats;
 
 /**
- * What became of a publication.
+ * The outcome of a publication.
  */
 typedef struct pi0_published {
     /**
@@ -1443,7 +1443,7 @@ pi0_status pi0_policy_new(const char *bundle,
 pi0_status pi0_policy_free(struct pi0_policy *policy);
 
 /**
- * What a policy takes and gives.
+ * Tells what a policy takes and gives.
  *
  * RT-safe: no. Thread: any, one at a time.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -1485,7 +1485,7 @@ pi0_status pi0_policy_infer(struct pi0_policy *policy,
                             struct pi0_error *error);
 
 /**
- * Where the time of the last chunk went; all zero before the first.
+ * Tells where the time of the last chunk went; all zero before the first.
  *
  * RT-safe: no. Thread: any, one at a time.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -1579,7 +1579,7 @@ pi0_status pi0_runtime_stop(struct pi0_runtime *runtime,
 pi0_status pi0_runtime_free(struct pi0_runtime *runtime);
 
 /**
- * What the policy behind a runtime takes and gives.
+ * Tells what the policy behind a runtime takes and gives.
  *
  * RT-safe: no. Thread: any.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -1588,7 +1588,7 @@ pi0_status pi0_runtime_free(struct pi0_runtime *runtime);
 pi0_status pi0_runtime_info(const struct pi0_runtime *runtime, struct pi0_info *info);
 
 /**
- * What the inference thread was given of what it was to have.
+ * Tells what the inference thread was given of what it was to have.
  *
  * RT-safe: no. Thread: any.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -1667,7 +1667,7 @@ pi0_status pi0_runtime_set_rtc(struct pi0_runtime *runtime,
                                const struct pi0_rtc_config *rtc);
 
 /**
- * What was counted so far. Takes no lock that the control loop or inference could wait for.
+ * Tells what was counted so far. Takes no lock that the control loop or inference could wait for.
  *
  * RT-safe: no. Thread: any.
  * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,

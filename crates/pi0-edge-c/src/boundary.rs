@@ -19,7 +19,7 @@ pub struct pi0_error {
     pub message: [c_char; PI0_ERROR_SIZE],
 }
 
-/// What a body may return.
+/// A value that a body may return.
 pub(super) trait Outcome {
     fn status(self) -> pi0_status;
 }
@@ -197,7 +197,7 @@ pub(super) unsafe fn optional_string<'a>(text: *const c_char, what: &'static str
 pub(super) unsafe trait Grows: Copy {
     /// Its size in its first release.
     const FIRST: usize;
-    /// What is wrong when it has none of its sizes.
+    /// The message where it has none of its sizes.
     const WRONG_SIZE: &'static str;
 }
 
@@ -225,6 +225,15 @@ macro_rules! grows {
     };
 }
 pub(super) use grows;
+
+/// Returns a structure of zeros and NULLs that knows its size; the default of most settings.
+pub(super) fn zeroed<T: Grows>() -> T {
+    // SAFETY: any bits are a T.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    // SAFETY: `struct_size` comes first.
+    unsafe { (&raw mut value).cast::<usize>().write(size_of::<T>()) };
+    value
+}
 
 fn check_size<T: Grows>(size: usize) -> Result {
     if (T::FIRST..=size_of::<T>()).contains(&size) && size.is_multiple_of(align_of::<T>()) {

@@ -2,10 +2,11 @@
 
 use std::ffi::c_char;
 use std::path::PathBuf;
-use std::ptr;
 use std::time::Duration;
 
-use super::boundary::{grows, guard, optional_string, read_settings, slice, write_default};
+use super::boundary::{
+    grows, guard, optional_string, read_settings, read_settings_or_default, slice, write_default, zeroed,
+};
 use super::event::{Sink, pi0_event_callback};
 use super::rtc::{optional_rtc, pi0_rtc_config};
 use super::status::{Fail, PI0_ERR_SIZE, Result, pi0_status};
@@ -64,11 +65,11 @@ grows!(pi0_limits, len);
 
 impl Default for pi0_limits {
     fn default() -> Self {
-        pi0_limits { struct_size: size_of::<Self>(), min: ptr::null(), max: ptr::null(), len: 0 }
+        zeroed()
     }
 }
 
-/// What the inference thread is to have. Fill it by `pi0_thread_config_default`.
+/// The rights and processors of the inference thread. Fill it by `pi0_thread_config_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_thread_config {
@@ -76,13 +77,13 @@ pub struct pi0_thread_config {
     pub struct_size: usize,
     /// The CPUs it may run on.
     pub cpus: *const u32,
-    /// How many there are. 0 leaves that alone.
+    /// Their number. 0 leaves that alone.
     pub cpu_count: usize,
     /// The CPUs that the threads working for it may run on, ONNX Runtime's. They get its priority in any case.
     pub worker_cpus: *const u32,
-    /// How many there are. 0 leaves that alone.
+    /// Their number. 0 leaves that alone.
     pub worker_cpu_count: usize,
-    /// How many bytes of its stack are touched beforehand, so that they are there.
+    /// Bytes of its stack that are touched beforehand, so that they are there.
     pub prefault_stack: u64,
     /// `PI0_REALTIME_...`: what to do where a right is missing.
     pub realtime: u32,
@@ -97,31 +98,19 @@ grows!(pi0_thread_config, keep_heap);
 
 impl Default for pi0_thread_config {
     fn default() -> Self {
-        let ThreadConfig {
-            realtime: _,
-            priority,
-            cpus: _,
-            worker_cpus: _,
-            lock_memory: _,
-            prefault_stack,
-            keep_heap,
-        } = ThreadConfig::default();
+        let config = ThreadConfig::default();
         pi0_thread_config {
-            struct_size: size_of::<Self>(),
-            cpus: ptr::null(),
-            cpu_count: 0,
-            worker_cpus: ptr::null(),
-            worker_cpu_count: 0,
-            prefault_stack: prefault_stack as u64,
+            prefault_stack: config.prefault_stack as u64,
             realtime: PI0_REALTIME_TRY,
-            priority: priority.unwrap_or(0) as u32,
+            priority: config.priority.unwrap_or(0) as u32,
             lock_memory: PI0_LOCK_ON_FAULT,
-            keep_heap: u32::from(keep_heap),
+            keep_heap: u32::from(config.keep_heap),
+            ..zeroed()
         }
     }
 }
 
-/// What a runtime is told at its start. Fill it by `pi0_runtime_config_default`. Everything it points to is copied by
+/// The settings of a runtime. Fill it by `pi0_runtime_config_default`. Everything it points to is copied by
 /// `pi0_runtime_start`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +134,7 @@ pub struct pi0_runtime_config {
     pub max_age_ns: u64,
     /// An action whose observation is older than this is not followed any more: `PI0_HOLD`.
     pub hold_after_ns: u64,
-    /// How long `PI0_UNDERRUN_RAMP` takes to come to rest.
+    /// Time that `PI0_UNDERRUN_RAMP` takes to come to rest.
     pub ramp_ns: u64,
     /// `PI0_INTERPOLATION_...`: how one row turns into the next.
     pub interpolation: u32,
@@ -155,7 +144,7 @@ pub struct pi0_runtime_config {
     pub max_missed_ticks: u32,
     /// After this many ticks in a row at the step limit: `PI0_HOLD` until `pi0_controller_clear_trip`. 0: never.
     pub trip_after: u32,
-    /// How far each joint may move from one tick to the next, in robot units; infinity: no limit. NULL for none.
+    /// The most that each joint may move from one tick to the next, in robot units; infinity: no limit. NULL for none.
     pub step_limits: *const f32,
     /// Values in `step_limits`: `action_dim`.
     pub step_limits_len: usize,
@@ -172,7 +161,7 @@ pub struct pi0_runtime_config {
     pub replan_period_ns: u64,
     /// RTC's inference delay is estimated from this many of the latest latencies, 1 to 64.
     pub delay_window: u32,
-    /// How many chunks after the start do not count for that.
+    /// Number of chunks after the start that do not count for that.
     pub delay_warm_up: u32,
     /// Which of those latencies is the estimate: the one that this share of them does not exceed, 0 to 1. 1: the
     /// largest.
@@ -184,16 +173,16 @@ pub struct pi0_runtime_config {
     pub deadline_ns: u64,
     /// Inference that has not come back from one step for this long counts as hung: `PI0_HOLD`.
     pub watchdog_ns: u64,
-    /// How long after an error inference is tried again.
+    /// Time from an error to the next try.
     pub retry_after_ns: u64,
-    /// How long `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
+    /// Time that `pi0_runtime_stop` waits for inference to come back before its thread is left behind.
     pub stop_timeout_ns: u64,
     /// After this many errors in a row inference gives up: `PI0_HOLD` until its policy is started again. An
     /// observation that the policy cannot use is no such error.
     pub max_errors: u32,
-    /// How many events are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
+    /// Number of events that are kept until somebody takes them, 1 to 65536; further ones are counted and lost.
     pub event_capacity: u32,
-    /// What the inference thread is to have. NULL for the defaults.
+    /// The rights and processors of the inference thread. NULL for the defaults.
     pub thread: *const pi0_thread_config,
     /// The file the flight record is written to when the step limit trips or inference gives up. NULL: none is.
     pub flight_record: *const c_char,
@@ -221,8 +210,6 @@ impl Default for pi0_runtime_config {
             Replan::Period(_) => 0,
         };
         pi0_runtime_config {
-            struct_size: size_of::<Self>(),
-            prompt: ptr::null(),
             seed: inference.seed,
             max_frame_width: inference.max_frame.0,
             max_frame_height: inference.max_frame.1,
@@ -230,34 +217,23 @@ impl Default for pi0_runtime_config {
             action_period_ns: nanos(config.timeline.action_period),
             max_age_ns: nanos(config.timeline.max_age),
             hold_after_ns: nanos(config.timeline.hold_after),
-            ramp_ns: 0,
             interpolation: PI0_INTERPOLATION_LINEAR,
             on_underrun: PI0_UNDERRUN_HOLD,
             max_missed_ticks: config.timeline.max_missed_ticks,
             trip_after: config.timeline.trip_after,
-            step_limits: ptr::null(),
-            step_limits_len: 0,
-            limits: ptr::null(),
-            rtc: ptr::null(),
             replan: PI0_REPLAN_REMAINING,
             replan_remaining,
-            replan_period_ns: 0,
             delay_window: config.delay.window as u32,
             delay_warm_up: config.delay.warm_up as u32,
             delay_quantile: 1.0,
             delay_initial_ns: nanos(config.delay.initial),
-            deadline_ns: 0,
             watchdog_ns: nanos(config.watchdog),
             retry_after_ns: nanos(config.retry_after),
             stop_timeout_ns: nanos(config.stop_timeout),
             max_errors: config.max_errors,
             event_capacity: config.event_capacity as u32,
-            thread: ptr::null(),
-            flight_record: ptr::null(),
-            event_callback: None,
-            event_user: ptr::null_mut(),
             event_fd: -1,
-            reserved: 0,
+            ..zeroed()
         }
     }
 }
@@ -345,11 +321,8 @@ impl pi0_runtime_config {
             watchdog: Duration::from_nanos(self.watchdog_ns),
             max_errors: self.max_errors,
             retry_after: Duration::from_nanos(self.retry_after_ns),
-            thread: match self.thread.is_null() {
-                true => ThreadConfig::default(),
-                // SAFETY: as above.
-                false => thread(&unsafe { read_settings(self.thread, "thread") }?)?,
-            },
+            // SAFETY: as above.
+            thread: thread(&unsafe { read_settings_or_default(self.thread) }?)?,
             event_capacity: self.event_capacity as usize,
             flight_record: flight_record.map(PathBuf::from),
             stop_timeout: Duration::from_nanos(self.stop_timeout_ns),

@@ -2,7 +2,7 @@
 
 use super::status::{Fail, PI0_ERR_ARGUMENT, Result};
 
-/// What a pipe takes in one piece when poll says that there is room; longer lines are cut.
+/// Bytes that a pipe takes in one piece when poll says that there is room; longer lines are cut.
 const PIECE: usize = 4096;
 
 /// A caller's file descriptor. It stays the caller's and is not closed.

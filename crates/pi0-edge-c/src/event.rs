@@ -136,7 +136,7 @@ fn kind_name(kind: u32) -> &'static str {
     }
 }
 
-/// Where a runtime's events go.
+/// The place that a runtime's events go to.
 #[derive(Debug)]
 pub(super) enum Sink {
     /// Nowhere by themselves.

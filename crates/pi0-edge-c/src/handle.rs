@@ -16,7 +16,7 @@ use super::status::{
     PI0_ERR_THREAD, Result,
 };
 
-/// How many handles of one kind there can be at a time.
+/// Most handles of one kind at a time.
 const SLOTS: usize = 64;
 
 // A handle from its lowest bit: calls going on (0 in the handle itself), kind, place, generation. All of the bits for
@@ -54,7 +54,7 @@ unsafe impl<H, T: Send> Sync for Table<H, T> {}
 /// The right to use an object, until it is dropped. A panic meanwhile poisons the object.
 pub(super) struct Use<'a, T> {
     slot: &'a Slot<T>,
-    /// What it counts for in the word.
+    /// Its share of the count in the word.
     users: usize,
 }
 
@@ -197,7 +197,7 @@ impl<H, T: Send> Table<H, T> {
             .map(|word| std::ptr::without_provenance(word & !USERS))
     }
 
-    /// Where a handle's object would be.
+    /// Finds the slot of a handle's object.
     #[inline]
     fn find(&self, handle: *const H) -> Result<(&Slot<T>, usize)> {
         not_forked()?;

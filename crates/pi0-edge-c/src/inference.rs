@@ -1,9 +1,10 @@
-//! What one synchronous inference is given.
+//! The observation and the options of one synchronous inference.
 
 use std::ffi::c_char;
-use std::ptr;
 
-use super::boundary::{grows, guard, optional_string, read_settings, slice, string, write_default};
+use super::boundary::{
+    grows, guard, optional_string, read_settings_or_default, slice, string, write_default, zeroed,
+};
 
 use super::policy::pi0_info;
 use super::rtc::{pi0_rtc_config, rtc};
@@ -27,7 +28,7 @@ pub struct pi0_image {
     pub height: u32,
 }
 
-/// What the robot knows at one moment. Borrows everything for as long as the call takes.
+/// The robot's knowledge at one moment. Borrows everything for as long as the call takes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_observation {
@@ -35,11 +36,11 @@ pub struct pi0_observation {
     pub struct_size: usize,
     /// `image_count` images, in any order. Cameras that are absent are left out.
     pub images: *const pi0_image,
-    /// How many there are.
+    /// Their number.
     pub image_count: usize,
     /// The state in robot units: `state_dim` values.
     pub state: *const f32,
-    /// How many there are.
+    /// Their number.
     pub state_len: usize,
     /// The task, UTF-8. NULL or empty for the bundle's default.
     pub prompt: *const c_char,
@@ -48,18 +49,11 @@ grows!(pi0_observation, prompt);
 
 impl Default for pi0_observation {
     fn default() -> Self {
-        pi0_observation {
-            struct_size: size_of::<Self>(),
-            images: ptr::null(),
-            image_count: 0,
-            state: ptr::null(),
-            state_len: 0,
-            prompt: ptr::null(),
-        }
+        zeroed()
     }
 }
 
-/// What one inference may change. Fill it by `pi0_infer_options_default`.
+/// The options of one inference. Fill it by `pi0_infer_options_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_infer_options {
@@ -69,12 +63,12 @@ pub struct pi0_infer_options {
     pub seed: u64,
     /// The noise itself instead: `action_horizon * padded_action_dim` values. NULL for noise from the seed.
     pub noise: *const f32,
-    /// How many there are.
+    /// Their number.
     pub noise_len: usize,
     /// Guided real-time chunking: the rest of the chunk being executed, in robot units, its first row due at the
     /// observation's capture: 1 to `action_horizon` rows of `action_dim` values. NULL for a chunk on its own.
     pub previous: *const f32,
-    /// How many values there are.
+    /// Number of values.
     pub previous_len: usize,
     /// The settings of that guidance. NULL for the defaults.
     pub rtc: *const pi0_rtc_config,
@@ -87,17 +81,7 @@ grows!(pi0_infer_options, num_steps);
 
 impl Default for pi0_infer_options {
     fn default() -> Self {
-        pi0_infer_options {
-            struct_size: size_of::<Self>(),
-            seed: 0,
-            noise: ptr::null(),
-            noise_len: 0,
-            previous: ptr::null(),
-            previous_len: 0,
-            rtc: ptr::null(),
-            inference_delay: 0,
-            num_steps: 0,
-        }
+        zeroed()
     }
 }
 
@@ -177,12 +161,8 @@ pub(super) fn with_options(
             let what = format!("previous_len is {}; use 1 to {horizon} rows of {dim}", previous.len());
             return Err(Fail::new(PI0_ERR_SIZE, what));
         }
-        let config = match given.rtc.is_null() {
-            true => pi0_rtc_config::default(),
-            // SAFETY: as above.
-            false => unsafe { read_settings(given.rtc, "rtc") }?,
-        };
-        let config = rtc(&config)?;
+        // SAFETY: as above.
+        let config = rtc(&unsafe { read_settings_or_default(given.rtc) }?)?;
         let end = config.execution_horizon.min(rows);
         prefix_weights(config.schedule, inference_delay, end, &mut weights);
         Some(Guidance {

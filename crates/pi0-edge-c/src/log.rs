@@ -23,9 +23,9 @@ pub const PI0_LOG_OFF: u32 = 0;
 pub const PI0_LOG_ERROR: u32 = 1;
 /// Something is not as it should be, and work goes on.
 pub const PI0_LOG_WARN: u32 = 2;
-/// What happens in large.
+/// And what happens in large.
 pub const PI0_LOG_INFO: u32 = 3;
-/// What happens in detail.
+/// And what happens in detail.
 pub const PI0_LOG_DEBUG: u32 = 4;
 /// Everything.
 pub const PI0_LOG_TRACE: u32 = 5;

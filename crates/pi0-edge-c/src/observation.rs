@@ -17,7 +17,7 @@ pub struct pi0_observation_writer {
 
 pub(super) static WRITERS: Table<pi0_observation_writer, ObservationWriter<ObservationSlot>> = Table::new(3);
 
-/// What became of a publication.
+/// The outcome of a publication.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_published {

@@ -2,13 +2,13 @@
 
 use std::ffi::c_char;
 use std::path::PathBuf;
-use std::ptr;
 
 use super::at_exit::not_exiting;
 use super::boundary::{
     copy_text, grows, guard, guard_with, not_null, optional_string, pi0_error, put, read_settings,
-    read_settings_or_default, slice_mut, string, write_default, write_result,
+    read_settings_or_default, slice_mut, string, write_default, write_result, zeroed,
 };
+use super::config::unknown;
 use super::handle::{Table, not_forked};
 use super::inference::{pi0_infer_options, pi0_observation, with_observation, with_options};
 use super::signals::signals_blocked;
@@ -53,7 +53,7 @@ pub const PI0_WEIGHTS_MAPPED: u32 = 1;
 /// All weights packed: anonymous memory of the weights' size, read in full at load.
 pub const PI0_WEIGHTS_PACKED: u32 = 2;
 
-/// How a policy is opened. Fill it by `pi0_policy_options_default`.
+/// The settings that a policy is opened with. Fill it by `pi0_policy_options_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_policy_options {
@@ -86,19 +86,8 @@ grows!(pi0_policy_options, no_spin);
 
 impl Default for pi0_policy_options {
     fn default() -> Self {
-        pi0_policy_options {
-            struct_size: size_of::<Self>(),
-            ort_library: ptr::null(),
-            engine_cache: ptr::null(),
-            provider: PI0_PROVIDER_CPU,
-            gpu: 0,
-            device_memory: PI0_DEVICE_MEMORY_AUTO,
-            no_cuda_graphs: 0,
-            threads: 0,
-            verify: PI0_VERIFY_CHANGED,
-            weights: PI0_WEIGHTS_AUTO,
-            no_spin: 0,
-        }
+        // Every other choice has its first as its default.
+        pi0_policy_options { verify: PI0_VERIFY_CHANGED, ..zeroed() }
     }
 }
 
@@ -107,7 +96,7 @@ pub const PI0_KIND_PI0: u32 = 0;
 /// The bundle is a PI0.5 policy.
 pub const PI0_KIND_PI05: u32 = 1;
 
-/// What a policy takes and gives.
+/// The sizes and counts of a policy.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_info {
@@ -152,7 +141,7 @@ impl pi0_info {
     }
 }
 
-/// Where the time of the last chunk of `pi0_policy_infer` went, in nanoseconds.
+/// Times of the last chunk of `pi0_policy_infer` by stage, in nanoseconds.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_timing {
@@ -179,7 +168,6 @@ fn options(given: &pi0_policy_options) -> Result<PolicyOptions> {
             optional_string(given.engine_cache, "engine_cache")?,
         )
     };
-    let unknown = |name: &str, value: u32| Err(Fail::argument(format!("{name} {value} is not known")));
     Ok(PolicyOptions {
         provider: match given.provider {
             PI0_PROVIDER_CPU => Provider::Cpu,
@@ -280,7 +268,7 @@ pub unsafe extern "C" fn pi0_policy_free(policy: *mut pi0_policy) -> pi0_status 
     guard(|| POLICIES.free(policy))
 }
 
-/// What a policy takes and gives.
+/// Tells what a policy takes and gives.
 ///
 /// RT-safe: no. Thread: any, one at a time.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -367,7 +355,7 @@ pub unsafe extern "C" fn pi0_policy_infer(
     unsafe { guard_with(error, body) }
 }
 
-/// Where the time of the last chunk went; all zero before the first.
+/// Tells where the time of the last chunk went; all zero before the first.
 ///
 /// RT-safe: no. Thread: any, one at a time.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,

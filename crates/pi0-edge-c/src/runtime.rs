@@ -39,31 +39,31 @@ pub(super) struct Owner {
     info: pi0_info,
 }
 
-/// What the inference thread has, as read back from the system.
+/// The real-time rights of the inference thread, as read back from the system.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_realtime {
     /// `sizeof(pi0_realtime)`; set it before the call.
     pub struct_size: usize,
-    /// How much of the process's memory is in RAM and locked there, in KiB.
+    /// The part of the process's memory that is in RAM and locked there, in KiB.
     pub locked_kib: u64,
-    /// How many bytes of the thread's stack were touched.
+    /// Bytes of the thread's stack that were touched.
     pub stack_prefaulted: u64,
     /// Its priority; 0 where the scheduling policy has none.
     pub priority: i32,
     /// 1 if memory given back to the allocator stays with the process.
     pub heap_kept: u32,
-    /// How many things were asked for and not obtained.
+    /// Number of things that were asked for and not obtained.
     pub missing_count: u32,
     /// `PI0_REALTIME_...` as configured.
     pub realtime: u32,
-    /// How many threads work for it, ONNX Runtime's.
+    /// Number of threads that work for it, ONNX Runtime's.
     pub worker_count: u32,
     /// 0.
     pub reserved: u32,
     /// The scheduling policy: `fifo`, `rr`, `other`, `batch`, `idle`, `deadline`, or `unknown`.
     pub scheduler: [c_char; 16],
-    /// What was not obtained, why, and what to do about it; what does not fit is cut off.
+    /// Names each thing that was not obtained, with why and what to do about it; what does not fit is cut off.
     pub missing: [c_char; 1024],
 }
 grows!(pi0_realtime, missing);
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn pi0_runtime_free(runtime: *mut pi0_runtime) -> pi0_stat
     })
 }
 
-/// What the policy behind a runtime takes and gives.
+/// Tells what the policy behind a runtime takes and gives.
 ///
 /// RT-safe: no. Thread: any.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn pi0_runtime_info(runtime: *const pi0_runtime, info: *mu
     })
 }
 
-/// What the inference thread was given of what it was to have.
+/// Tells what the inference thread was given of what it was to have.
 ///
 /// RT-safe: no. Thread: any.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,
@@ -373,7 +373,7 @@ pub unsafe extern "C" fn pi0_runtime_set_rtc(
     })
 }
 
-/// What was counted so far. Takes no lock that the control loop or inference could wait for.
+/// Tells what was counted so far. Takes no lock that the control loop or inference could wait for.
 ///
 /// RT-safe: no. Thread: any.
 /// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_STRUCT_SIZE, PI0_ERR_POISONED,

@@ -4,7 +4,7 @@ use super::boundary::grows;
 use pi0_edge::runtime::{Phase, RuntimeStats};
 use pi0_edge::stats::Summary;
 
-/// What a figure is where too few values were recorded to say.
+/// A figure that too few values were recorded for.
 pub const PI0_UNKNOWN: u64 = u64::MAX;
 
 /// Setting itself up and warming the policy up.
@@ -52,7 +52,7 @@ impl pi0_latency {
     }
 }
 
-/// What was counted since the start.
+/// The counts since the start.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_stats {
@@ -62,7 +62,7 @@ pub struct pi0_stats {
     pub phase: u32,
     /// 0.
     pub reserved: u32,
-    /// How long inference has been in one step; 0 between steps.
+    /// Time that inference has been in one step; 0 between steps.
     pub step_age_ns: u64,
     /// Events that were lost because nobody took them.
     pub events_lost: u64,

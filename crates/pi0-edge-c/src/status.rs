@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 
 use pi0_edge::{Error, ErrorKind};
 
-/// What became of a call: 0 is success, negative is an error, positive is a condition. Numbers never change their
+/// The outcome of a call: 0 is success, negative is an error, positive is a condition. Numbers never change their
 /// meaning and are never used again.
 pub type pi0_status = i32;
 
@@ -121,7 +121,7 @@ fn words(status: pi0_status) -> &'static CStr {
     }
 }
 
-/// Why a call did not succeed: its status, and for a human what, where and what to do.
+/// The failure of a call: its status, and for a human what, where and what to do.
 #[derive(Debug)]
 pub(super) struct Fail {
     pub(super) status: pi0_status,

@@ -1,5 +1,6 @@
 //! `pi0-edge check`: integrity, then parity with the reference policy stage by stage.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutput};
@@ -22,36 +23,20 @@ pub struct Args {
     format: Format,
 }
 
-/// One stage of one case, compared.
-struct Stage {
-    name: &'static str,
-    deviation: Deviation,
-    /// Largest relative error allowed.
-    tolerance: f64,
-    /// Smallest cosine allowed.
-    min_cosine: f64,
-    passed: bool,
-}
-
-impl Stage {
-    fn new(name: &'static str, deviation: Deviation, tolerance: &Tolerance) -> Self {
-        let passed = tolerance.allows(name, &deviation);
-        Stage { name, deviation, tolerance: tolerance.relative(name), min_cosine: tolerance.cosine, passed }
-    }
-}
-
-struct CaseReport {
+struct CaseReport<'a> {
     name: String,
     num_steps: usize,
     prefix_len: usize,
-    stages: Vec<Stage>,
+    tolerance: &'a Tolerance,
+    /// The stages in the order they ran.
+    stages: Vec<(&'static str, Deviation)>,
     /// The reason why the case could not be compared at all.
     problem: Option<String>,
 }
 
-impl CaseReport {
+impl CaseReport<'_> {
     fn passed(&self) -> bool {
-        self.problem.is_none() && self.stages.iter().all(|s| s.passed)
+        self.problem.is_none() && self.stages.iter().all(|(name, d)| self.tolerance.allows(name, d))
     }
 }
 
@@ -80,59 +65,61 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs one case and compares it; a case that does not run is a problem of that case.
-fn check_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> CaseReport {
+fn check_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) -> CaseReport<'a> {
     compare_case(policy, case, tolerance).unwrap_or_else(|e| CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
         prefix_len: 0,
+        tolerance,
         stages: Vec::new(),
         problem: Some(e.to_string()),
     })
 }
 
-fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Result<CaseReport> {
+fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) -> Result<CaseReport<'a>> {
     let expected = &case.expected;
     let layers = policy.manifest().dimensions.layers;
     let bundle = policy.bundle();
     let observation = StoredObservation::read_golden(case, bundle)?;
     let noise = case.noise(bundle)?;
-    let pixel_values = expected.pixel_values.read(bundle)?;
-    let image_embeds = expected.image_embeds.read(bundle)?;
-    let keys = expected.keys.read_rows(bundle, layers)?;
-    let values = expected.values.read_rows(bundle, layers)?;
-    let velocities = expected.v_t.read_rows(bundle, case.num_steps)?;
-    let normalized = expected.actions_normalized.read(bundle)?;
-    let want_actions = expected.actions.read(bundle)?;
+    let mut wanted = BTreeMap::new();
+    for (stage, sampled) in expected.stages() {
+        // Layers and steps were sampled one by one.
+        let parts = match stage {
+            "keys" | "values" => sampled.read_rows(bundle, layers)?,
+            "v_t" => sampled.read_rows(bundle, case.num_steps)?,
+            _ => vec![sampled.read(bundle)?],
+        };
+        wanted.insert(stage, (parts, sampled.stride));
+    }
 
     let mut found: Vec<(&'static str, Deviation)> = Vec::new();
-    let mut tokens_differ = None;
-    let options =
-        InferOptions { noise: Noise::Given(&noise), num_steps: Some(case.num_steps), guidance: None };
-    let mut observer = |stage: StageOutput| {
-        let (name, got, want, stride) = match stage {
-            StageOutput::Tokens(got) if got == expected.tokens => return Ok(()),
-            StageOutput::Tokens(got) => {
-                let text = format!("tokens are {got:?}; the reference's are {:?}", expected.tokens);
-                tokens_differ = Some(text);
-                return Ok(());
-            }
-            StageOutput::PixelValues(v) => ("pixel_values", v, &pixel_values, expected.pixel_values.stride),
-            StageOutput::ImageEmbeds(v) => ("image_embeds", v, &image_embeds, expected.image_embeds.stride),
-            StageOutput::Keys(layer, v) => ("keys", v, &keys[layer], expected.keys.stride),
-            StageOutput::Values(layer, v) => ("values", v, &values[layer], expected.values.stride),
-            StageOutput::Velocity(step, v) => ("v_t", v, &velocities[step], expected.v_t.stride),
-            StageOutput::ActionsNormalized(v) => {
-                ("actions_normalized", v, &normalized, expected.actions_normalized.stride)
-            }
-            _ => return Ok(()),
-        };
-        let deviation = compare(&got, want, stride)?;
+    let mut note = |stage: &'static str, part: usize, got: &[f32]| -> Result<()> {
+        let (parts, stride) = &wanted[stage];
+        let deviation = compare(got, &parts[part], *stride)?;
         // Layers and steps of one stage are reported by their worst.
-        match found.iter_mut().find(|(n, _)| *n == name) {
+        match found.iter_mut().find(|(name, _)| *name == stage) {
             Some((_, worst)) => *worst = worst.worst(deviation),
-            None => found.push((name, deviation)),
+            None => found.push((stage, deviation)),
         }
         Ok(())
+    };
+    let mut problem = None;
+    let options =
+        InferOptions { noise: Noise::Given(&noise), num_steps: Some(case.num_steps), guidance: None };
+    let mut observer = |stage: StageOutput| match stage {
+        StageOutput::Tokens(got) => {
+            let differ = || format!("tokens are {got:?}; the reference's are {:?}", expected.tokens);
+            problem = (got != expected.tokens).then(differ).or(problem.take());
+            Ok(())
+        }
+        StageOutput::PixelValues(got) => note("pixel_values", 0, &got),
+        StageOutput::ImageEmbeds(got) => note("image_embeds", 0, &got),
+        StageOutput::Keys(layer, got) => note("keys", layer, &got),
+        StageOutput::Values(layer, got) => note("values", layer, &got),
+        StageOutput::Velocity(step, got) => note("v_t", step, &got),
+        StageOutput::ActionsNormalized(got) => note("actions_normalized", 0, &got),
+        _ => Ok(()),
     };
     observation.with(|o| {
         policy.inspect_mut().infer_observed(o, &options, &mut observer)?;
@@ -143,13 +130,14 @@ fn compare_case(policy: &mut Policy, case: &Case, tolerance: &Tolerance) -> Resu
         }
         Ok(())
     })?;
-    found.push(("actions", compare(policy.chunk().as_slice(), &want_actions, expected.actions.stride)?));
+    note("actions", 0, policy.chunk().as_slice())?;
     Ok(CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
         prefix_len: policy.inspect().prefix_len(),
-        stages: found.into_iter().map(|(name, deviation)| Stage::new(name, deviation, tolerance)).collect(),
-        problem: tokens_differ,
+        tolerance,
+        stages: found,
+        problem,
     })
 }
 
@@ -179,12 +167,12 @@ fn text(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Str
         if let Some(problem) = &r.problem {
             let _ = writeln!(out, "  FAIL {problem}");
         }
-        let rows = r.stages.iter().map(|s| {
-            let (d, allowed) = (&s.deviation, format!("{:.0e}", s.tolerance));
+        let rows = r.stages.iter().map(|(name, d)| {
+            let (allowed, least) = (format!("{:.0e}", r.tolerance.relative(name)), r.tolerance.cosine);
             let (error, relative) = (format!("{:.2e}", d.max_abs), format!("{:.1e}", d.relative));
             let (largest, cosine) = (format!("{:.3}", d.max_expected), format!("{:.7}", d.cosine));
-            let mark = if s.passed { "" } else { "  FAIL" };
-            row![format!("  {}", s.name), error, largest, relative, allowed, cosine, s.min_cosine, mark]
+            let mark = if r.tolerance.allows(name, d) { "" } else { "  FAIL" };
+            row![format!("  {name}"), error, largest, relative, allowed, cosine, least, mark]
         });
         let head = ["  stage", "max error", "largest", "relative", "allowed", "cosine", "allowed", ""];
         if !r.stages.is_empty() {
@@ -196,15 +184,15 @@ fn text(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Str
 }
 
 fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> Value {
-    let stage = |s: &Stage| {
-        let d = &s.deviation;
-        let row = json!({
-            "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
-            "cosine": d.cosine, "tolerance": s.tolerance, "min_cosine": s.min_cosine, "pass": s.passed,
-        });
-        (s.name.to_owned(), row)
-    };
     let case = |r: &CaseReport| {
+        let stage = |(name, d): &(&'static str, Deviation)| {
+            let row = json!({
+                "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
+                "cosine": d.cosine, "tolerance": r.tolerance.relative(name), "min_cosine": r.tolerance.cosine,
+                "pass": r.tolerance.allows(name, d),
+            });
+            ((*name).to_owned(), row)
+        };
         json!({
             "name": r.name, "num_steps": r.num_steps, "prefix_len": r.prefix_len, "pass": r.passed(),
             "problem": r.problem, "stages": r.stages.iter().map(stage).collect::<Map<_, _>>(),

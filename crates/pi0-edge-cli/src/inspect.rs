@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.format.print(|| text(manifest), || serde_json::to_value(manifest).unwrap_or_default())
 }
 
-/// What is asked of a board's memory: a label, the bytes, and where the figure comes from.
+/// A question to a board's memory: a label, the bytes, and where the figure comes from.
 fn demands(needs: &MemoryNeeds) -> Vec<(&'static str, u64, &'static str)> {
     let mut rows = vec![
         (

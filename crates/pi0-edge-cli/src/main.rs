@@ -17,6 +17,7 @@ mod environment;
 mod figures;
 mod frame;
 mod inspect;
+mod live;
 mod mcap;
 mod observation;
 mod options;

@@ -3,7 +3,7 @@
 use pi0_edge::runtime::{ChunkRecord, FlightRecord, Status, TickRecord};
 use serde::{Deserialize, Deserializer};
 
-/// What a recording takes from a flight record.
+/// The part of a flight record that a recording takes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Flight {
     /// Control ticks, oldest first.

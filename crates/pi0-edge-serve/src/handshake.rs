@@ -14,7 +14,7 @@ use crate::waiting::wait;
 
 const MAX_HEADERS: usize = 64;
 
-/// What is to be answered.
+/// The answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
     /// The websocket is open; the value is for `Sec-WebSocket-Accept`.

@@ -44,7 +44,7 @@ use waiting::wait;
 /// Connections beyond the clients that may be there: enough to tell them so, and to answer who asks for health.
 const MAX_OPENING: usize = 8;
 
-/// What every thread of a server looks at.
+/// Shared by all threads of a server.
 #[derive(Debug)]
 struct Shared {
     contract: Contract,

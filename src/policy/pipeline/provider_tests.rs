@@ -77,7 +77,7 @@ fn run(bundle: &Path, memory: DeviceMemory) {
     pipeline.set_num_steps(STEPS).unwrap();
     pipeline.prepare(2, 40).unwrap();
     pipeline.restart();
-    pipeline.x_t_mut().unwrap().fill(1.0);
+    pipeline.input_mut(|ids| ids.x_t).unwrap().fill(1.0);
     pipeline.send(Filled::Noise).unwrap();
     let copied = || fake.number(c"fake_copied");
     let copied_back = || fake.number(c"fake_copied_back");

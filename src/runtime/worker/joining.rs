@@ -3,7 +3,7 @@
 use super::Worker;
 use crate::policy::rtc::prefix_weights;
 use crate::realtime::chunk::ChunkInfo;
-use crate::realtime::clock::{Clock, nanos};
+use crate::realtime::clock::{Clock, Timestamp, nanos};
 use crate::runtime::Inference;
 use crate::{Error, ErrorKind};
 
@@ -15,9 +15,8 @@ impl<I: Inference, C: Clock> Worker<I, C> {
             return None;
         }
         let progress = self.progress();
-        if !progress.moving || info.begun.since(info.progress_at) > self.plan_waits_after() {
-            // The robot stands still, so there is no motion to join. Or nobody reads, so what was planned meanwhile is
-            // followed by nobody.
+        if !progress.moving || !self.was_read_lately(info.begun) {
+            // The robot stands still, so there is no motion to join. Or nobody follows what was planned.
             return None;
         }
         // Where in the old chunk the robot was or will be at the moment the new chunk's row 0 is due.
@@ -47,12 +46,19 @@ impl<I: Inference, C: Clock> Worker<I, C> {
         Some(rtc.max_guidance_weight)
     }
 
-    /// Returns the time without a read after which the plan waits for the control loop, see
-    /// [`max_missed_ticks`](crate::runtime::TimelineConfig::max_missed_ticks).
-    fn plan_waits_after(&self) -> u64 {
-        let timeline = &self.config.timeline;
+    /// Returns true if the control loop has read from the chunk published last within
+    /// [`max_age`](crate::runtime::TimelineConfig::max_age), or has not had the time to: then its plan would wait for
+    /// it, see [`max_missed_ticks`](crate::runtime::TimelineConfig::max_missed_ticks).
+    fn was_read_lately(&self, now: Timestamp) -> bool {
+        let (timeline, told) = (&self.config.timeline, self.ends.progress.get());
         let period = nanos(timeline.control_period);
-        period.saturating_mul(u64::from(timeline.max_missed_ticks) + 1).saturating_add(period / 2)
+        let waits =
+            period.saturating_mul(u64::from(timeline.max_missed_ticks) + 1).saturating_add(period / 2);
+        if told.chunk == self.previous.info.number {
+            now.since(told.at) <= waits.max(nanos(timeline.max_age))
+        } else {
+            now.since(self.previous.info.published) <= waits
+        }
     }
 
     /// Returns an error if the policy was trained for real-time chunking and made the chunk to join after fewer rows

@@ -116,15 +116,12 @@ impl CudaMemory {
         let host = self.host_block(bytes, cudart::HOST_MAPPED | cudart::HOST_PORTABLE)?;
         // SAFETY: a place for the result, and a block that was made with the flag for it.
         let device =
-            cudart::made(|p| unsafe { self.runtime.host_device_pointer(p, host.as_ptr().cast(), 0) });
-        match device {
-            Ok(device) => Ok(Block { device: device.cast(), host: Some(host), shared: true, bytes }),
-            Err(e) => {
-                // SAFETY: made above, and not used any more.
-                let _ = unsafe { self.runtime.free_host(host.as_ptr().cast()) };
-                Err(e)
-            }
-        }
+            cudart::made(|p| unsafe { self.runtime.host_device_pointer(p, host.as_ptr().cast(), 0) })
+                .inspect_err(|_| {
+                    // SAFETY: made above, and not used any more.
+                    let _ = unsafe { self.runtime.free_host(host.as_ptr().cast()) };
+                })?;
+        Ok(Block { device: device.cast(), host: Some(host), shared: true, bytes })
     }
 }
 
@@ -144,14 +141,11 @@ impl Memory for CudaMemory {
             Access::Host if self.mapped => Ok(Block { bytes, ..self.mapped_block(room)? }),
             Access::Host => {
                 let device = self.device_block(room)?;
-                match self.host_block(room, cudart::HOST_PORTABLE) {
-                    Ok(host) => Ok(Block { device, host: Some(host), shared: false, bytes }),
-                    Err(e) => {
-                        // SAFETY: made above, and not used any more.
-                        let _ = unsafe { self.runtime.free(device.as_ptr().cast()) };
-                        Err(e)
-                    }
-                }
+                let host = self.host_block(room, cudart::HOST_PORTABLE).inspect_err(|_| {
+                    // SAFETY: made above, and not used any more.
+                    let _ = unsafe { self.runtime.free(device.as_ptr().cast()) };
+                })?;
+                Ok(Block { device, host: Some(host), shared: false, bytes })
             }
         }
     }

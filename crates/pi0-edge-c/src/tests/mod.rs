@@ -1,4 +1,4 @@
-//! What can only be tested from within: bugs stopped at the border, the table of handles, what is RT-safe.
+//! Tests that only work from within: bugs stopped at the border, the table of handles, what is RT-safe.
 
 mod handles;
 pub(super) mod panics;

@@ -183,7 +183,9 @@ static void *control(void *unused)
             for (uint32_t i = 0; reading.has_action && i < robot.info.action_dim; i++)
                 CHECK(isfinite(action[i]));
             if (status == PI0_EMPTY) {
-                CHECK(reading.chunk == 0 && reading.age_ns == 0);
+                /* Nothing came, or what came could not be followed any more. */
+                CHECK(reading.chunk == 0 || reading.age_ns > HOLD_AFTER ||
+                      (reading.flags & (PI0_FLAG_STOPPED | PI0_FLAG_HUNG)) != 0);
                 read_captured = 0;
             } else {
                 /* As old as it says, and of a good observation. */

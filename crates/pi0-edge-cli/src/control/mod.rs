@@ -21,6 +21,7 @@ use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 use pi0_edge_probe::system_calls;
 
 use crate::environment;
+use crate::live;
 use crate::observation::StoredObservation;
 use crate::options::{LoadOptions, REALTIME, choice};
 use crate::output::Format;
@@ -161,10 +162,10 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
     let inference: Loaded = Arc::new(Mutex::new(PolicyInference::new(policy, options)?));
     let watched = Watched::new(&inference, Noting(Arc::clone(&known)));
     let (runtime, sensors, controller) = Runtime::start(watched, &args.runtime())?;
-    let (counter, subject) = system_calls::counter().map_err(cannot("count system calls"))?;
+    let uncounted = |e| Error::with_source(ErrorKind::Io, "cannot count system calls", e);
+    let (counter, subject) = system_calls::counter().map_err(uncounted)?;
     let disk = args.load_dir.clone().unwrap_or_else(std::env::temp_dir);
     let load = args.load.then(|| Load::start(&disk)).transpose()?;
-    let over = AtomicBool::new(false);
     let control = Loop {
         controller,
         known,
@@ -173,30 +174,25 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         period: args.period(),
         ticks: u64::from(args.rate) * u64::from(args.duration),
         histogram: args.histogram.unwrap_or(1000) as usize,
-        over: &over,
     };
-    let outcome = std::thread::scope(|scope| {
-        let control =
-            std::thread::Builder::new().name("control".into()).spawn_scoped(scope, || control.run());
-        let control = control.map_err(cannot("start the control thread"))?;
-        let _ends = Ends(&over);
-        scope.spawn(|| publish(observation, &manifest, sensors, &over));
-        while !control.is_finished() {
+    let outcome = live::run(
+        |over| control.run(over),
+        |over| publish(observation, &manifest, sensors, over),
+        Duration::from_millis(20),
+        |over| {
             // Nothing is measured before the first chunk, so that there must be one.
-            if runtime.stats().phase == Phase::Failed {
-                over.store(true, Ordering::Relaxed);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        control.join().map_err(|_| Error::new(ErrorKind::Runtime, "the control thread panicked"))?
-    });
+            over.fetch_or(runtime.stats().phase == Phase::Failed, Ordering::Relaxed);
+            Ok(())
+        },
+        || {},
+    );
     let load = load.map(Load::finish).transpose()?;
     let calls = counter.finish();
     let stats = runtime.stats();
     let events: Vec<_> = runtime.events().try_iter().collect();
     let inference = runtime.realtime().clone();
     let stopped = runtime.stop();
-    let Some(ticks) = outcome? else {
+    let (Some(ticks), ()) = outcome? else {
         let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
         return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
     };
@@ -215,23 +211,13 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
     Ok((ticks, measured))
 }
 
-/// Tells the other threads to end when it is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        // Relaxed: nothing is handed over by it.
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// The sensor side: the same observation, 30 times a second.
 fn publish(
     observation: &StoredObservation,
     manifest: &Manifest,
     mut sensors: ObservationWriter<ObservationSlot>,
     over: &AtomicBool,
-) {
+) -> Result<()> {
     let mut next = Timestamp::now();
     while !over.load(Ordering::Relaxed) {
         observation.copy_to(manifest, sensors.slot());
@@ -240,8 +226,5 @@ fn publish(
         next = next.plus(33_333_333);
         next.sleep_until();
     }
-}
-
-fn cannot(what: &str) -> impl FnOnce(std::io::Error) -> Error {
-    move |e| Error::with_source(ErrorKind::Io, format!("cannot {what}"), e)
+    Ok(())
 }

@@ -15,7 +15,7 @@ use pi0_edge_probe::{allocations, page_faults, system_calls, thread_id};
 use super::self_check::Known;
 
 /// The loop and its settings.
-pub struct Loop<'a> {
+pub struct Loop {
     pub controller: Controller,
     pub known: Arc<Known>,
     pub subject: system_calls::Subject,
@@ -24,8 +24,6 @@ pub struct Loop<'a> {
     pub ticks: u64,
     /// Rows of the wake-up histogram, in microseconds.
     pub histogram: usize,
-    /// There will be no chunk.
-    pub over: &'a AtomicBool,
 }
 
 /// The measurements of the loop.
@@ -111,9 +109,9 @@ impl Ticks {
     }
 }
 
-impl Loop<'_> {
-    /// Waits for the first chunk, then ticks. None if the first chunk never came.
-    pub fn run(mut self) -> Result<Option<Ticks>> {
+impl Loop {
+    /// Waits for the first chunk, then ticks. None if it is `over` before the first chunk came.
+    pub fn run(mut self, over: &AtomicBool) -> Result<Option<Ticks>> {
         let obtained = self.thread.apply()?;
         let thread = thread_id();
         let period = self.period.as_nanos() as u64;
@@ -123,7 +121,7 @@ impl Loop<'_> {
         // measured too.
         while self.run_ticks(&mut warm_up, period, 10) == 0 {
             // Relaxed: nothing is handed over by it.
-            if self.over.load(Ordering::Relaxed) {
+            if over.load(Ordering::Relaxed) {
                 return Ok(None);
             }
         }

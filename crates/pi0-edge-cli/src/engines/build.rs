@@ -76,7 +76,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| format!("{text:?} is no size; examples are 2GiB, 512MiB and 1000000000"))
 }
 
-/// Where JetPack and NVIDIA's packages put it.
+/// The place where JetPack and NVIDIA's packages put it.
 const TRTEXEC: &str = "/usr/src/tensorrt/bin/trtexec";
 
 /// Exit code of a process that Ctrl-C ended, as shells have it.

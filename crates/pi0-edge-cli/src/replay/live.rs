@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use pi0_edge::internals::wake::{Waiter, wake};
@@ -22,6 +21,7 @@ use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
 use super::trace::{Computed, Seen, Trace};
+use crate::live;
 use crate::output::write_whole;
 use crate::watched::{Loaded, Watched, lock};
 
@@ -68,7 +68,7 @@ pub struct Outcome {
     pub soak: Option<Soak>,
     /// Inputs and outputs of every tick, if they were to be kept.
     pub trace: Option<Trace>,
-    /// What was recorded while it happened, if that was asked for.
+    /// Counts of what was recorded while it happened, if that was asked for.
     pub mcap: Option<Counts>,
 }
 
@@ -124,31 +124,20 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
 
     let record = |path| mcap::start(path, &manifest, settings, runtime.flight_recorder());
     let mcap = options.mcap.as_deref().map(record).transpose()?;
-    let (stop, start) = (AtomicBool::new(false), Timestamp::now().plus(2 * period));
+    let start = Timestamp::now().plus(2 * period);
     let traced = if options.trace { ticks as usize } else { 0 };
     let mut monitor = Monitor::new(values, options, start);
-    let (control, observations) = thread::scope(|scope| {
-        let (manifest, full_speed, trace) = (&manifest, options.full_speed, options.trace);
-        let sensors = Sensors { writer, episode, manifest, start, full_speed, trace, mcap: mcap.as_ref() };
-        let sensors = spawn(scope, "pi0-sensors", || sensors.run(waiter, &stop))?;
-        let control = Loop { controller, start, period, ticks, dim, traced };
-        let control = spawn(scope, "pi0-control", || control.run(&options.control, &stop));
-        let control = control.and_then(|control| {
-            while !control.is_finished() {
-                if let Err(e) = monitor.look(&runtime) {
-                    stop.store(true, Ordering::Relaxed);
-                    _ = control.join();
-                    return Err(e);
-                }
-                thread::sleep(PERIOD);
-            }
-            control.join().map_err(|_| gone("the control loop"))?
-        });
-        stop.store(true, Ordering::Relaxed);
-        taken.notify();
-        let observations = sensors.join().map_err(|_| gone("the sensor thread"))??;
-        Ok::<_, Error>((control?, observations))
-    })?;
+    let (full_speed, trace) = (options.full_speed, options.trace);
+    let sensors =
+        Sensors { writer, episode, manifest: &manifest, start, full_speed, trace, mcap: mcap.as_ref() };
+    let control = Loop { controller, start, period, ticks, dim, traced };
+    let (control, observations) = live::run(
+        |over| control.run(&options.control, over),
+        |over| sensors.run(waiter, over),
+        PERIOD,
+        |_| monitor.look(&runtime),
+        || _ = taken.notify(),
+    )?;
     let (stats, inference) = (runtime.stats(), runtime.realtime().clone());
     // What is finished between here and the end is no part of the run.
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
@@ -169,19 +158,6 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let trace = trace.map(|trace| Trace { observations, chunks, ..trace });
     let soak = options.soak.and_then(|_| soak::evaluate(&samples));
     Ok(Outcome { stats, inference, control, delay, soak, trace, mcap })
-}
-
-fn gone(what: &str) -> Error {
-    Error::new(ErrorKind::Runtime, format!("{what} panicked"))
-}
-
-fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'scope,
-) -> Result<thread::ScopedJoinHandle<'scope, T>> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, body);
-    thread.map_err(|e| Error::with_source(ErrorKind::Runtime, format!("starting thread {name}"), e))
 }
 
 /// The side that is not real-time: it takes events and chunks, and samples the process.

@@ -55,7 +55,7 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
     telemetry(rules, library);
 }
 
-/// What an ONNX Runtime that will do lacks for a GPU.
+/// Tells what an ONNX Runtime that will do lacks for a GPU.
 fn lacks(rules: &mut Rules<'_>, library: &RuntimeLibrary) {
     let Some(version) = library.version.as_deref().filter(|_| library.compiled_in.len() > 1) else { return };
     let older = |than: &[u64]| !library.is_too_old() && numbers(version).as_slice() < than;

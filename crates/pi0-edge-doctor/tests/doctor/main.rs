@@ -1,4 +1,4 @@
-//! What the doctor finds on machines of all kinds, from their files.
+//! Findings of the doctor on machines of all kinds, from their files.
 
 #[path = "../../../../tests/engine_sets/mod.rs"]
 mod engine_sets;

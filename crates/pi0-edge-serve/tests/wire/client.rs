@@ -103,7 +103,7 @@ impl Drop for Running {
     }
 }
 
-/// What a client heard.
+/// A message that a client heard.
 #[derive(Debug, PartialEq)]
 pub enum Heard {
     Chunk(Vec<u8>),

@@ -108,7 +108,7 @@ fn frame(first: u8, length: u64, masked: bool, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What becomes of a client that sends these bytes once its websocket is open.
+/// The fate of a client that sends these bytes once its websocket is open.
 fn after(server: &Running, bytes: &[u8]) -> Heard {
     let mut client = server.client();
     client.0.get_mut().write_all(bytes).unwrap();

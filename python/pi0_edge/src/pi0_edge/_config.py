@@ -17,7 +17,7 @@ from ._arrays import floats, utf8
 WORDS: dict[str, tuple[str, ...]] = {
     "provider": ("cpu", "cuda", "tensorrt"),
     "device_memory": ("auto", "separate", "unified"),
-    "verify": ("full", "size"),
+    "verify": ("full", "size", "changed"),
     "weights": ("auto", "mapped", "packed"),
     "interpolation": ("none", "linear"),
     "on_underrun": ("hold", "ramp", "flag_only"),

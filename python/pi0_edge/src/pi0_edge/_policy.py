@@ -48,7 +48,7 @@ class Policy(Handle):
         cuda_graphs: bool = True,
         threads: int = 0,
         spin: bool = True,
-        verify: Literal["full", "size"] = "full",
+        verify: Literal["full", "size", "changed"] = "changed",
         weights: Literal["auto", "mapped", "packed"] = "auto",
         ort_library: str | os.PathLike[str] | None = None,
         engine_cache: str | os.PathLike[str] | None = None,
@@ -66,7 +66,8 @@ class Policy(Handle):
             cuda_graphs: Whether CUDA graphs are captured where that is possible.
             threads: Threads of one operator, the calling thread included. 0: one per available core.
             spin: Whether threads that wait spin (faster by some per cent) or sleep (cores stay free for others).
-            verify: Whether every byte of the bundle is hashed and compared, or only sizes are looked at.
+            verify: Which bytes of the bundle are hashed and compared: those of files that changed since they were last
+                verified, all, or none.
             weights: Whether weights are mapped, packed, or each graph's the way that suits it.
             ort_library: ONNX Runtime's library. None: `ORT_DYLIB_PATH` if it is set, else beside libpi0_edge (wheels
                 have it there), then where packages install it, then the system's.
