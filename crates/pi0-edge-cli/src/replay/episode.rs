@@ -109,9 +109,9 @@ impl Episode {
         let (mut prompt, mut bytes) = (stored.prompt, 0);
         let mut moments: Vec<Moment> = Vec::with_capacity(stored.observations.len());
         for (i, Entry { time_s: time, path }) in stored.observations.into_iter().enumerate() {
-            let file =
+            let stored =
                 if dir.join(&path).is_dir() { format!("{path}/observation.json") } else { path.clone() };
-            let observation = StoredObservation::read_inside(dir, &file)
+            let observation = StoredObservation::read_inside(dir, &stored)
                 .map_err(|e| e.context(format_args!("{}: observation {i}", dir.display())))?;
             let path = dir.join(path);
             match (observation.prompt(), &prompt) {
