@@ -246,7 +246,7 @@ fn paths_that_leave_the_bundle_are_refused() {
         let mut files = Fixture::new().manifest_json()["files"].take();
         files[path] = file_entry(b"");
         fixture.manifest["files"] = files;
-        assert_refused(fixture.write().open(), Manifest, &["manifest.json: files ha"]);
+        assert_refused(fixture.write().open(), Manifest, &["manifest.json: files h"]);
     }
 }
 

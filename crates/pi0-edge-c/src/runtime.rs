@@ -194,10 +194,10 @@ pub unsafe extern "C" fn pi0_runtime_free(runtime: *mut pi0_runtime) -> pi0_stat
         }
         not_in_callback("a callback cannot free a runtime: freeing waits for callbacks")?;
         // Stopped while the handle is still there, because an event callback may be using it.
-        if let Ok(owner) = RUNTIMES.shared(runtime) {
-            if let Err(fail) = owner.stop(None) {
-                log::warn!(target: "pi0_edge::ffi::runtime", "{}", fail.message);
-            }
+        if let Ok(owner) = RUNTIMES.shared(runtime)
+            && let Err(fail) = owner.stop(None)
+        {
+            log::warn!(target: "pi0_edge::ffi::runtime", "{}", fail.message);
         }
         RUNTIMES.free(runtime)
     })

@@ -1,5 +1,5 @@
-//! Every parser that sees a file, as a function of the file's bytes: scripts/fuzz.sh gives them what it likes, and the
-//! tests what is kept in fuzz/seeds. Each ends, and what it says of a file fits a terminal.
+//! Every parser that sees a file, as a function of the file's bytes: the tests give them the files in fuzz/seeds, whole
+//! and damaged. Each ends, and what it says of a file fits a terminal.
 
 use std::path::Path;
 use std::sync::LazyLock;

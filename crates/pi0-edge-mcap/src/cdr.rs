@@ -75,12 +75,11 @@ mod tests {
     #[test]
     fn numbers_lie_at_multiples_of_their_size() {
         let bytes = Cdr::new().u8(1).u32(2).text("ab").f64(1.0).numbers(&[]).u8(9).into_bytes();
-        let wanted: [&[u8]; 8] = [
+        let wanted: [&[u8]; 7] = [
             &HEADER,
             &[1, 0, 0, 0],
             &[2, 0, 0, 0],
             &[3, 0, 0, 0, b'a', b'b', 0, 0],
-            &[0, 0, 0, 0],
             &1f64.to_le_bytes(),
             &[0, 0, 0, 0],
             &[9],

@@ -68,20 +68,24 @@ fn programs_build_against_what_is_installed_and_run() {
     let needed = |program: &Path| run(Command::new("readelf").arg("-d").arg(program)).contains("libpi0_edge");
     assert!(needed(&dynamic) && !needed(&fixed));
 
-    let cmake = |language: &str, linking: &str| {
-        let build = dir.path().join(format!("{language}-{linking}"));
+    let headers = crate::support::ros2_headers(dir.path());
+    let cmake = |source: &Path, linking: &str| {
+        let name = source.file_name().expect("a name").to_string_lossy();
+        let build = dir.path().join(format!("{name}-{linking}"));
         let mut command = Command::new("cmake");
-        command.arg("-S").arg(root().join("examples").join(language)).arg("-B").arg(&build);
+        command.arg("-S").arg(source).arg("-B").arg(&build);
         command
+            .arg(format!("-DROS2_HEADERS={}", headers.display()))
             .arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()))
             .arg(format!("-DPI0_EDGE_STATIC={linking}"));
         run(&mut command);
         run(Command::new("cmake").arg("--build").arg(&build));
         build
     };
-    let shared = cmake("c", "OFF").join("infer_once");
-    let linked = cmake("c", "ON").join("infer_once");
-    let cpp = cmake("cpp", "OFF").join("ros2_control_style");
+    let c = root().join("examples/c");
+    let shared = cmake(&c, "OFF").join("infer_once");
+    let linked = cmake(&c, "ON").join("infer_once");
+    let cpp = cmake(&crate::support::ros2_sources()[1], "OFF").join("controller_manager");
     assert!(needed(&shared) && !needed(&linked) && needed(&cpp));
 
     // Each finds ONNX Runtime where it was installed: beside the shared library, or by name.

@@ -133,8 +133,14 @@ fn the_examples_run() {
     let control_loop = example("c/control_loop.c", "gcc");
     let told = run(within(&control_loop).arg(bundle()).arg("2"));
     assert!(told.contains("chunks: "), "{told}");
-    let told = run(within(&example("cpp/ros2_control_style.cpp", "g++")).arg(bundle()).arg("2"));
-    assert!(told.contains("chunks "), "{told}");
+    let headers = crate::support::ros2_headers(dir.path());
+    let [plugin, manager] = crate::support::ros2_sources();
+    let controller = dir.path().join("controller_manager");
+    let include = [&headers, &plugin, &manager].map(|place| format!("-I{}", place.display()));
+    let flags = include.each_ref().map(String::as_str);
+    crate::support::compile("g++", &manager.join("controller_manager.cpp"), &controller, &flags);
+    let told = run(within(&controller).arg(bundle()).arg("2"));
+    assert!(told.contains("with a command"), "{told}");
 
     // SIGINT ends the loop cleanly.
     let mut command = Command::new("timeout");
@@ -143,7 +149,7 @@ fn the_examples_run() {
     assert!(told.contains("signal 2: stopping") && told.contains("chunks: "), "{told}");
 
     // A bundle that is none is said so, in words.
-    for program in ["infer_once", "control_loop", "ros2_control_style"] {
+    for program in ["infer_once", "control_loop", "controller_manager"] {
         let output = output(Command::new(dir.path().join(program)).arg("/nowhere"));
         let told = both(&output);
         assert_eq!(output.status.code(), Some(1), "{program}: {told}");

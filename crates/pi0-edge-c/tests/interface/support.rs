@@ -95,6 +95,25 @@ pub fn compile(compiler: &str, source: &Path, to: &Path, more: &[&str]) {
     run(&mut command);
 }
 
+/// The controller of examples/ros2 and the program that takes it through its life.
+pub fn ros2_sources() -> [PathBuf; 2] {
+    [root().join("examples/ros2/pi0_edge_controller/src"), crate_dir().join("tests/c/ros2")]
+}
+
+/// A directory that has every header of ROS 2 which that controller includes, each the types that stand in for them.
+pub fn ros2_headers(dir: &Path) -> PathBuf {
+    let to = dir.join("ros2_headers");
+    let source =
+        std::fs::read_to_string(ros2_sources()[0].join("policy_controller.cpp")).expect("the controller");
+    let included = source.lines().filter_map(|line| line.strip_prefix("#include <")?.strip_suffix('>'));
+    for header in included.filter(|header| header.contains('/')) {
+        let header = to.join(header);
+        std::fs::create_dir_all(header.parent().expect("a directory")).expect("the directory");
+        std::fs::write(header, "#include \"stand_ins.hpp\"\n").expect("the header");
+    }
+    to
+}
+
 /// Makes libpi0_edge.so.0.1, the name programs look for, beside the library.
 pub fn with_soname() {
     static ONCE: OnceLock<()> = OnceLock::new();
