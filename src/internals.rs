@@ -2,6 +2,7 @@
 
 /// Reading a bundle's parts.
 pub use crate::bundle::{
+    files::{open_inside, read_inside},
     integrity::{hash_file, hex},
     manifest::{FORMAT_VERSION, MAX_MANIFEST_BYTES},
     prescan::{Rules, prescan},

@@ -1,6 +1,7 @@
 //! Paths inside a bundle, and opening the files at them without being led elsewhere.
 
 use std::fs::{File, Metadata};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ pub(crate) fn open_regular(path: &Path, kind: ErrorKind) -> Result<File> {
     if found.is_symlink() {
         return Err(Error::new(
             kind,
-            format!("{} is a symbolic link; copy the file itself into the bundle", path.display()),
+            format!("{} is a symbolic link; put the file itself there", path.display()),
         ));
     }
     if !found.is_file() {
@@ -64,20 +65,46 @@ pub(crate) fn open_regular(path: &Path, kind: ErrorKind) -> Result<File> {
     Ok(file)
 }
 
-/// Opens the regular file at a checked relative path under `root`; no directory between them may be a link.
-pub(super) fn open_inside(root: &Path, relative: &str) -> Result<File> {
+/// Opens a file below the directory `root`, by the rules for every file of a bundle or an observation: `relative` is
+/// made of plain names, no part of it is a symbolic link, and what it leads to is a regular file, which is looked at
+/// before it is opened.
+///
+/// # Errors
+///
+/// One of `kind` for anything else, in words; [`ErrorKind::Io`] if it cannot be opened.
+pub fn open_inside(root: &Path, relative: &str, kind: ErrorKind) -> Result<File> {
     if let Err(what) = check_relative(relative) {
-        bail!(Integrity, "the path {relative:?} {what}");
+        return Err(Error::new(kind, format!("the path {relative:?} {what}")));
     }
     let mut path = PathBuf::from(root);
     let mut parts = relative.split('/').peekable();
     while let Some(part) = parts.next() {
         path.push(part);
-        if parts.peek().is_some() && !inspect(&path, ErrorKind::Integrity)?.is_dir() {
-            bail!(Integrity, "{} is not a directory (links are not followed)", path.display());
+        if parts.peek().is_some() && !inspect(&path, kind)?.is_dir() {
+            let text = format!("{} is not a directory (links are not followed)", path.display());
+            return Err(Error::new(kind, text));
         }
     }
-    open_regular(&path, ErrorKind::Integrity)
+    open_regular(&path, kind)
+}
+
+/// Reads a file that [`open_inside`] opens, of at most `max` bytes.
+///
+/// # Errors
+///
+/// As [`open_inside`], and one of `kind` for a larger file.
+pub fn read_inside(root: &Path, relative: &str, max: u64, kind: ErrorKind) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte past the cap tells a file of exactly the cap from a longer one, however long it says it is.
+    open_inside(root, relative, kind)?
+        .take(max.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .or_kind(ErrorKind::Io, || format!("cannot read {relative}"))?;
+    if bytes.len() as u64 > max {
+        let place = root.join(relative);
+        return Err(Error::new(kind, format!("{} has more than {max} bytes", place.display())));
+    }
+    Ok(bytes)
 }
 
 /// A file of a bundle, open for as long as the bundle is, to see that it stays what it was.
@@ -95,7 +122,7 @@ impl Held {
     /// # Errors
     /// As [`open_inside`].
     pub fn open(root: &Path, name: &str) -> Result<Self> {
-        let file = open_inside(root, name)?;
+        let file = open_inside(root, name, ErrorKind::Integrity)?;
         let was = Self::stamp(&file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {name}"))?);
         Ok(Held { name: name.to_owned(), file, was })
     }
@@ -129,7 +156,7 @@ impl Held {
     /// # Errors
     /// [`ErrorKind::Integrity`].
     pub fn check_place(&self, root: &Path) -> Result<()> {
-        let place = open_inside(root, &self.name)?;
+        let place = open_inside(root, &self.name, ErrorKind::Integrity)?;
         let place = place.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {}", self.name))?;
         let held = self.inspect()?;
         ensure!(
@@ -145,7 +172,8 @@ impl Held {
 fn inspect(path: &Path, kind: ErrorKind) -> Result<Metadata> {
     path.symlink_metadata().map_err(|e| {
         if e.kind() == std::io::ErrorKind::NotFound {
-            Error::with_source(kind, format!("{} is missing; copy the whole bundle again", path.display()), e)
+            let remedy = if kind == ErrorKind::Observation { "" } else { "; copy the whole bundle again" };
+            Error::with_source(kind, format!("{} is missing{remedy}", path.display()), e)
         } else {
             Error::with_source(ErrorKind::Io, format!("cannot inspect {}", path.display()), e)
         }

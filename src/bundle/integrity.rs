@@ -52,7 +52,7 @@ pub(super) fn verify(root: &Path, manifest: &Manifest, level: Verify) -> Result<
     let verified = if level == Verify::Changed { Verified::read(root) } else { Verified::default() };
     let (mut weights, mut others) = (BTreeMap::new(), BTreeMap::new());
     for (path, entry) in &manifest.files {
-        let file = open_inside(root, path)?;
+        let file = open_inside(root, path, ErrorKind::Integrity)?;
         let found = file.metadata().or_kind(ErrorKind::Io, || format!("cannot inspect {path}"))?;
         ensure!(
             found.len() == entry.size,
@@ -81,7 +81,8 @@ pub(super) fn verify(root: &Path, manifest: &Manifest, level: Verify) -> Result<
             entry.sha256
         )
     };
-    let start = |files, verified| Hashing::start(root, files, open_inside, differs, verified);
+    let open = |root: &Path, path: &str| open_inside(root, path, ErrorKind::Integrity);
+    let start = |files, verified| Hashing::start(root, files, open, differs, verified);
     // Graphs are read by what loads them, and the tokenizer by us, before the weights are done.
     let others = start(others, verified);
     let done = others.total;

@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::features::{ActionFeature, ImageRule, StateFeature};
+use super::files::read_inside;
 use super::flow::{Flow, Rope};
 use super::graphs::{GraphName, GraphSpec, Graphs};
 use super::versioned;
-use crate::error::{ErrorKind, Result, ResultExt};
+use crate::error::{ErrorKind, Result};
 
 /// The manifest version this runtime reads.
 pub const FORMAT_VERSION: u64 = 1;
@@ -325,12 +325,9 @@ impl Manifest {
     ///
     /// [`ErrorKind::Io`] if the file cannot be read, else as [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Self> {
-        let file = super::files::open_regular(path, ErrorKind::Manifest)?;
-        let mut bytes = Vec::new();
-        // One byte past the cap tells a file of exactly the cap from a longer one.
-        file.take(MAX_MANIFEST_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let bytes = read_inside(directory, &name, MAX_MANIFEST_BYTES, ErrorKind::Manifest)?;
         Self::parse(&bytes).map_err(|e| e.context(path.display()))
     }
 

@@ -5,7 +5,7 @@
 //! hostile bundle's *behaviour* safe: a bundle is trusted like code.
 
 mod features;
-mod files;
+pub(crate) mod files;
 mod flow;
 pub(crate) mod graphs;
 pub(crate) mod integrity;
@@ -18,9 +18,9 @@ mod validate;
 pub(crate) mod verified;
 pub(crate) mod versioned;
 pub(crate) mod wire;
+mod working_bytes;
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub use manifest::{
 use integrity::{Hashing, verify};
 use prescan::{Rules, prescan};
 
-use crate::error::{ErrorKind, Result, ResultExt};
+use crate::error::{ErrorKind, Result};
 
 /// A directory whose manifest, files and graphs were found to be in order.
 #[derive(Debug, Clone)]
@@ -136,12 +136,13 @@ impl Bundle {
     /// [`ErrorKind::Integrity`] if the manifest does not list it, or it is missing or not a regular file;
     /// [`ErrorKind::Io`] if it cannot be opened.
     pub fn open_file(&self, relative: &str) -> Result<File> {
-        ensure!(
-            self.manifest.files.contains_key(relative),
-            Integrity,
-            "{relative:?} is not in the manifest's files"
-        );
-        files::open_inside(&self.root, relative)
+        self.entry(relative)?;
+        files::open_inside(&self.root, relative, ErrorKind::Integrity)
+    }
+
+    fn entry(&self, relative: &str) -> Result<&FileEntry> {
+        let entry = self.manifest.files.get(relative);
+        entry.ok_or_else(|| err!(Integrity, "{relative:?} is not in the manifest's files"))
     }
 
     /// Reads a file that the manifest lists, which must have the listed size and at most `max` bytes.
@@ -150,13 +151,9 @@ impl Bundle {
     ///
     /// As [`open_file`](Self::open_file), and [`ErrorKind::Integrity`] for another size or one beyond `max`.
     pub fn read_file(&self, relative: &str, max: u64) -> Result<Vec<u8>> {
-        let file = self.open_file(relative)?;
-        let size = self.manifest.files[relative].size;
+        let size = self.entry(relative)?.size;
         ensure!(size <= max, Integrity, "{relative} has {size} bytes, at most {max} are allowed");
-        let mut bytes = Vec::with_capacity(size as usize);
-        file.take(size + 1)
-            .read_to_end(&mut bytes)
-            .or_kind(ErrorKind::Io, || format!("cannot read {relative}"))?;
+        let bytes = files::read_inside(&self.root, relative, max, ErrorKind::Integrity)?;
         ensure!(
             bytes.len() as u64 == size,
             Integrity,

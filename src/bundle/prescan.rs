@@ -57,8 +57,9 @@ const CONTRIB_OPS: &[&str] =
 
 /// Most bytes of an `.onnx` file; the weights are beside it.
 pub(super) const MAX_GRAPH_BYTES: u64 = 32 << 20;
-const MAX_NODES: usize = 20_000;
-const MAX_INITIALIZERS: usize = 20_000;
+/// Nodes of a graph, and its tensors. Loading takes time that grows faster than their number.
+const MAX_NODES: usize = 4096;
+const MAX_INITIALIZERS: usize = 4096;
 const MAX_NODE_EDGES: usize = 1_024;
 const MAX_NODE_ATTRIBUTES: usize = 64;
 const MAX_RANK: usize = 8;

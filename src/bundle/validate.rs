@@ -23,11 +23,11 @@ use super::graphs::{GraphName, compare_tensors};
 use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
 use crate::aloha;
 use crate::error::Result;
-use crate::limits::{MAX_CAMERAS, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
+use crate::limits::{MAX_CAMERAS, MAX_FILES, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
 
 /// No single size of a real model comes near; keeps every product of two sizes far inside 64 bits.
 const MAX_SIZE: usize = 1 << 24;
-const MAX_LAYERS: usize = 512;
+const MAX_LAYERS: usize = 64;
 /// Longest step between two lengths of a padded prefix: every tensor of the prefix has room for as much.
 const MAX_BUCKET: usize = 1 << 14;
 
@@ -49,7 +49,8 @@ impl Manifest {
         self.check_graph_files()?;
         self.check_files()?;
         self.check_token_embedding()?;
-        self.check_signatures()
+        self.check_signatures()?;
+        self.check_working_bytes()
     }
 
     fn check_dimensions(&self) -> Result<()> {
@@ -187,6 +188,7 @@ impl Manifest {
     }
 
     fn check_files(&self) -> Result<()> {
+        in_range("the number of files", self.files.len(), MAX_FILES)?;
         for (path, entry) in &self.files {
             if let Err(what) = check_relative(path) {
                 refuse!("files holds the path {path:?}, which {what}");

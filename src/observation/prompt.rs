@@ -7,7 +7,7 @@ use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_PROMPT_BYTES;
 
 /// Most bytes of a `tokenizer.json`; PaliGemma's has some 17 million.
-const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
+const MAX_TOKENIZER_BYTES: u64 = 32 << 20;
 /// Most characters said about a file that is refused: it can quote what is in the file.
 const MAX_REASON: usize = 160;
 

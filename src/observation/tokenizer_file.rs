@@ -9,6 +9,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::bpe::{AddedTokens, SPACE, Tables};
+use crate::limits::{MAX_ADDED_TOKENS, MAX_VOCABULARY};
 
 #[derive(Deserialize)]
 struct File {
@@ -77,6 +78,14 @@ impl<'de> Deserialize<'de> for Merge {
 pub(super) fn read(json: &[u8]) -> Result<Tables, String> {
     let file: File = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     let model = &file.model;
+    for (what, found, most) in [
+        ("tokens", model.vocab.len(), MAX_VOCABULARY),
+        ("added tokens", file.added_tokens.len(), MAX_ADDED_TOKENS),
+    ] {
+        if found > most {
+            return Err(format!("it has {found} {what}, at most {most} are allowed"));
+        }
+    }
     if file.version != "1.0" || model.r#type != "BPE" {
         return Err(format!("version {} and model {}, not 1.0 and BPE", file.version, model.r#type));
     }

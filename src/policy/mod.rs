@@ -29,7 +29,7 @@ use crate::action::ActionChunk;
 use crate::bundle::token_table::TokenTable;
 use crate::bundle::{Bundle, GraphName, Manifest};
 use crate::error::{ErrorKind, Result, ResultExt};
-use crate::limits::MAX_NUM_STEPS;
+use crate::limits::{MAX_NUM_STEPS, MAX_THREADS};
 use crate::lookup::SAFE_REPLAYS;
 use crate::observation::{Observation, Preprocessor, PromptTokenizer};
 use crate::provider::Provider;
@@ -67,6 +67,7 @@ impl Policy {
     /// as well, and must not block SIGBUS in a thread that infers.
     ///
     /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for more than 128 threads,
     /// [`ErrorKind::Manifest`] or [`ErrorKind::Integrity`] for a bad bundle, [`ErrorKind::Library`] when ONNX
     /// Runtime cannot be loaded, [`ErrorKind::Provider`] when the provider asked for cannot be used or does not take
     /// every node, [`ErrorKind::Engine`] when TensorRT was asked for and engines for exactly this bundle, GPU and
@@ -84,6 +85,12 @@ impl Policy {
         options: &PolicyOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        let threads = options.threads;
+        ensure!(
+            threads <= MAX_THREADS,
+            InvalidArgument,
+            "{threads} threads are asked for, at most {MAX_THREADS} are allowed; 0 means one per available core"
+        );
         // The library first: it fails in milliseconds, verifying a large bundle takes seconds.
         let library = Environment::get(options.ort_library.as_deref())?;
         // Whether there are engines, for the same reason; what they hold, before anything is made for them.
@@ -113,7 +120,7 @@ impl Policy {
         let map = MappedFile::new(&bundle.open_file(&table.file)?, &table.file)?;
         let token_table = TokenTable::new(map, table)?;
         let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
             n => n,
         };
         if let Some(directory) = &options.profile {

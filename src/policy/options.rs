@@ -36,7 +36,7 @@ pub struct PolicyOptions {
     pub no_cuda_graphs: bool,
     /// ONNX Runtime's library; looked for as [`Environment::get`](crate::Environment::get) says when absent.
     pub ort_library: Option<PathBuf>,
-    /// Threads of one operator, the calling thread included; 0 means one per available core.
+    /// Threads of one operator, the calling thread included; 0 means one per available core; at most 128.
     pub threads: usize,
     /// The part of the bundle that is verified before it is used.
     pub verify: Verify,

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::Result;
 
 /// Most threads that work for graphs at a time, ONNX Runtime's own included.
-const MAX_THREADS: usize = 4096;
+const MAX_WORKING_THREADS: usize = 4096;
 
 /// A thread that works for a graph.
 struct Slot {
@@ -23,8 +23,8 @@ struct Slot {
     lost: AtomicPtr<AtomicBool>,
 }
 
-static SLOTS: [Slot; MAX_THREADS] =
-    [const { Slot { thread: AtomicI32::new(0), lost: AtomicPtr::new(null_mut()) } }; MAX_THREADS];
+static SLOTS: [Slot; MAX_WORKING_THREADS] =
+    [const { Slot { thread: AtomicI32::new(0), lost: AtomicPtr::new(null_mut()) } }; MAX_WORKING_THREADS];
 static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
@@ -49,7 +49,7 @@ impl Lost {
         install();
         let free = |s: &&Slot| s.thread.compare_exchange(0, -1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         let Some(slot) = SLOTS.iter().find(free) else {
-            bail!(Graph, "more than {MAX_THREADS} threads compute at the same time");
+            bail!(Graph, "more than {MAX_WORKING_THREADS} threads compute at the same time");
         };
         slot.lost.store(Arc::as_ptr(&self.0).cast_mut(), Ordering::Relaxed);
         slot.thread.store(this_thread(), Ordering::Release);

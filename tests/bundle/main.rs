@@ -2,7 +2,10 @@
 
 #[path = "../bundle_support/mod.rs"]
 mod bundle_support;
+#[path = "../common/project.rs"]
+mod project;
 
+mod limits;
 mod manifest;
 mod open;
 mod prescan;

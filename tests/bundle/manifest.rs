@@ -234,7 +234,7 @@ fn contradictions_are_refused_with_their_key() {
         ("/source/model_sha256", json!("AB"), &["source.model_sha256", "64 lowercase"]),
         ("/source/conventions/letterbox_pad", json!(-3.0), &["image.pad_value is -1", "letterbox_pad is -3"]),
         ("/dimensions/layers", json!(0), &["dimensions.layers is 0"]),
-        ("/dimensions/layers", json!(100_000), &["dimensions.layers is 100000", "1 to 512"]),
+        ("/dimensions/layers", json!(100_000), &["dimensions.layers is 100000", "1 to 64"]),
         ("/dimensions/layers", json!(3), &["graphs.prefix_prefill", "present.2.key", "is missing"]),
         ("/dimensions/prefix_mlp", json!(1u64 << 40), &["dimensions.prefix_mlp is 1099511627776"]),
         ("/dimensions/prefix_mlp", json!(-4), &["invalid value"]),
@@ -311,6 +311,8 @@ fn contradictions_are_refused_with_their_key() {
         ("/prompt/tokenizer", json!("absent.json"), &["prompt.tokenizer", "not in files"]),
         ("/flow/num_steps", json!(0), &["flow.num_steps is 0"]),
         ("/flow/num_steps", json!(65), &["flow.num_steps is 65", "1 to 64"]),
+        ("/state/padded_dim", json!(5000), &["state.padded_dim is 5000", "1 to 4096"]),
+        ("/prompt/max_tokens", json!(16_000), &["MiB for one inference", "at most 1024"]),
         ("/prompt/max_tokens", json!(20_000), &["prompt.max_tokens is 20000", "1 to 16384"]),
         ("/flow/convention", json!("noise_at_zero"), &["unknown variant `noise_at_zero`"]),
         ("/flow/min_period", json!(4.0), &["flow has periods 4 to 4"]),
@@ -412,7 +414,7 @@ fn what_is_not_a_manifest_is_refused() {
 
     let written = Fixture::new().write();
     std::fs::write(written.path("manifest.json"), &big).unwrap();
-    assert_refused(written.open(), ErrorKind::Manifest, &["manifest.json", "more than the 4194304"]);
+    assert_refused(written.open(), ErrorKind::Manifest, &["manifest.json", "more than 4194304"]);
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn what_is_not_a_model_is_refused() {
         (0..1025).for_each(|_| block(&mut n, 1, "x"));
         m.nodes.push(n);
     });
-    refused(&["more than 20000 nodes"], |m| m.nodes = vec![node("Add", &[]); 20_001]);
+    refused(&["more than 4096 nodes"], |m| m.nodes = vec![node("Add", &[]); 20_001]);
 }
 
 proptest! {

@@ -15,7 +15,8 @@ fn bundles() -> impl Iterator<Item = Bundle> {
 }
 
 fn observation(bundle: &Bundle, case: &Case) -> Value {
-    serde_json::from_slice(&std::fs::read(case.observation_path(bundle).unwrap()).unwrap()).unwrap()
+    serde_json::from_slice(&bundle.read_file(&case.observation_path(bundle).unwrap(), 1 << 20).unwrap())
+        .unwrap()
 }
 
 fn state(observation: &Value) -> Vec<f32> {
@@ -33,7 +34,7 @@ fn check_inputs(bundle: &Bundle) {
     let golden = Golden::load(bundle).unwrap().unwrap();
     for case in &golden.cases {
         let recorded = observation(bundle, case);
-        let directory = case.observation_path(bundle).unwrap().parent().unwrap().to_owned();
+        let directory = bundle.path(&case.observation_path(bundle).unwrap()).parent().unwrap().to_owned();
         let decoded: Vec<_> = recorded["images"]
             .as_object()
             .unwrap()

@@ -80,7 +80,7 @@ fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) 
     let expected = &case.expected;
     let layers = policy.manifest().dimensions.layers;
     let bundle = policy.bundle();
-    let observation = StoredObservation::read(&case.observation_path(bundle)?)?;
+    let observation = StoredObservation::read_golden(case, bundle)?;
     let noise = case.noise(bundle)?;
     let mut wanted = BTreeMap::new();
     for (stage, sampled) in expected.stages() {

@@ -10,7 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use pi0_edge::MAX_FRAME_SIDE;
 
 /// Largest file of a frame, in bytes.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
+pub const MAX_IMAGE_BYTES: u64 = 64 << 20;
 /// Most pixels of a frame: those of an 8K camera.
 const MAX_PIXELS: u64 = 1 << 25;
 

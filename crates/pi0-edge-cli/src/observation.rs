@@ -1,25 +1,27 @@
 //! An observation on disk: `observation.json` and the frames beside it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use pi0_edge::internals::Preprocessor;
+use pi0_edge::internals::{Preprocessor, read_inside};
 use pi0_edge::runtime::ObservationSlot;
-use pi0_edge::{Error, ErrorKind, Frame, Manifest, Observation, Policy, Result};
-use pi0_edge_golden::Golden;
+use pi0_edge::{Bundle, Error, ErrorKind, Frame, MAX_CAMERAS, Manifest, Observation, Policy, Result};
+use pi0_edge_golden::{Case, Golden};
 use serde::Deserialize;
 
 use crate::frame;
-use crate::output::{read_at_most, read_json};
+use crate::output::{file_name, parse_json};
 
 /// Largest observation.json read.
 const MAX_JSON_BYTES: u64 = 1 << 20;
+/// Most pixels of all frames of an observation.
+const MAX_OBSERVATION_PIXELS: usize = 1 << 26;
 
 /// The content of an observation.json.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObservationFile {
-    images: BTreeMap<String, PathBuf>,
+    images: BTreeMap<String, String>,
     state: Vec<f32>,
     prompt: Option<String>,
 }
@@ -44,15 +46,54 @@ pub struct StoredObservation {
 }
 
 impl StoredObservation {
-    /// Reads `DIR/observation.json` (or that file itself) and decodes the PNG or JPEG frames it names.
+    /// Reads `DIR/observation.json` (or that file itself) and decodes the PNG or JPEG frames it names, which are in the
+    /// same directory or below it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] or [`ErrorKind::Observation`], naming the file.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() { path.join("observation.json") } else { path.to_path_buf() };
-        let stored: ObservationFile = read_json(&file, MAX_JSON_BYTES, ErrorKind::Observation)?;
-        let directory = file.parent().unwrap_or(Path::new("."));
-        let images = stored.images.into_iter().map(|(name, frame)| decode(&directory.join(frame), name));
+        match path.parent() {
+            Some(directory) if !path.is_dir() => Self::read_inside(directory, &file_name(path)),
+            _ => Self::read_inside(path, "observation.json"),
+        }
+    }
+
+    /// Reads the observation whose JSON file is at `file` below `root`, and its frames, by the rules for the files of a
+    /// bundle: plain names, regular files, no links.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_inside(root: &Path, file: &str) -> Result<Self> {
+        Self::read_by(file, &|name, max| read_inside(root, name, max, ErrorKind::Observation))
+    }
+
+    /// Reads the observation of a golden case: files that the bundle's manifest lists.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or [`ErrorKind::Integrity`].
+    pub fn read_golden(case: &Case, bundle: &Bundle) -> Result<Self> {
+        Self::read_by(&case.observation_path(bundle)?, &|name, max| bundle.read_file(name, max))
+    }
+
+    fn read_by(file: &str, read: &dyn Fn(&str, u64) -> Result<Vec<u8>>) -> Result<Self> {
+        let stored: ObservationFile =
+            parse_json(&read(file, MAX_JSON_BYTES)?, Path::new(file), ErrorKind::Observation)?;
+        let unfit = |what: String| Error::new(ErrorKind::Observation, format!("{file} has {what}"));
+        let (images, directory) = (stored.images.len(), file.rfind('/').map_or("", |end| &file[..=end]));
+        if images > MAX_CAMERAS {
+            return Err(unfit(format!("{images} images, at most {MAX_CAMERAS} are allowed")));
+        }
+        let mut pixels = 0;
+        let images = stored.images.into_iter().map(|(name, frame)| {
+            let path = format!("{directory}{frame}");
+            let bytes = read(&path, frame::MAX_IMAGE_BYTES).map_err(|e| e.context(&name))?;
+            let image = decode(&bytes, &path, name)?;
+            pixels += image.data.len() / 3;
+            if pixels > MAX_OBSERVATION_PIXELS {
+                return Err(unfit(format!("frames of more than {MAX_OBSERVATION_PIXELS} pixels together")));
+            }
+            Ok(image)
+        });
         Ok(StoredObservation {
             images: images.collect::<Result<_>>()?,
             state: stored.state,
@@ -96,7 +137,7 @@ impl StoredObservation {
             return Self::read(directory);
         }
         match Golden::load(policy.bundle())?.as_ref().and_then(|golden| golden.cases.first()) {
-            Some(case) => Self::read(&case.observation_path(policy.bundle())?),
+            Some(case) => Self::read_golden(case, policy.bundle()),
             None => Ok(Self::synthetic(policy.manifest())),
         }
     }
@@ -153,10 +194,9 @@ pub fn action_names(policy: &Policy) -> Vec<String> {
     action.names.clone().unwrap_or_else(|| (0..action.dim).map(|i| format!("a{i}")).collect())
 }
 
-fn decode(path: &Path, name: String) -> Result<Image> {
-    let bytes = read_at_most(path, frame::MAX_FILE_BYTES, ErrorKind::Observation)?;
-    let rgb = frame::decode(&bytes).map_err(|what| {
-        let text = format!("{name}: cannot read the frame {}: {what}", path.display());
+fn decode(bytes: &[u8], path: &str, name: String) -> Result<Image> {
+    let rgb = frame::decode(bytes).map_err(|what| {
+        let text = format!("{name}: cannot read the frame {path}: {what}");
         Error::new(ErrorKind::Observation, text)
     })?;
     let (width, height) = rgb.dimensions();

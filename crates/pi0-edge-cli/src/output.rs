@@ -1,11 +1,11 @@
 //! Reading and writing files and stdout, with errors that name the file.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ndarray::ArrayView2;
-use pi0_edge::internals::escaped;
+use pi0_edge::internals::{escaped, read_inside};
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -79,9 +79,10 @@ pub fn refuse<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::InvalidArgument, text))
 }
 
-/// Reads a JSON file of at most `max` bytes; `kind` is the error of one that is larger or malformed.
+/// Reads a regular JSON file of at most `max` bytes; `kind` is the error of one that is not, or is malformed.
 pub fn read_json<T: DeserializeOwned>(path: &Path, max: u64, kind: ErrorKind) -> Result<T> {
-    parse_json(&read_at_most(path, max, kind)?, path, kind)
+    let directory = path.parent().unwrap_or(Path::new("."));
+    parse_json(&read_inside(directory, &file_name(path), max, kind)?, path, kind)
 }
 
 /// Parses the content of the JSON file at `path`; `kind` is the error of one that is malformed.
@@ -90,21 +91,6 @@ pub fn parse_json<T: DeserializeOwned>(text: &[u8], path: &Path, kind: ErrorKind
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     serde_json::from_slice(text)
         .map_err(|e| Error::with_source(kind, format!("{} is malformed", path.display()), e))
-}
-
-/// Reads a regular file of at most `max` bytes; `kind` is the error of one that is larger or something else, such as a
-/// pipe, which would be waited for.
-pub fn read_at_most(path: &Path, max: u64, kind: ErrorKind) -> Result<Vec<u8>> {
-    let unfit = |what: String| Err(Error::new(kind, format!("{} {what}", path.display())));
-    let found = std::fs::metadata(path).map_err(cannot("read", path))?;
-    if !found.is_file() {
-        return unfit("is not a regular file".into());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(cannot("read", path))?;
-    // One more tells a file that is too long, also one that grows.
-    file.take(max + 1).read_to_end(&mut bytes).map_err(cannot("read", path))?;
-    if bytes.len() as u64 > max { unfit(format!("has more than {max} bytes")) } else { Ok(bytes) }
 }
 
 /// Writes `array` as an .npy file, whole or not at all.

@@ -1,8 +1,9 @@
 //! Rules for state and action: widths, names, statistics and limits.
 
-use super::{MAX_SIZE, in_range};
+use super::in_range;
 use crate::bundle::features::{ActionFeature, Normalization, StateFeature};
 use crate::error::Result;
+use crate::limits::MAX_FEATURE_DIM;
 
 impl StateFeature {
     pub(super) fn check(&self) -> Result<()> {
@@ -81,8 +82,8 @@ impl Normalization {
 }
 
 fn check_widths(key: &str, dim: usize, padded: usize, names: Option<&[String]>) -> Result<()> {
-    in_range(format_args!("{key}.dim"), dim, MAX_SIZE)?;
-    in_range(format_args!("{key}.padded_dim"), padded, MAX_SIZE)?;
+    in_range(format_args!("{key}.dim"), dim, MAX_FEATURE_DIM)?;
+    in_range(format_args!("{key}.padded_dim"), padded, MAX_FEATURE_DIM)?;
     check!(padded >= dim, "{key}.padded_dim is {padded}, less than dim {dim}");
     names.map_or(Ok(()), |names| same_length(&format!("{key}.names"), names.len(), dim))
 }

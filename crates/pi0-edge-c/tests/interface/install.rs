@@ -1,6 +1,8 @@
 //! C and C++ programs build against what scripts/install.sh puts in place: by pkg-config and by CMake, the
 //! shared library and the static one, where it is installed and in a package's staging directory.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -34,10 +36,17 @@ fn programs_build_against_what_is_installed_and_run() {
     built(&from);
     let onnxruntime = root().join(".cache/onnxruntime/libonnxruntime.so.1");
     let more = ["--prefix", prefix.to_str().unwrap(), "--onnxruntime", onnxruntime.to_str().unwrap()];
-    // Twice: a second installation replaces the first.
-    install(&from, &more);
-    install(&from, &more);
     let lib = prefix.join("lib");
+    // Twice: a second installation replaces the first, and never writes to what a program has open.
+    install(&from, &more);
+    let places =
+        ["lib/libpi0_edge.so", "lib/pi0-edge/libonnxruntime.so.1", "bin/pi0-edge"].map(|f| prefix.join(f));
+    let before = places.each_ref().map(|place| File::open(place).unwrap());
+    install(&from, &more);
+    for (place, before) in places.iter().zip(before) {
+        let (inode, links) = before.metadata().map(|m| (m.ino(), m.nlink())).unwrap();
+        assert!(links == 0 && place.metadata().unwrap().ino() != inode, "{} was written to", place.display());
+    }
 
     let pkg_config = |arguments: &[&str]| {
         let mut command = Command::new("pkg-config");

@@ -1,4 +1,5 @@
-//! The C examples under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind: no error, and no leak of ours.
+//! The C examples under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind: no error, and no leak of ours. And hostile
+//! bundles, where some are given.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +42,41 @@ fn under_address_and_undefined_behaviour_sanitizers() {
     let mut command = Command::new(&program);
     let output = output(command.arg(bundle()).env("LSAN_OPTIONS", &suppressions));
     assert!(!output.status.success() && both(&output).contains("LeakSanitizer"), "{}", both(&output));
+}
+
+/// Opens and infers with every bundle in `$PI0_HOSTILE_BUNDLES`, each in a process of its own. They are made by
+///
+/// ```sh
+/// PI0_HOSTILE_KEEP=DIR cargo test -p pi0-edge-cli --test program hostile
+/// ```
+#[test]
+fn hostile_bundles_under_the_address_sanitizer() {
+    let Some(bundles) = std::env::var_os("PI0_HOSTILE_BUNDLES") else {
+        println!("skipped: PI0_HOSTILE_BUNDLES is not set");
+        return;
+    };
+    let dir = scratch();
+    let program = build("infer_once", dir.path(), &["-fsanitize=address", "-fno-omit-frame-pointer"]);
+    let suppressions = format!("suppressions={}", crate_dir().join("tests/c/leaks.supp").display());
+    let infer = |bundle: &Path| {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(&program).arg(bundle).env("LSAN_OPTIONS", &suppressions);
+        output(command.env("ASAN_OPTIONS", "detect_leaks=1:exitcode=99:max_allocation_size_mb=2048"))
+    };
+    let want = infer(&bundle());
+    assert!(want.status.success(), "{}", both(&want));
+    let (mut refused, mut equal, mut escaped) = (0, 0, Vec::new());
+    for entry in Path::new(&bundles).read_dir().expect("the bundles") {
+        let path = entry.expect("an entry").path();
+        let got = infer(&path);
+        match got.status.code() {
+            Some(0) if got.stdout == want.stdout => equal += 1,
+            Some(1) if !got.stderr.is_empty() => refused += 1,
+            _ => escaped.push(format!("{}: {}: {}", path.display(), got.status, both(&got))),
+        }
+    }
+    println!("{refused} refused, {equal} with equal actions, {} escaped", escaped.len());
+    assert!(escaped.is_empty() && refused > 0, "{}", escaped.join("\n"));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct EpisodeFile {
 #[serde(deny_unknown_fields)]
 struct Entry {
     time_s: f64,
-    path: PathBuf,
+    path: String,
 }
 
 impl EpisodeFile {
@@ -65,8 +65,8 @@ impl EpisodeFile {
             if std::mem::replace(&mut before, *time_s) >= *time_s {
                 return wrong(format!("time_s {time_s}, which is not after that of the one before"));
             }
-            if !path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
-                let path = path.display();
+            let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
+            if !Path::new(path).components().all(inside) {
                 return wrong(format!("path {path}; it must lie in the episode's directory"));
             }
         }
@@ -109,8 +109,11 @@ impl Episode {
         let (mut prompt, mut bytes) = (stored.prompt, 0);
         let mut moments: Vec<Moment> = Vec::with_capacity(stored.observations.len());
         for (i, Entry { time_s: time, path }) in stored.observations.into_iter().enumerate() {
+            let stored =
+                if dir.join(&path).is_dir() { format!("{path}/observation.json") } else { path.clone() };
+            let observation = StoredObservation::read_inside(dir, &stored)
+                .map_err(|e| e.context(format_args!("{}: observation {i}", dir.display())))?;
             let path = dir.join(path);
-            let observation = StoredObservation::read(&path)?;
             match (observation.prompt(), &prompt) {
                 (None, _) => {}
                 (Some(own), None) if i == 0 => prompt = Some(own.to_owned()),

@@ -267,7 +267,7 @@ fn a_bad_observation_in_an_episode_is_named() {
     }
     let dir = with_episode();
     std::fs::remove_file(dir.path().join("episode/episode.json")).unwrap();
-    assert_fails(&replay(dir.path(), &["--rate", "100"]), &["episode.json", "cannot read"]);
+    assert_fails(&replay(dir.path(), &["--rate", "100"]), &["episode.json", "is missing"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod support;
 mod command_line;
 mod doctor;
 mod engines;
+mod hostile;
 mod models;
 mod precision;
 mod providers;
