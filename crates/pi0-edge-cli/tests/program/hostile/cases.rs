@@ -140,7 +140,8 @@ fn files_that_are_not_as_listed(list: &mut List) {
 }
 
 fn files_that_are_no_such_files(list: &mut List) {
-    let changes: [(&str, fn(&mut Vec<u8>)); 7] = [
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change); 7] = [
         ("cut in half", |b| b.truncate(b.len() / 2)),
         ("empty", Vec::clear),
         ("a byte short", |b| b.truncate(b.len() - 1)),

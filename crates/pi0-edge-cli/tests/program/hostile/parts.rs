@@ -109,9 +109,11 @@ pub fn not_json() -> Vec<(String, Vec<u8>)> {
     ]
 }
 
+/// Makes a manifest's text of the good one.
+pub type Make = fn(&Value) -> Vec<u8>;
+
 /// Texts for a manifest, made of the good one.
-pub fn bad_manifests() -> Vec<(String, fn(&Value) -> Vec<u8>)> {
-    type Make = fn(&Value) -> Vec<u8>;
+pub fn bad_manifests() -> Vec<(String, Make)> {
     let all: [(&str, Make); 9] = [
         ("an empty manifest", |_| Vec::new()),
         ("a manifest of nothing", |_| b"null".to_vec()),
