@@ -26,7 +26,8 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Returns `text` as [`Line`] writes it.
+/// Returns `text` as one line of at most `most` characters: its own lines are joined by spaces, the rest of what is
+/// hidden is escaped, and what is too much is cut.
 pub fn one_line(text: &str, most: usize) -> String {
     let mut out = String::new();
     let mut line = Line::new(&mut out, most);
@@ -36,8 +37,7 @@ pub fn one_line(text: &str, most: usize) -> String {
     out
 }
 
-/// Writes text to one line of so many characters at most: its own lines are joined by spaces, the rest of what is
-/// hidden is escaped, and what is too much is cut.
+/// Writes what [`one_line`] returns.
 pub(crate) struct Line<W> {
     out: W,
     left: usize,

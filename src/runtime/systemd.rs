@@ -140,7 +140,8 @@ impl Systemd {
 /// Sends systemd a message, such as `READY=1`, if it wants to be notified.
 ///
 /// # Errors
-/// As [`Systemd::from_environment`].
+/// [`ErrorKind::InvalidArgument`] if `NOTIFY_SOCKET` or what goes with it is not what systemd sets,
+/// [`ErrorKind::Io`] if its socket cannot be opened.
 pub fn notify(message: &str) -> Result<()> {
     if let Some(mut systemd) = Systemd::from_environment()? {
         systemd.send(message);
