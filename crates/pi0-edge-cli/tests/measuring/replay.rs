@@ -259,7 +259,7 @@ fn a_bad_observation_in_an_episode_is_named() {
     ];
     for (change, words) in cases {
         let dir = with_episode();
-        let file = dir.path().join("episode/00004/observation.json");
+        let file = dir.path().join("episode/0004/observation.json");
         let mut observation: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         change(&mut observation);
         std::fs::write(&file, observation.to_string()).unwrap();
