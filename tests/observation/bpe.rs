@@ -22,7 +22,7 @@ fn tiny(file: &str) -> Vec<u8> {
 impl Pair {
     fn new(tokenizer: &[u8]) -> Self {
         let mut manifest: Value = serde_json::from_slice(&tiny("manifest.json")).unwrap();
-        manifest["prompt"]["max_tokens"] = json!(16 << 10);
+        manifest["prompt"]["max_tokens"] = json!(4 << 10);
         let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
         let ours = PromptTokenizer::new(tokenizer, &manifest).unwrap();
         Pair { ours, theirs: Tokenizer::from_bytes(tokenizer).unwrap() }
