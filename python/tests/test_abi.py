@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import inspect
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT
-from pi0_edge import EventKind, Flag, RtcConfig, RuntimeConfig, Status, ThreadConfig, UNKNOWN, _abi, _config
+from pi0_edge import EventKind, Flag, Policy, RtcConfig, RuntimeConfig, Status, ThreadConfig, UNKNOWN, _abi, _config
 from pi0_edge._library import load
 
 HEADER = ROOT / "crates/pi0-edge-c/include/pi0_edge.h"
@@ -98,7 +99,7 @@ def test_every_function_takes_as_many_arguments_as_in_c():
     (RuntimeConfig()._c(_abi.Info(), []), "pi0_runtime_config_default", _abi.CRuntimeConfig),
     (RtcConfig()._c(), "pi0_rtc_config_default", _abi.CRtcConfig),
     (ThreadConfig()._c([]), "pi0_thread_config_default", _abi.CThreadConfig),
-    (_abi.PolicyOptions(), "pi0_policy_options_default", _abi.PolicyOptions),
+    (_abi.PolicyOptions(verify=_config.number("verify", inspect.signature(Policy.load).parameters["verify"].default)), "pi0_policy_options_default", _abi.PolicyOptions),
     (_abi.InferOptions(), "pi0_infer_options_default", _abi.InferOptions),
 ])
 def test_defaults_are_the_library_s(ours, function, struct):
