@@ -134,6 +134,7 @@ fn parent(mut next: usize) -> Vec<(usize, Verdict)> {
 fn child(first: usize, step: usize) {
     limit(libc::RLIMIT_AS, 8 << 30);
     let keep = std::env::var_os("PI0_HOSTILE_KEEP").map(PathBuf::from);
+    keep.iter().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
     let mut untouched = load(&tiny()).unwrap();
     let want = infer(&mut untouched).unwrap();
     drop(untouched);
