@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use common::{load_tiny, pixels};
+use common::{fill, load_tiny};
 use pi0_edge::runtime::{
     PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig, ThreadConfig, Timestamp,
 };
@@ -59,11 +59,7 @@ fn run(case: &str) {
     }
     let give_up = Instant::now() + Duration::from_secs(60);
     while runtime.stats().inference.published < 50 {
-        let slot = observations.slot();
-        for camera in 0..2 {
-            slot.frame_mut(camera, 64, 64).unwrap().copy_from_slice(&pixels(64, 64, camera));
-        }
-        slot.state_mut().fill(0.1);
+        fill(observations.slot(), 64, 64);
         observations.publish(Timestamp::now()).unwrap();
         controller.read();
         std::thread::sleep(Duration::from_millis(2));

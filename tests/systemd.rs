@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{load_tiny, pixels};
+use common::{fill, load_tiny};
 use pi0_edge::runtime::{
     PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig, ThreadConfig, Timestamp,
 };
@@ -33,11 +33,7 @@ fn program(case: &str) {
     assert_eq!(runtime.notify_systemd().unwrap(), case == "notified");
     let give_up = Instant::now() + Duration::from_secs(60);
     while runtime.stats().inference.published < 20 {
-        let slot = observations.slot();
-        for camera in 0..2 {
-            slot.frame_mut(camera, 64, 64).unwrap().copy_from_slice(&pixels(64, 64, camera));
-        }
-        slot.state_mut().fill(0.1);
+        fill(observations.slot(), 64, 64);
         observations.publish(Timestamp::now()).unwrap();
         std::thread::sleep(Duration::from_millis(10));
         let events = || runtime.events().try_iter().collect::<Vec<_>>();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array2;
 use npy::{read_npy, write_npy};
 use pi0_edge::internals::Normalizer;
+use pi0_edge::runtime::ObservationSlot;
 use pi0_edge::{Frame, Observation, Policy, PolicyOptions, Result};
 use project::project;
 
@@ -42,6 +43,15 @@ pub fn load(path: &Path) -> Result<Policy> {
 /// A frame with some structure.
 pub fn pixels(width: usize, height: usize, seed: usize) -> Vec<u8> {
     (0..width * height * 3).map(|i| ((i * 13 + i / 97 + seed * 41) % 256) as u8).collect()
+}
+
+/// Fills a slot of the tiny policy's: frames of that size for its first two cameras, and a state.
+pub fn fill(slot: &mut ObservationSlot, width: u32, height: u32) {
+    for camera in 0..2 {
+        let frame = slot.frame_mut(camera, width, height).unwrap();
+        frame.copy_from_slice(&pixels(width as usize, height as usize, camera));
+    }
+    slot.state_mut().fill(0.1);
 }
 
 /// An owned observation over the tiny policy's first cameras.

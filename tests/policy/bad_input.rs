@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::{load, pixels, tiny, tiny_pi05};
+use crate::common::{fill, load, pixels, tiny, tiny_pi05};
 use pi0_edge::runtime::{
     Event, Lockstep, ObservationSlot, Phase, PolicyInference, PolicyInferenceOptions, RuntimeConfig,
     SimulatedClock, Status, Timestamp,
@@ -38,11 +38,8 @@ impl Rig {
         self.now = now;
         self.clock.set(now);
         let slot = self.sensors.slot();
-        for camera in 0..2 {
-            slot.frame_mut(camera, 96, 72).unwrap().copy_from_slice(&pixels(96, 72, camera));
-        }
+        fill(slot, 96, 72);
         slot.clear_frame(2);
-        slot.state_mut().fill(0.1);
         change(slot);
         self.sensors.publish_at(now, now).unwrap();
         // As often as it likes.
@@ -124,7 +121,7 @@ fn a_prompt_that_is_too_long_for_one_pose_is_used_in_the_next() {
     assert_eq!(rig.lockstep.runtime().stats().inference.errors, 0);
 }
 
-/// What stopped gives its policy back, which computes what it computed before.
+/// A runtime that stopped gives its policy back, which computes what it computed before.
 #[test]
 fn a_policy_comes_back_from_its_runtime_as_good_as_before() {
     use pi0_edge::Runtime;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Scene, copy_of_tiny, pixels, tiny};
+use crate::common::{Scene, copy_of_tiny, fill, tiny};
 use pi0_edge::runtime::{
     Phase, PolicyInference, PolicyInferenceOptions, Replan, Runtime, RuntimeConfig, ThreadConfig, Timestamp,
 };
@@ -212,11 +212,7 @@ fn a_runtime_whose_files_change_holds_and_then_fails_in_words() {
     let give_up = Instant::now() + Duration::from_secs(60);
     let mut changed = false;
     while runtime.stats().phase != Phase::Failed {
-        let slot = observations.slot();
-        for camera in 0..2 {
-            slot.frame_mut(camera, 64, 64).unwrap().copy_from_slice(&pixels(64, 64, camera));
-        }
-        slot.state_mut().fill(0.1);
+        fill(observations.slot(), 64, 64);
         observations.publish(Timestamp::now()).unwrap();
         controller.read();
         std::thread::sleep(Duration::from_millis(2));
