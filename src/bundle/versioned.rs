@@ -1,17 +1,10 @@
 //! JSON files that say by `format_version` which layout they have.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::text::{MAX_NAME, is_hidden};
-
-/// Only the version, so that a newer file is refused for its version and not for its first new field.
-#[derive(Deserialize)]
-struct Peek {
-    format_version: Option<Value>,
-}
 
 /// Parses the file `name`, whose layout has the given version. `remedy` says what to do about another one.
 ///
@@ -25,18 +18,18 @@ pub fn parse<T: DeserializeOwned>(
     version: u64,
     remedy: &str,
 ) -> Result<T> {
-    let peek: Peek = serde_json::from_slice(bytes)
+    // The version first, so that a newer file is refused for that and not for its first new field.
+    let entries: Map<String, Value> = serde_json::from_slice(bytes)
         .or_kind(kind, || format!("{name} cannot be read: it is not a JSON object with a format_version"))?;
-    let found = match peek.format_version {
+    let found = match entries.get("format_version") {
         Some(found) if found.as_u64() == Some(version) => {
-            let layout = || {
+            let file = serde_json::from_slice(bytes).or_kind(kind, || {
                 format!(
                     "{name} cannot be read: it does not have the layout of format_version {version}; {remedy}"
                 )
-            };
-            let file = serde_json::from_slice(bytes).or_kind(kind, layout)?;
-            let texts: Value = serde_json::from_slice(bytes).or_kind(kind, layout)?;
-            check_texts("", &texts).map_err(|what| Error::new(kind, format!("{name}: {what}")))?;
+            })?;
+            check_texts("", &Value::Object(entries))
+                .map_err(|what| Error::new(kind, format!("{name}: {what}")))?;
             return Ok(file);
         }
         Some(found) => format!("is {found}"),
