@@ -49,7 +49,7 @@ pub(super) fn is_graph_file(path: &str) -> bool {
 /// fails.
 pub(super) fn verify(root: &Path, manifest: &Manifest, level: Verify) -> Result<Hashing> {
     reject_strays(root, manifest)?;
-    let verified = if level == Verify::Changed { Verified::read(root) } else { Verified::default() };
+    let verified = Verified::read(root, level);
     let (mut weights, mut others) = (BTreeMap::new(), BTreeMap::new());
     for (path, entry) in &manifest.files {
         let file = open_inside(root, path, ErrorKind::Integrity)?;

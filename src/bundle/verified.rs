@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files::open_regular;
-use super::integrity::hex;
+use super::integrity::{Verify, hex};
 use crate::error::ErrorKind;
 use crate::tensorrt::directory::{
     effective_uid, fault_above, faults_of_directory, faults_of_file, modes, user_cache,
@@ -81,13 +81,18 @@ pub(crate) struct Verified {
 }
 
 impl Verified {
-    /// Reads what is recorded of the files in `root`, in the user's cache directory. Never fails: without a record, or
-    /// with one that others could have written, nothing was verified before, and the log says why.
-    pub(crate) fn read(root: &Path) -> Self {
-        Self::read_in(root, user_cache(&|name| std::env::var_os(name).map(PathBuf::from)))
+    /// Reads what is recorded of the files in `root`, in the user's cache directory, if `level` believes it. Never fails:
+    /// without a record, or with one that others could have written, nothing was verified before, and the log says why.
+    pub(crate) fn read(root: &Path, level: Verify) -> Self {
+        match level {
+            Verify::Changed => {
+                Self::read_in(root, user_cache(&|name| std::env::var_os(name).map(PathBuf::from)))
+            }
+            Verify::Full | Verify::Size => Verified::default(),
+        }
     }
 
-    /// As [`read`](Self::read), with the user's cache directory.
+    /// As [`read`](Self::read) of what changed, with the user's cache directory.
     pub(crate) fn read_in(root: &Path, cache: Option<PathBuf>) -> Self {
         let Ok(root) = root.canonicalize() else { return Verified::default() };
         let found = private_directory(cache).and_then(|(directory, uid)| {

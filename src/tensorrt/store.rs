@@ -172,8 +172,7 @@ impl EngineCache {
             )
         };
         if level != Verify::Size {
-            let verified =
-                if level == Verify::Changed { Verified::read(&directory) } else { Verified::default() };
+            let verified = Verified::read(&directory, level);
             let unchanged = |name: &str, entry: &FileEntry| {
                 let found = directory.join(name).symlink_metadata();
                 found.is_ok_and(|found| verified.knows(name, &found, &entry.sha256))
