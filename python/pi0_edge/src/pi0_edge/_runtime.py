@@ -409,9 +409,7 @@ class Controller(Handle):
             Pi0Error: A value is not finite.
             TypeError, ValueError: It is not of that dtype and shape.
         """
-        values = floats("position", position, (self._width,))
-        status = self._library.pi0_controller_set_reference(self._handle, values.ctypes.data, values.size)
-        check(status, "setting the reference")
+        self._set(self._library.pi0_controller_set_reference, "position", position, "the reference")
 
     def set_step_limits(self, limits: npt.ArrayLike) -> None:
         """Sets how far each joint may move from one tick to the next.
@@ -423,9 +421,11 @@ class Controller(Handle):
             Pi0Error: A limit is not positive.
             TypeError, ValueError: They are not of that dtype and shape.
         """
-        values = floats("limits", limits, (self._width,))
-        status = self._library.pi0_controller_set_step_limits(self._handle, values.ctypes.data, values.size)
-        check(status, "setting the step limits")
+        self._set(self._library.pi0_controller_set_step_limits, "limits", limits, "the step limits")
+
+    def _set(self, function: Callable[..., int], name: str, values: npt.ArrayLike, what: str) -> None:
+        array = floats(name, values, (self._width,))
+        check(function(self._handle, array.ctypes.data, array.size), f"setting {what}")
 
     def clear_trip(self) -> None:
         """Ends the hold that a trip of the step limit led to."""
