@@ -9,7 +9,7 @@ use super::parts::{self, png};
 use super::{amounts, contents};
 use crate::bundle_support::{file_entry, onnx};
 
-/// What is done with a bundle.
+/// The use that is made of a bundle.
 pub enum Trial {
     /// It is loaded, its golden data read, and a chunk computed.
     Library,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::bundle_support::{file_entry, onnx};
 
-/// What is done to a bundle once it is written.
+/// A change to a bundle once it is written.
 type Afterwards = Box<dyn FnOnce(&Path, &Path)>;
 
 pub struct Draft {

@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(300);
 const WORKERS: usize = 2;
 const CHILD: &str = "PI0_TEST_HOSTILE";
 
-/// What became of a bundle.
+/// The end of a bundle's trial.
 #[derive(Debug)]
 enum Verdict {
     Refused,
