@@ -110,18 +110,19 @@ impl Work {
     /// ` 40 %, 20 of 50 chunks, 12 s left`, or the time that has passed.
     fn figures(&self, elapsed: Duration) -> String {
         let (done, total) = self.done(elapsed);
-        if total == 0.0 {
-            return time(elapsed);
-        }
         let amount = match self.unit {
+            _ if total == 0.0 => return time(elapsed),
             Unit::Bytes if total < 1e9 => format!("{:.0} of {:.0} MB", done / 1e6, total / 1e6),
             Unit::Bytes => format!("{:.1} of {:.1} GB", done / 1e9, total / 1e9),
             Unit::Seconds => format!("{} of {}", time(elapsed), time(Duration::from_secs_f64(total))),
             Unit::Of(things) => format!("{done} of {total} {things}"),
         };
-        let left = (done > 0.0 && self.unit != Unit::Seconds)
-            .then(|| time(elapsed.mul_f64((total - done) / done)) + " left");
-        format!("{:3.0} %, {amount}, {}", 100.0 * done / total, left.unwrap_or(time(elapsed)))
+        let left = match self.unit {
+            Unit::Seconds => String::new(),
+            _ if done == 0.0 => format!(", {}", time(elapsed)),
+            _ => format!(", {} left", time(elapsed.mul_f64((total - done) / done))),
+        };
+        format!("{:3.0} %, {amount}{left}", 100.0 * done / total)
     }
 
     /// One line of at most `columns`, with a bar where there is room.
@@ -199,11 +200,11 @@ mod tests {
         let bytes = work("verifying", 7_000_000_000, 14_000_000_000, Unit::Bytes);
         assert_eq!(bytes.figures(at(120)), " 50 %, 7.0 of 14.0 GB, 2 min 00 s left");
         let seconds = work("steady run", 0, 300, Unit::Seconds);
-        assert_eq!(seconds.figures(at(120)), " 40 %, 2 min 00 s of 5 min 00 s, 2 min 00 s");
+        assert_eq!(seconds.figures(at(120)), " 40 %, 2 min 00 s of 5 min 00 s");
         assert_eq!(work("loading", 0, 0, Unit::Bytes).figures(at(12)), "12 s");
         assert_eq!(
             work("replay", 0, 100_000, Unit::Seconds).figures(at(50_000)),
-            " 50 %, 13 h 53 min of 27 h 46 min, 13 h 53 min"
+            " 50 %, 13 h 53 min of 27 h 46 min"
         );
     }
 

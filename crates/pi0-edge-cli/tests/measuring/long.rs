@@ -251,7 +251,8 @@ fn ctrl_c_leaves_no_bundle_half_filled() {
 fn small_policies_are_made_where_nothing_is_installed() {
     let dir = tempfile::tempdir().unwrap();
     // As it is installed: below no checkout, and nobody's home.
-    let installed = dir.path().join("pi0-edge");
+    let installed = dir.path().join("bin/pi0-edge");
+    fs::create_dir(dir.path().join("bin")).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_pi0-edge"), &installed).unwrap();
     for policy in ["pi0", "pi05"] {
         let mut command = Command::new(&installed);
