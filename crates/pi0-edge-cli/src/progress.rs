@@ -212,10 +212,13 @@ mod tests {
     fn a_line_fits_and_has_a_bar_where_there_is_room() {
         let chunks = work("measuring", 20, 50, Unit::Of("chunks"));
         let line = |columns| chunks.line(Duration::from_secs(8), columns);
-        assert_eq!(line(79), "measuring [############-------------------]  40 %, 20 of 50 chunks, 12 s left");
+        assert_eq!(
+            line(79),
+            "measuring [#############--------------------]  40 %, 20 of 50 chunks, 12 s left"
+        );
         for columns in 0..200 {
             assert!(line(columns).chars().count() <= columns, "{columns}: {}", line(columns));
-            assert_eq!(line(columns).contains('['), columns >= 57, "{columns}: {}", line(columns));
+            assert_eq!(line(columns).contains('['), columns >= 56, "{columns}: {}", line(columns));
         }
     }
 }

@@ -187,11 +187,11 @@ fn sigterm_ends_the_benches_with_what_there_is() {
     let mut bench = Run::on_terminal(program(&["bench"], &["-n", "10000000", "--format", "json"]), 80);
     bench.wait_for("measuring [");
     bench.signal("-TERM");
-    let more = ["--duration", "600", "--rate", "100", "--realtime", "off", "--format", "json"];
+    let more = ["--duration", "600", "--rate", "1000", "--realtime", "off", "--format", "json"];
     let mut control = Run::on_terminal(program(&["bench", "control"], &more), 80);
     control.wait_for("reading actions [");
     // The loop waits for the first chunk, and looks 210 ticks around before it counts.
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(2));
     control.signal("-TERM");
 
     let (code, stdout, stderr) = bench.end();
