@@ -49,10 +49,10 @@ fn plane((data, row_bytes): &(Vec<u8>, usize)) -> Plane<'_> {
     Plane { data, row_bytes: *row_bytes }
 }
 
-/// Every Y with every thirteenth Cb and Cr, both ends among them: two rows alike for each pair, 256 pixels each.
+/// Every Y with every seventeenth Cb and Cr, both ends among them: two rows alike for each pair, 256 pixels each.
 #[test]
 fn yuyv_uyvy_and_nv12_are_what_the_standards_say() {
-    let chroma: Vec<u8> = (0..20).map(|i| (i * 13).min(255) as u8).chain([128, 255]).collect();
+    let chroma: Vec<u8> = (0..=255).step_by(17).chain([128]).collect();
     let pairs: Vec<[u8; 2]> = chroma.iter().flat_map(|&cb| chroma.iter().map(move |&cr| [cb, cr])).collect();
     let (width, height) = (256, 2 * pairs.len() as u32);
     let rows = || pairs.iter().flat_map(|pair| [pair, pair]);
@@ -69,6 +69,9 @@ fn yuyv_uyvy_and_nv12_are_what_the_standards_say() {
             let out = rgb(nv12, width, height).unwrap();
             assert!(rgb(Pixels::Yuyv(plane(&yuyv), yuv), width, height).unwrap() == out, "{yuv:?}");
             assert!(rgb(Pixels::Uyvy(plane(&uyvy), yuv), width, height).unwrap() == out, "{yuv:?}");
+            if gap > 0 {
+                continue;
+            }
             let wanted = rows().flat_map(|&[cb, cr]| (0..=255).map(move |y| [y, cb, cr]));
             for (pixel, ycc) in out.chunks_exact(3).zip(wanted) {
                 // Rounded to the nearest; a tie may go either way.

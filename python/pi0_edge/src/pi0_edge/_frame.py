@@ -77,7 +77,7 @@ def _plane(what: str, array: object, shape: tuple[int | None, ...]) -> tuple[int
     in_rows = fits and array[0].flags.c_contiguous and (len(array) == 1 or array.strides[0] >= row)
     if not in_rows:
         words = ", ".join(name if n is None else str(n) for name, n in zip(("height", "width"), shape)) + "".join(f", {n}" for n in shape[2:])
-        gaps = ", and its rows have gaps or go upwards: copy it" if fits else ""
+        gaps = ", with the bytes of a row side by side, rows downwards: copy it" if fits else ""
         raise ValueError(f"{what}: shape {array.shape}; ({words}) is taken{gaps}")
     stride = row if len(array) == 1 else array.strides[0]
     return array.ctypes.data, (len(array) - 1) * stride + row, stride
