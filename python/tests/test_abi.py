@@ -69,7 +69,7 @@ def test_every_number_of_the_header_has_its_name():
     ours |= {f"FLAG_{flag.name}": flag.value for flag in Flag} | {f"EVENT_{kind.name}": kind.value for kind in EventKind}
     prefixes = {
         "provider": "PROVIDER", "device_memory": "DEVICE_MEMORY", "verify": "VERIFY", "weights": "WEIGHTS",
-        "interpolation": "INTERPOLATION", "on_underrun": "UNDERRUN", "replan": "REPLAN", "realtime": "REALTIME",
+        "interpolation": "INTERPOLATION", "splice": "SPLICE", "on_underrun": "UNDERRUN", "replan": "REPLAN", "realtime": "REALTIME",
         "lock_memory": "LOCK", "schedule": "RTC",
     }
     for setting, words in _config.WORDS.items():
@@ -119,5 +119,5 @@ def test_settings_that_do_not_fit_their_field_are_refused():
 
 def test_every_setting_is_passed_on():
     fields = {field.name for field in dataclasses.fields(RuntimeConfig)}
-    rest = {"struct_size", "step_limits_len", "event_callback", "event_user", "event_fd", "reserved"}
+    rest = {"struct_size", "step_limits_len", "event_callback", "event_user", "event_fd", "reserved", "reserved_splice"}
     assert fields == {name for name, _ in _abi.CRuntimeConfig._fields_} - rest
