@@ -131,8 +131,10 @@ class Training:
         }
 
     def averaged(self, steps):
-        for end in range(steps, len(self.curve) + 1, steps):
-            yield self.curve[end - 1][0], *np.mean([losses for _, *losses in self.curve[end - steps : end]], axis=0)
+        """(step, losses) of every window of so many steps, the last one as long as it is."""
+        for start in range(0, len(self.curve), steps):
+            window = self.curve[start : start + steps]
+            yield window[-1][0], *np.mean([losses for _, *losses in window], axis=0)
 
 
 def digest(array):
