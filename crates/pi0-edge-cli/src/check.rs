@@ -1,5 +1,6 @@
 //! `pi0-edge check`: integrity, then parity with the reference policy stage by stage.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -7,9 +8,11 @@ use pi0_edge::{Error, ErrorKind, InferOptions, Noise, Policy, Result, StageOutpu
 use pi0_edge_golden::{Case, Deviation, Golden, Tolerance, compare};
 use serde_json::{Map, Value, json};
 
+use crate::interrupt::{self, Heeding};
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
 use crate::output::Format;
+use crate::progress::{Progress, Unit};
 use crate::row;
 use crate::table::Table;
 
@@ -45,14 +48,28 @@ pub fn run(args: &Args) -> Result<()> {
     let mut policy = args.load.load()?;
     let golden = Golden::load(policy.bundle())?;
     let cases = || golden.iter().flat_map(|g| g.cases.iter().map(|case| (case, &g.tolerance)));
-    let mut reports: Vec<_> =
-        cases().map(|(case, tolerance)| check_case(&mut policy, case, tolerance)).collect();
+    let steps = cases().map(|(case, _)| case.num_steps as u64).sum();
+    let (_heeding, progress) = (Heeding::new(), Progress::new("comparing", steps, Unit::Of("denoise steps")));
+    let (mut reports, done) = (Vec::new(), Cell::new(0));
+    let stepped = || {
+        done.set(done.get() + 1);
+        progress.set(done.get());
+        if interrupt::requested() { Err(interrupt::nothing_yet()) } else { Ok(()) }
+    };
+    for (case, tolerance) in cases() {
+        reports.push(check_case(&mut policy, case, tolerance, &stepped));
+    }
     if policy.inspect().replayed_graphs().next().is_some() {
         // A replay has to come out right whatever ran since it was captured: each once more, after all the others.
         reports.extend(cases().map(|(case, tolerance)| {
-            let again = check_case(&mut policy, case, tolerance);
+            let again = check_case(&mut policy, case, tolerance, &stepped);
             CaseReport { name: format!("{}, replayed after the others", again.name), ..again }
         }));
+    }
+    drop(progress);
+    if interrupt::requested() {
+        // Those that did not come to their end say nothing.
+        reports.retain(|r| !r.stages.is_empty());
     }
     let failed = reports.iter().filter(|r| !r.passed()).count();
     let golden = golden.as_ref();
@@ -65,8 +82,13 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs one case and compares it; a case that does not run is a problem of that case.
-fn check_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) -> CaseReport<'a> {
-    compare_case(policy, case, tolerance).unwrap_or_else(|e| CaseReport {
+fn check_case<'a>(
+    policy: &mut Policy,
+    case: &Case,
+    tolerance: &'a Tolerance,
+    stepped: &dyn Fn() -> Result<()>,
+) -> CaseReport<'a> {
+    compare_case(policy, case, tolerance, stepped).unwrap_or_else(|e| CaseReport {
         name: case.name.clone(),
         num_steps: case.num_steps,
         prefix_len: 0,
@@ -76,7 +98,12 @@ fn check_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) ->
     })
 }
 
-fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) -> Result<CaseReport<'a>> {
+fn compare_case<'a>(
+    policy: &mut Policy,
+    case: &Case,
+    tolerance: &'a Tolerance,
+    stepped: &dyn Fn() -> Result<()>,
+) -> Result<CaseReport<'a>> {
     let expected = &case.expected;
     let layers = policy.manifest().dimensions.layers;
     let bundle = policy.bundle();
@@ -117,7 +144,7 @@ fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) 
         StageOutput::ImageEmbeds(got) => note("image_embeds", 0, &got),
         StageOutput::Keys(layer, got) => note("keys", layer, &got),
         StageOutput::Values(layer, got) => note("values", layer, &got),
-        StageOutput::Velocity(step, got) => note("v_t", step, &got),
+        StageOutput::Velocity(step, got) => note("v_t", step, &got).and_then(|()| stepped()),
         StageOutput::ActionsNormalized(got) => note("actions_normalized", 0, &got),
         _ => Ok(()),
     };
@@ -143,6 +170,9 @@ fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) 
 
 fn verdict(reports: &[CaseReport]) -> &'static str {
     match reports {
+        r if interrupt::requested() && r.iter().all(CaseReport::passed) => {
+            "INTERRUPTED: the cases above compute what the reference policy computes; the others were not compared"
+        }
         [] => "PASS: every file is what the manifest says; there is no golden data to compare outputs with",
         r if r.iter().all(CaseReport::passed) => {
             "PASS: the bundle computes what the reference policy computes"
@@ -199,7 +229,7 @@ fn as_json(policy: &Policy, golden: Option<&Golden>, reports: &[CaseReport]) -> 
         })
     };
     json!({
-        "pass": reports.iter().all(CaseReport::passed),
+        "pass": !interrupt::requested() && reports.iter().all(CaseReport::passed),
         "verdict": verdict(reports),
         "files_verified": policy.manifest().files.len(),
         "reference": golden.map(|g| &g.reference),

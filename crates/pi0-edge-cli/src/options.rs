@@ -1,6 +1,5 @@
 //! Options that several verbs share.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -9,6 +8,7 @@ use pi0_edge::runtime::Realtime;
 use pi0_edge::{DeviceMemory, InferOptions, Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 use crate::observation::StoredObservation;
+use crate::progress::{Progress, Unit};
 
 /// Options of loading a bundle.
 #[derive(Args, Clone, Debug)]
@@ -134,54 +134,20 @@ impl LoadOptions {
         }
     }
 
-    /// Loads the policy, showing progress on a terminal while a large bundle is verified.
+    /// Loads the policy, and shows how far that is.
     pub fn load(&self) -> Result<Policy> {
         self.load_watched(|| {})
     }
 
     /// Loads the policy and calls `verified` whenever another part of it has been verified.
     pub fn load_watched(&self, mut verified: impl FnMut()) -> Result<Policy> {
-        let mut progress = Progress::new("verifying");
-        let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
+        let mut progress = Progress::new("verifying", 0, Unit::Bytes);
+        Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
             verified();
-            progress.show(done, total);
-        });
-        progress.clear();
-        policy
-    }
-}
-
-/// One self-overwriting line on stderr; silent when stderr is not a terminal or the work is small.
-pub struct Progress {
-    what: &'static str,
-    enabled: bool,
-    shown: Option<u64>,
-}
-
-impl Progress {
-    const WORTH_SHOWING: u64 = 256 << 20;
-
-    /// Creates a line that is silent until there is something to show; `what` is being done.
-    pub fn new(what: &'static str) -> Self {
-        Progress { what, enabled: std::io::stderr().is_terminal(), shown: None }
-    }
-
-    /// Shows `done` of `total` bytes.
-    pub fn show(&mut self, done: u64, total: u64) {
-        if !self.enabled || total < Self::WORTH_SHOWING {
-            return;
-        }
-        let percent = done * 100 / total;
-        if self.shown != Some(percent) {
-            self.shown = Some(percent);
-            eprint!("\r{} {percent:3} % of {:.1} GB", self.what, total as f64 / 1e9);
-        }
-    }
-
-    /// Removes the line.
-    pub fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            eprint!("\r\x1b[K");
-        }
+            progress.set_of(done, total);
+            if done == total {
+                progress = Progress::new("loading the graphs", 0, Unit::Bytes);
+            }
+        })
     }
 }

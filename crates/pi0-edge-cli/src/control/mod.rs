@@ -21,10 +21,12 @@ use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 use pi0_edge_probe::system_calls;
 
 use crate::environment;
+use crate::interrupt;
 use crate::live;
 use crate::observation::StoredObservation;
 use crate::options::{LoadOptions, REALTIME, choice};
 use crate::output::Format;
+use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched};
 use load::Load;
 pub use report::Report;
@@ -175,6 +177,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         ticks: u64::from(args.rate) * u64::from(args.duration),
         histogram: args.histogram.unwrap_or(1000) as usize,
     };
+    let progress = Progress::new("reading actions", args.duration.into(), Unit::Seconds);
     let outcome = live::run(
         |over| control.run(over),
         |over| publish(observation, &manifest, sensors, over),
@@ -186,13 +189,18 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         },
         || {},
     );
+    drop(progress);
     let load = load.map(Load::finish).transpose()?;
     let calls = counter.finish();
     let stats = runtime.stats();
     let events: Vec<_> = runtime.events().try_iter().collect();
     let inference = runtime.realtime().clone();
     let stopped = runtime.stop();
-    let (Some(ticks), ()) = outcome? else {
+    let (ticks, ()) = outcome?;
+    if interrupt::requested() && ticks.as_ref().is_none_or(|ticks| ticks.count == 0) {
+        return Err(interrupt::nothing_yet());
+    }
+    let Some(ticks) = ticks else {
         let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
         return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
     };

@@ -1,6 +1,5 @@
 //! One run of an episode through the threaded runtime.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -22,7 +21,8 @@ use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
 use super::trace::{Computed, Seen, Trace};
 use crate::live;
-use crate::output::write_whole;
+use crate::output::NewFile;
+use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched, lock};
 
 /// Time between two looks at events and at the process.
@@ -131,6 +131,11 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let sensors =
         Sensors { writer, episode, manifest: &manifest, start, full_speed, trace, mcap: mcap.as_ref() };
     let control = Loop { controller, start, period, ticks, dim, traced };
+    let progress = Progress::new(
+        format!("replaying, {}", settings.heading()),
+        options.duration.as_secs(),
+        Unit::Seconds,
+    );
     let (control, observations) = live::run(
         |over| control.run(&options.control, over),
         |over| sensors.run(waiter, over),
@@ -139,6 +144,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         || _ = taken.notify(),
     )?;
     let (stats, inference) = (runtime.stats(), runtime.realtime().clone());
+    drop(progress);
     // What is finished between here and the end is no part of the run.
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
     runtime.stop()?;
@@ -147,7 +153,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         monitor.take(event, || record.clone())?;
     }
     if let Some(path) = options.flight_record.as_ref().filter(|_| !monitor.dumped) {
-        write_whole(path, |file| Ok(file.write_all(record.to_json().as_bytes())?))?;
+        NewFile::create(path)?.write_bytes(record.to_json())?;
     }
     if options.trace && stats.events_lost > 0 {
         let text = format!("{} events were lost, so the recording would have holes", stats.events_lost);

@@ -108,4 +108,13 @@ impl Settings {
             ..RuntimeConfig::default()
         })
     }
+
+    /// Names a run among others of the same episode.
+    pub fn heading(&self) -> String {
+        let rtc = if self.rtc.is_some() { "RTC" } else { "no RTC" };
+        match self.latency_ms {
+            0.0 => rtc.into(),
+            latency => format!("{rtc} +{latency} ms"),
+        }
+    }
 }

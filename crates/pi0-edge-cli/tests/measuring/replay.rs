@@ -9,7 +9,7 @@ use crate::support::{assert_fails, pi0_edge, text};
 use serde_json::{Value, json};
 
 /// A directory with an episode for the small bundle in its `episode`, made by the script that users have.
-fn with_episode() -> tempfile::TempDir {
+pub fn with_episode() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let script = project().join("scripts/make_episode.py");
     let made = Command::new("python3")

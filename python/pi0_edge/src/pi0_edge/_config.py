@@ -25,6 +25,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "realtime": ("try", "enforce", "off"),
     "lock_memory": ("off", "on_fault", "all"),
     "schedule": ("zeros", "ones", "linear", "exp"),
+    "format": ("rgb", "bgr", "rgba", "bgra", "grey", "yuyv", "uyvy", "nv12"),
+    "yuv": ("bt601_limited", "bt601_full", "bt709_limited", "bt709_full"),
 }
 
 
