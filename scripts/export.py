@@ -7,7 +7,6 @@ Weights are streamed: any checkpoint exports in a few hundred megabytes of memor
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from exporter.bundle import export
 from exporter.errors import ExportError
 from exporter.forms import TARGETS, TENSORRT
 from exporter.manifest import COMPUTE, Options
-from exporter.progress import MemoryWatch, Progress, Terminal
+from exporter.progress import MemoryWatch, run_command
 
 EXAMPLES = """examples:
   python scripts/export.py checkpoints/last/pretrained_model bundle
@@ -30,17 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = vars(_parser().parse_args(arguments))
     checkpoint, bundle = Path(chosen.pop("checkpoint")), Path(chosen.pop("bundle"))
     quiet, verbose = chosen.pop("quiet"), chosen.pop("verbose")
-    # Being told to stop must clean up just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with MemoryWatch() as memory:
-            export(checkpoint, bundle, Options(**chosen), Progress() if quiet else Terminal())
-    except (ExportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    with MemoryWatch() as memory:
+        status = run_command(lambda progress: export(checkpoint, bundle, Options(**chosen), progress), (ExportError, OSError), quiet)
+    if status:
+        return status
     if not quiet:
         print(f"{bundle} is complete; next: pi0-edge check {bundle}", file=sys.stderr)
     if verbose:

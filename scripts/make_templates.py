@@ -15,6 +15,7 @@ from pathlib import Path
 
 from exporter.forms import TARGETS
 from exporter.manifest import UNQUANTISED, Options
+from exporter.progress import Progress, run_command
 from exporter.synthetic.spec import SIZES, make_spec
 from exporter.synthetic.template import write_template
 
@@ -23,6 +24,10 @@ POLICIES = ("pi0", "pi05")
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    return run_command(lambda progress: _make(options, progress), (OSError,))
+
+
+def _make(options: argparse.Namespace, progress: Progress) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     # All of them or none: the directory takes its name when it is complete.
     with tempfile.TemporaryDirectory(dir=options.out.parent, prefix=f".{options.out.name}.") as temporary:
@@ -32,13 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
                 for target in options.target or (None,):
                     name = "-".join(filter(None, (policy, precision, target)))
                     chosen = Options(precision=precision, target=target)
+                    progress.start(name, 0)
                     write_template(made / name, make_spec(options.size, policy=policy), chosen)
+                    progress.close()
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
         print(f"{', '.join(sorted(path.name for path in made.iterdir()))}: {size / 1e6:.1f} MB", file=sys.stderr)
         if options.out.exists():
             shutil.rmtree(options.out)
         made.rename(options.out)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
