@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 COMPUTE = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32", "int4": "f32"}
 # Of weights in fewer bits than what they are multiplied with, which only the calibrated can tell how.
 QUANTISED = ("int8", "int4")
+UNQUANTISED = tuple(precision for precision in COMPUTE if precision not in QUANTISED)
 
 
 @dataclass(frozen=True)
