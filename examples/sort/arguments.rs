@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pi0_edge::runtime::Splice;
+
 use crate::closed_loop::Result;
 
 /// What is asked for; `main.rs` says what each means.
@@ -14,7 +16,9 @@ pub struct Arguments {
     pub episodes: u64,
     pub seed: u64,
     pub delay: Duration,
+    pub splice: Splice,
     pub rtc: Option<usize>,
+    pub rtc_weight: Option<f32>,
     pub replan: Option<u32>,
     pub steps: Option<usize>,
     pub prompt_swap: bool,
@@ -33,7 +37,9 @@ impl Default for Arguments {
             episodes: 100,
             seed: 0,
             delay: Duration::ZERO,
+            splice: Splice::default(),
             rtc: None,
+            rtc_weight: None,
             replan: None,
             steps: None,
             prompt_swap: false,
@@ -59,6 +65,8 @@ impl Arguments {
                 "--episodes" => all.episodes = number(&name, &value()?)?,
                 "--seed" => all.seed = number(&name, &value()?)?,
                 "--delay" => all.delay = Duration::from_millis(number(&name, &value()?)?),
+                "--splice" => all.splice = value()?.parse()?,
+                "--rtc-weight" => all.rtc_weight = Some(number(&name, &value()?)?),
                 "--rtc" => all.rtc = Some(number(&name, &value()?)?),
                 "--replan" => all.replan = Some(number(&name, &value()?)?),
                 "--steps" => all.steps = Some(number(&name, &value()?)?),

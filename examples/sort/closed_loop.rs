@@ -171,6 +171,8 @@ where
     fn tick(&mut self, scene: &Scene) -> Result<Reading> {
         let before = self.now;
         self.now = before + PERIOD;
+        // The policy's state is the tool's place, the vacuum and the belt's speed; its actions are the first four.
+        self.controller.set_state(&scene.world.state()[..4]);
         match &mut self.time {
             Time::Virtual(time) => {
                 // Whatever is done at the very moment of the tick comes after its observation.

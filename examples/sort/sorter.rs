@@ -93,6 +93,11 @@ impl Inference for Expert {
         1
     }
 
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        // What a policy learns of these: about how far the tool goes in a chunk, and nothing of the suction.
+        Some(vec![0.08, 0.08, 0.04, 0.0])
+    }
+
     fn set_num_steps(&mut self, _: usize) -> Result<()> {
         Ok(())
     }
@@ -156,6 +161,14 @@ impl<I: Inference> Inference for Delayed<I> {
 
     fn max_inference_delay(&self) -> Option<usize> {
         self.inner.max_inference_delay()
+    }
+
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        self.inner.joint_scales()
+    }
+
+    fn state<'a>(&self, observation: &'a I::Observation) -> &'a [f32] {
+        self.inner.state(observation)
     }
 
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
