@@ -11,6 +11,8 @@ mod closed_loop;
 mod demonstrations;
 #[path = "../examples/sort/expert.rs"]
 mod expert;
+#[path = "../examples/sort/gif.rs"]
+mod gif;
 #[path = "../examples/sort/random.rs"]
 mod random;
 #[path = "../examples/sort/report.rs"]
@@ -81,5 +83,46 @@ fn intervals_are_wilsons() {
     for (sorted, want) in [(1, [0.0179, 0.4042]), (10, [0.7225, 1.0])] {
         let got = report::wilson(sorted, 10);
         assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-4), "{sorted} of 10: {got:?}");
+    }
+}
+
+/// Undoes the compression of a GIF, as its specification says.
+fn decompress(bytes: &[u8]) -> Vec<u8> {
+    let bit = |i: usize| usize::from(bytes[i / 8] >> (i % 8) & 1);
+    let (mut at, mut bits, mut out) = (0, 9, vec![]);
+    let (mut table, mut last): (Vec<Vec<u8>>, Vec<u8>) = (vec![], vec![]);
+    loop {
+        let code: usize = (0..bits).map(|i| bit(at + i) << i).sum();
+        at += bits;
+        match code {
+            256 => {
+                table = (0..258u16).map(|i| vec![i as u8]).collect();
+                (bits, last) = (9, vec![]);
+                continue;
+            }
+            257 => return out,
+            _ => {}
+        }
+        let entry = table.get(code).cloned().unwrap_or_else(|| [&last[..], &last[..1]].concat());
+        if !last.is_empty() {
+            last.push(entry[0]);
+            table.push(last);
+        }
+        if table.len() == 1 << bits && bits < 12 {
+            bits += 1;
+        }
+        out.extend(&entry);
+        last = entry;
+    }
+}
+
+#[test]
+fn gifs_hold_what_was_put_in() {
+    let mut random = random::Random::new(7);
+    for length in [1, 2, 300, 511, 513, 5000, 40_000] {
+        for colours in [1, 2, 200] {
+            let pixels: Vec<u8> = (0..length).map(|_| random.below(colours) as u8).collect();
+            assert!(decompress(&gif::compress(&pixels)) == pixels, "{length} pixels of {colours} colours");
+        }
     }
 }

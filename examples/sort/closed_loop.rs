@@ -171,6 +171,9 @@ where
     fn tick(&mut self, scene: &Scene) -> Result<Reading> {
         let before = self.now;
         self.now = before + PERIOD;
+        // For a splice rule by the state; suction has none.
+        let [x, y, z] = scene.world.tool;
+        self.controller.set_state(&[x, y, z, f32::NAN]);
         match &mut self.time {
             Time::Virtual(time) => {
                 // Whatever is done at the very moment of the tick comes after its observation.
