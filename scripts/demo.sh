@@ -13,9 +13,9 @@ bundle=${1:-models/pi0-tiny}
 say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 
 scripts/fetch_onnxruntime.sh
-say "building (minutes the first time)"
-cargo build --release --quiet
-cargo build --release --quiet --example sort
+say "building: minutes the first time, seconds when nothing changed   cargo build --release"
+cargo build --release
+cargo build --release --example sort
 pi0_edge=target/release/pi0-edge
 
 say "does the bundle compute what the reference policy computes?   pi0-edge check $bundle"
