@@ -15,7 +15,7 @@
 //!   --replan TICKS    a chunk is begun this long after the one before at the earliest; else as the runtime does
 //!   --steps N         denoise steps; else the bundle's
 //!   --prompt-swap     asks for the other block: nothing may be sorted then
-//!   --picture FILE    a GIF of the first episode, without and with real-time chunking
+//!   --picture FILE    a GIF of the first episode in virtual time, without and with real-time chunking
 //!   --demonstrations  writes frames with the expert's chunks for training, see `demonstrations.rs`
 
 mod arguments;
@@ -33,6 +33,7 @@ mod view;
 mod world;
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use pi0_edge::RuntimeConfig;
 use pi0_edge::rtc::RtcConfig;
@@ -46,7 +47,17 @@ use report::Report;
 use sorter::{Expert, Sorter, load};
 use view::View;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     match &arguments.demonstrations {
         Some(directory) => Ok(demonstrations::write(directory, arguments.frames, arguments.seed)?),
