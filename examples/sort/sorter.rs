@@ -93,17 +93,20 @@ impl Inference for Expert {
         1
     }
 
-    fn joint_scales(&self) -> Option<Vec<f32>> {
-        // What a policy learns of these: about how far the tool goes in a chunk, and nothing of the suction.
-        Some(vec![0.08, 0.08, 0.04, 0.0])
-    }
-
     fn set_num_steps(&mut self, _: usize) -> Result<()> {
         Ok(())
     }
 
     fn set_prompt(&mut self, _: &str) -> Result<()> {
         Ok(())
+    }
+
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        Some(vec![0.08, 0.08, 0.05, 0.5])
+    }
+
+    fn state<'a>(&self, observation: &'a Option<Scene>) -> &'a [f32] {
+        observation.as_ref().map_or(&[], |scene| &scene.world.tool)
     }
 
     fn warm_up(&mut self) -> Result<()> {
@@ -163,20 +166,20 @@ impl<I: Inference> Inference for Delayed<I> {
         self.inner.max_inference_delay()
     }
 
-    fn joint_scales(&self) -> Option<Vec<f32>> {
-        self.inner.joint_scales()
-    }
-
-    fn state<'a>(&self, observation: &'a I::Observation) -> &'a [f32] {
-        self.inner.state(observation)
-    }
-
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
         self.inner.set_num_steps(num_steps)
     }
 
     fn set_prompt(&mut self, prompt: &str) -> Result<()> {
         self.inner.set_prompt(prompt)
+    }
+
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        self.inner.joint_scales()
+    }
+
+    fn state<'a>(&self, observation: &'a I::Observation) -> &'a [f32] {
+        self.inner.state(observation)
     }
 
     fn warm_up(&mut self) -> Result<()> {
