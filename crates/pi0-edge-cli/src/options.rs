@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use pi0_edge::runtime::Realtime;
-use pi0_edge::{DeviceMemory, InferOptions, Policy, PolicyOptions, Provider, Result, Verify, Weights};
+use pi0_edge::{Bundle, DeviceMemory, InferOptions, Policy, PolicyOptions, Provider, Result, Verify, Weights};
 
 use crate::observation::StoredObservation;
 
@@ -132,6 +132,14 @@ impl LoadOptions {
             no_spin: self.no_spin,
             profile: self.profile.clone(),
         }
+    }
+
+    /// Opens the bundle alone, showing progress as [`load`](Self::load) does.
+    pub fn open(&self) -> Result<Bundle> {
+        let mut progress = Progress::new("verifying");
+        let bundle = Bundle::open(&self.bundle, self.verify, &mut |done, total| progress.show(done, total));
+        progress.clear();
+        bundle
     }
 
     /// Loads the policy, showing progress on a terminal while a large bundle is verified.
