@@ -160,8 +160,9 @@ class Runtime(Handle):
         Raises:
             Pi0Error: `Status.ERR_BUSY` if another thread is inside a call with one of them; close again.
         """
-        for part in (super(), self.writer, self.controller):
-            part.close()
+        super().close()
+        self.writer.close()
+        self.controller.close()
 
     def stop(self) -> None:
         """Stops inference and waits for its thread, for `stop_timeout_ns` at most. Reads are HOLD from then on.
