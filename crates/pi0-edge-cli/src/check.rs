@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use pi0_edge::{Error, ErrorKind, InferOptions, Manifest, Noise, Policy, Provider, Result, StageOutput, Verify};
+use pi0_edge::{
+    Error, ErrorKind, InferOptions, Manifest, Noise, Policy, Provider, Result, StageOutput, Verify,
+};
 use pi0_edge_golden::{Case, Deviation, Golden, Tolerance, compare};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -38,7 +40,8 @@ Golden data are what the reference policy computed. One command records them, an
   scripts/reference.py CHECKPOINT_DIR";
 
 /// The command that makes parity possible.
-const RECORD: &str = "record what the reference policy computes (scripts/reference.py CHECKPOINT_DIR), export again";
+const RECORD: &str =
+    "record what the reference policy computes (scripts/reference.py CHECKPOINT_DIR), export again";
 
 /// Arguments of `check`.
 #[derive(clap::Args, Debug)]
@@ -90,7 +93,9 @@ pub fn run(args: &Args) -> Result<()> {
         let bundle = args.load.open()?;
         let (level, manifest) = (Level::Integrity, bundle.manifest());
         let report = Report { level, verify, manifest, golden: None, cases: vec![], replayed: vec![] };
-        return args.format.print(|| report.text(), || report.json());
+        args.format.print(|| report.text(), || report.json())?;
+        args.format.next(|| format!("pi0-edge check {}", args.load.typed()));
+        return Ok(());
     }
     let mut policy = args.load.load()?;
     let golden = match args.level {
@@ -113,7 +118,11 @@ pub fn run(args: &Args) -> Result<()> {
     let report = Report { level, verify, manifest, golden, cases, replayed };
     args.format.print(|| report.text(), || report.json())?;
     match report.cases.iter().filter(|case| !case.passed()).count() {
-        0 => Ok(()),
+        0 => {
+            let (load, observation) = (args.load.typed(), "a directory with observation.json and frames");
+            args.format.next(|| format!("pi0-edge run {load} --observation DIR   # DIR: {observation}"));
+            Ok(())
+        }
         n if golden.is_some() => Err(Error::new(
             ErrorKind::Parity,
             format!("{n} of {} golden cases differ from the reference policy", report.cases.len()),

@@ -31,6 +31,15 @@ impl Format {
     }
 }
 
+impl Format {
+    /// Says on stderr what to type next, where people read.
+    pub fn next(self, words: impl FnOnce() -> String) {
+        if self == Format::Text {
+            eprintln!("next: {}", words());
+        }
+    }
+}
+
 /// Output formats of the verbs that also have a table to paste.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
 pub enum TableFormat {
@@ -55,6 +64,25 @@ impl TableFormat {
             TableFormat::Md => Format::Text.print(markdown, json),
             TableFormat::Json => Format::Json.print(text, json),
         }
+    }
+}
+
+impl TableFormat {
+    /// As [`Format::next`].
+    pub fn next(self, words: impl FnOnce() -> String) {
+        if let TableFormat::Text = self {
+            Format::Text.next(words);
+        }
+    }
+}
+
+/// A path as it is typed in a shell.
+pub fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@,".contains(c);
+    match text.chars().all(plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 

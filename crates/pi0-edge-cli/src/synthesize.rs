@@ -8,13 +8,14 @@ mod fill;
 mod random;
 mod template;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use pi0_edge::Result;
 use pi0_edge::internals::user_cache;
 
 use crate::options::{Choices, Progress, choice};
-use crate::output::{print, refuse};
+use crate::output::{print, quoted, refuse};
 use template::Template;
 
 /// Arguments of `synthesize`.
@@ -56,7 +57,12 @@ pub fn run(args: &Args) -> Result<()> {
         progress.clear();
         filled?;
     }
-    print(&format!("{}\n", directory.display()))
+    print(&format!("{}\n", directory.display()))?;
+    // What reads the directory from stdout knows what it wants.
+    if std::io::stdout().is_terminal() {
+        eprintln!("next: pi0-edge bench device {}", quoted(&directory));
+    }
+    Ok(())
 }
 
 fn cache() -> Result<PathBuf> {

@@ -2,7 +2,7 @@
 //! thread shows the time that passes, and ends the process when it is told to.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -18,7 +18,7 @@ use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::json;
 
 use crate::options::Progress;
-use crate::output::Format;
+use crate::output::{Format, quoted};
 
 /// Arguments of `engines build`.
 #[derive(clap::Args, Debug)]
@@ -121,7 +121,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let built = ended.then(|| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     match built {
-        Some(Ok(set)) => return print(&set, started.elapsed(), args.format),
+        Some(Ok(set)) => return print(&set, &args.bundle, started.elapsed(), args.format),
         // Relaxed: the flag is all there is to see.
         Some(Err(e)) if !stop.load(Ordering::Relaxed) => return Err(e),
         _ => {}
@@ -135,7 +135,7 @@ pub fn run(args: &Args) -> Result<()> {
     signal_hook::low_level::exit(INTERRUPTED)
 }
 
-fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
+fn print(set: &BuildOutcome, bundle: &Path, elapsed: Duration, format: Format) -> Result<()> {
     let (record, seconds) = (&set.record, elapsed.as_secs_f64());
     let json = || {
         json!({
@@ -155,7 +155,9 @@ fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
             record.pins.onnxruntime
         )
     };
-    format.print(text, json)
+    format.print(text, json)?;
+    format.next(|| format!("pi0-edge check {} --provider tensorrt", quoted(bundle)));
+    Ok(())
 }
 
 /// Shows on stderr what is being built and for how long: one line that is rewritten on a terminal, else a line at

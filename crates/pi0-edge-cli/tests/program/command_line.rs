@@ -73,17 +73,32 @@ fn check_says_what_was_shown_and_no_more() {
         (bare.path().into(), &["--level", "integrity"], "integrity", "INTEGRITY ONLY: "),
     ] {
         let check = |more: &[&str]| {
-            pi0_edge().arg("check").arg(&bundle).args(["--threads", "2"]).args(level).args(more).output().unwrap()
+            pi0_edge()
+                .arg("check")
+                .arg(&bundle)
+                .args(["--threads", "2"])
+                .args(level)
+                .args(more)
+                .output()
+                .unwrap()
         };
         let (words, report) = (check(&[]), check(&["--format", "json"]));
-        assert_eq!((words.status.code(), report.status.code()), (Some(0), Some(0)), "{}", text(&words.stderr));
+        assert_eq!(
+            (words.status.code(), report.status.code()),
+            (Some(0), Some(0)),
+            "{}",
+            text(&words.stderr)
+        );
         let words = text(&words.stdout);
         assert!(words.lines().last().unwrap().starts_with(last), "{level:?}: {words}");
         let report: Value = serde_json::from_slice(&report.stdout).unwrap();
         assert_eq!(report["shown"], shown);
         assert_eq!(report["cases"].as_array().unwrap().is_empty(), shown == "integrity");
         if shown != "parity" {
-            assert!(!words.contains("PASS") && !words.contains("PARITY") && report["reference"].is_null(), "{words}");
+            assert!(
+                !words.contains("PASS") && !words.contains("PARITY") && report["reference"].is_null(),
+                "{words}"
+            );
         }
         if shown == "self-consistency" {
             assert_eq!(report["cases"][0]["stages"]["actions"]["max_abs_error"], 0.0, "the same bits");
@@ -159,7 +174,9 @@ fn bench_reports(bundle: &Path) {
         assert!((p90.is_some(), p99.is_some()) == (row["n"].as_u64() >= Some(100), false), "{stage} {row}");
     }
     assert_eq!(report["allocations_per_chunk"], 0.0);
-    assert!(report["environment"]["onnxruntime"].as_str().is_some());
+    let environment = &report["environment"];
+    assert!(environment["onnxruntime"].as_str().unwrap().starts_with("1."), "a version: {environment}");
+    assert_eq!(environment["weights"], "checkpoint");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_bundle_on_disk_is_looked_at_leniently() {
     let manifest = r#"{"format_version": 2, "unknown": [], "target": "cuda", "files": {"a": {"size": 3}, "b": {"size": 1}}}"#;
     std::fs::write(dir.path().join("manifest.json"), manifest).unwrap();
     std::fs::write(dir.path().join("a"), "12").unwrap();
-    assert_eq!(examine(), ["error BUNDLE_FORMAT", "error BUNDLE_INCOMPLETE"]);
+    assert_eq!(examine(), ["error BUNDLE_FORMAT", "error BUNDLE_INCOMPLETE", "info NO_GOLDEN_DATA"]);
     let report = machine.examine_with(&BundleFacts::read(dir.path()));
     assert!(the(&report, Code::BundleIncomplete).message.ends_with("absent or of another size: a and b"));
 }
