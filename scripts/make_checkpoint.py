@@ -30,7 +30,7 @@ EXAMPLES = """examples:
 def make_checkpoint(directory: Path, spec: CheckpointSpec, progress=lambda done, total: None) -> None:
     """Writes the checkpoint; ``directory`` must not exist yet."""
     problems = spec.problems()
-    pieces = len(tokenizer_json()["model"]["vocab"])
+    pieces = len(tokenizer_json(spec.words)["model"]["vocab"])
     if spec.vocab < pieces:
         problems.append(f"a vocabulary of {spec.vocab} is smaller than the tokenizer's {pieces}")
     if problems:
@@ -41,7 +41,7 @@ def make_checkpoint(directory: Path, spec: CheckpointSpec, progress=lambda done,
     else:
         write_config(directory, spec)
         write_processors(directory, spec)
-    write_tokenizer(directory / "tokenizer")
+    write_tokenizer(directory / "tokenizer", spec.words)
     write_weights(
         directory / "model.safetensors", checkpoint_tensors(spec), lambda name: storage_dtype(spec, name), spec.seed, progress,
     )
@@ -87,11 +87,13 @@ def _parser() -> argparse.ArgumentParser:
         data.add_argument(f"--{name}", type=int)
     data.add_argument("--normalization", choices=["MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"])
     data.add_argument("--relative", action="store_true", default=None, help="actions relative to the state")
+    data.add_argument("--joints", type=_names, metavar="NAME,...", help="names of an action's values (default: joint_0.pos and so on)")
     data.add_argument("--exclude-joints", type=_names, help="joints that stay absolute (default: gripper)")
     data.add_argument("--rtc-max-delay", type=int, metavar="N", help="PI0.5 trained for real-time chunking with delays up to this")
     data.add_argument("--rename", type=_rename, metavar="FROM=TO,...", help="observation keys to rename")
 
     model = parser.add_argument_group("model")
+    model.add_argument("--words", type=_names, metavar="WORD,...", help="words that the tokenizer learns (default: of manipulation tasks)")
     model.add_argument("--image-size", type=_extent, metavar="N or HxW", help="size the vision encoder sees")
     for name in ("prefix-width", "prefix-mlp", "expert-width", "expert-mlp", "layers", "heads", "head-dim", "vision-width",
                  "vision-mlp", "vision-layers", "vision-heads", "patch-size", "vocab"):

@@ -48,3 +48,6 @@ bundle pi05-trained-rtc --policy pi05 --rtc-max-delay 4 "${small[@]}" -- "${case
 rm -rf tests/trained_rtc
 mv "$target/pi05-trained-rtc.rtc" tests/trained_rtc
 rm tests/trained_rtc/*.png tests/trained_rtc/*_v_t.npy tests/trained_rtc/*_normalized.npy
+
+# What `pi0-edge synthesize --size small` fills in.
+.venv/bin/python scripts/make_templates.py crates/pi0-edge-cli/templates --size small --precision fp32

@@ -21,6 +21,10 @@ const LIGHT: Point = [0.7, 0.84, 1.0];
 pub struct Camera {
     eye: Point,
     on_tool: bool,
+    /// Ahead, to the right and down.
+    axes: [Point; 3],
+    wide: f32,
+    size: [usize; 2],
     rays: Vec<Ray>,
 }
 
@@ -59,7 +63,17 @@ impl Camera {
             let way = plus(ahead, plus(right.map(|a| a * u), down.map(|a| a * v)));
             Ray { way, inverse: way.map(|a| 1.0 / a) }
         };
-        Camera { eye, on_tool, rays: (0..width * height).map(ray).collect() }
+        let rays = (0..width * height).map(ray).collect();
+        Camera { eye, on_tool, axes: [ahead, right, down], wide, size: [width, height], rays }
+    }
+
+    /// Returns the pixel, from the left and from the top, where a point of the world is seen from a camera that stands.
+    pub fn project(&self, at: Point) -> [f32; 2] {
+        let from_eye = minus(at, self.eye);
+        let [ahead, right, down] = self.axes.map(|axis| (0..3).map(|i| axis[i] * from_eye[i]).sum::<f32>());
+        let [width, height] = self.size.map(|n| n as f32);
+        let scale = width / self.wide / 2.0;
+        [right / ahead * scale + width / 2.0, down / ahead * scale + height / 2.0]
     }
 
     /// Draws the world into `out`: RGB, row by row.

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Inference;
 use crate::action::ActionLimits;
+use crate::aloha;
 use crate::limits::MAX_CAMERAS;
-use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
+use crate::observation::{CameraFrame, Frame, FrameError, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance;
 use crate::policy::{InferOptions, Noise, Policy};
 use crate::{Error, ErrorKind, Result};
@@ -106,6 +107,19 @@ impl ObservationSlot {
         Some(frame)
     }
 
+    /// Writes a frame that is in a driver's memory, in whatever layout, into `camera`'s place as RGB. The camera is present
+    /// from now on. Allocates nothing and copies nothing in between.
+    ///
+    /// # Errors
+    /// Every [`FrameError`]; nothing changes then.
+    pub fn convert_frame(&mut self, camera: usize, frame: &CameraFrame<'_>) -> Result<(), FrameError> {
+        let slot = self.cameras.get_mut(camera).ok_or(FrameError::NoCamera)?;
+        let room = slot.data.get_mut(..frame.rgb_len()?).ok_or(FrameError::Room)?;
+        frame.write_rgb(room)?;
+        slot.size = Some((frame.width, frame.height));
+        Ok(())
+    }
+
     /// Marks a camera as absent.
     pub fn clear_frame(&mut self, camera: usize) {
         if let Some(slot) = self.cameras.get_mut(camera) {
@@ -182,6 +196,16 @@ impl Inference for PolicyInference {
         self.policy.manifest().action.limits.clone()
     }
 
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        let manifest = self.policy.manifest();
+        let scales = manifest.action.normalization.scales()?;
+        Some(if manifest.adapt_to_pi { aloha::scales_to_robot(scales) } else { scales })
+    }
+
+    fn state<'a>(&self, observation: &'a ObservationSlot) -> &'a [f32] {
+        &observation.state
+    }
+
     fn worker_threads(&self) -> Vec<i32> {
         self.policy.worker_threads()
     }
@@ -254,6 +278,7 @@ impl Inference for PolicyInference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::{Pixels, Plane};
 
     #[test]
     fn chunks_draw_different_noise_from_one_seed() {
@@ -275,5 +300,29 @@ mod tests {
         assert_eq!(slot.cameras.iter().map(|c| c.size).collect::<Vec<_>>(), [None, Some((4, 2))]);
         slot.clear_frame(1);
         assert_eq!(slot.cameras[1].size, None);
+    }
+
+    #[test]
+    fn a_slot_converts_what_it_has_room_for() {
+        let camera = CameraSlot { name: "a".into(), data: vec![0; 24], size: None };
+        let mut slot = ObservationSlot { cameras: vec![camera], state: vec![] };
+        let data: Vec<u8> = (0..48).collect();
+        let frame = |row_bytes, width, height| CameraFrame {
+            pixels: Pixels::Bgr(Plane { data: &data, row_bytes }),
+            width,
+            height,
+        };
+        for (camera, frame, error) in [
+            (1, frame(6, 2, 2), FrameError::NoCamera),
+            (0, frame(6, 2, 5), FrameError::Room),
+            (0, frame(6, 0, 2), FrameError::Side),
+            (0, frame(5, 2, 2), FrameError::RowBytes),
+        ] {
+            assert_eq!(slot.convert_frame(camera, &frame), Err(error));
+            assert_eq!((slot.cameras[0].size, &slot.cameras[0].data), (None, &vec![0; 24]));
+        }
+        slot.convert_frame(0, &frame(7, 2, 2)).unwrap();
+        assert_eq!(slot.cameras[0].size, Some((2, 2)));
+        assert_eq!(slot.cameras[0].data[..13], [2, 1, 0, 5, 4, 3, 9, 8, 7, 12, 11, 10, 0]);
     }
 }

@@ -1,6 +1,7 @@
 //! `pi0-edge check`: integrity, then parity with the reference policy stage by stage; without its outputs,
 //! self-consistency.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -11,9 +12,11 @@ use pi0_edge_golden::{Case, Deviation, Golden, Tolerance, compare};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::interrupt::{self, Heeding};
 use crate::observation::StoredObservation;
 use crate::options::{Choices, LoadOptions, choice};
 use crate::output::Format;
+use crate::progress::{Progress, Unit};
 use crate::row;
 use crate::table::Table;
 
@@ -131,10 +134,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Compares every golden case.
+/// Compares every golden case, or those before an interruption.
 fn compare_all<'a>(policy: &mut Policy, golden: &'a Golden) -> Vec<CaseReport<'a>> {
+    let _heeding = Heeding::new();
+    let steps = golden.cases.iter().map(|case| case.num_steps as u64).sum();
+    let (progress, done) = (Progress::new("comparing", steps, Unit::Of("denoise steps")), Cell::new(0));
+    let stepped = || {
+        done.set(done.get() + 1);
+        progress.set(done.get());
+        if interrupt::requested() { Err(interrupt::nothing_yet()) } else { Ok(()) }
+    };
+    // A case that does not run is a problem of that case.
     let check = |policy: &mut Policy, case: &Case| {
-        compare_case(policy, case, &golden.tolerance).unwrap_or_else(|e| CaseReport {
+        compare_case(policy, case, &golden.tolerance, &stepped).unwrap_or_else(|e| CaseReport {
             name: case.name.clone(),
             num_steps: case.num_steps,
             prefix_len: 0,
@@ -151,15 +163,20 @@ fn compare_all<'a>(policy: &mut Policy, golden: &'a Golden) -> Vec<CaseReport<'a
             CaseReport { name: format!("{}, replayed after the others", again.name), ..again }
         }));
     }
+    if interrupt::requested() {
+        // Those that did not come to their end say nothing.
+        reports.retain(|r| !r.stages.is_empty());
+    }
     reports
 }
 
 /// Computes a chunk, and from the same observation and noise another.
 fn compute_twice<'a>(policy: &mut Policy, tolerance: &'a Tolerance) -> CaseReport<'a> {
-    let options = InferOptions::default();
+    let (options, progress) = (InferOptions::default(), Progress::new("computing", 2, Unit::Of("chunks")));
     let computed = StoredObservation::read_or_golden(None, policy).and_then(|observation| {
         observation.with(|o| {
             let first = policy.infer(o, &options)?.as_slice().to_vec();
+            progress.set(1);
             policy.capture_graphs()?;
             compare(policy.infer(o, &options)?.as_slice(), &first, 1)
         })
@@ -175,7 +192,12 @@ fn compute_twice<'a>(policy: &mut Policy, tolerance: &'a Tolerance) -> CaseRepor
 }
 
 /// Runs one case and compares it.
-fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) -> Result<CaseReport<'a>> {
+fn compare_case<'a>(
+    policy: &mut Policy,
+    case: &Case,
+    tolerance: &'a Tolerance,
+    stepped: &dyn Fn() -> Result<()>,
+) -> Result<CaseReport<'a>> {
     let expected = &case.expected;
     let layers = policy.manifest().dimensions.layers;
     let bundle = policy.bundle();
@@ -216,7 +238,7 @@ fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) 
         StageOutput::ImageEmbeds(got) => note("image_embeds", 0, &got),
         StageOutput::Keys(layer, got) => note("keys", layer, &got),
         StageOutput::Values(layer, got) => note("values", layer, &got),
-        StageOutput::Velocity(step, got) => note("v_t", step, &got),
+        StageOutput::Velocity(step, got) => note("v_t", step, &got).and_then(|()| stepped()),
         StageOutput::ActionsNormalized(got) => note("actions_normalized", 0, &got),
         _ => Ok(()),
     };
@@ -241,9 +263,13 @@ fn compare_case<'a>(policy: &mut Policy, case: &Case, tolerance: &'a Tolerance) 
 }
 
 impl Report<'_> {
-    /// What is shown; nothing if a case failed.
+    fn passed(&self) -> bool {
+        self.cases.iter().all(CaseReport::passed)
+    }
+
+    /// What is shown; nothing if a case failed, or was not come to.
     fn shown(&self) -> Option<Level> {
-        self.cases.iter().all(CaseReport::passed).then_some(self.level)
+        (self.passed() && !interrupt::requested()).then_some(self.level)
     }
 
     fn verdict(&self) -> String {
@@ -258,6 +284,9 @@ impl Report<'_> {
             ),
             (Some(Level::Integrity), _) => {
                 "INTEGRITY ONLY: the files are what the manifest says; nothing was computed".to_owned()
+            }
+            (None, _) if self.passed() => {
+                "INTERRUPTED: what is above is as it should be; the rest was not looked at".to_owned()
             }
             (None, Some(_)) => {
                 "FAIL: the bundle does not compute what the reference policy computes; do not run it on a robot"

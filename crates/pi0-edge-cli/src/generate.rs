@@ -29,6 +29,8 @@ pub fn run(args: &Args, mut command: Command) -> Result<()> {
         std::fs::create_dir_all(&directory).map_err(cannot("make", &directory))?;
         Ok(directory)
     };
+    let pages = made("man/man1")?;
+    clap_mangen::generate_to(without_help(command.clone()), &pages).map_err(cannot("write to", &pages))?;
     for (shell, place) in COMPLETIONS {
         let directory = made(place)?;
         let file = clap_complete::generate_to(shell, &mut command, "pi0-edge", &directory)
@@ -39,8 +41,7 @@ pub fn run(args: &Args, mut command: Command) -> Result<()> {
             std::fs::rename(&file, &named).map_err(cannot("write", &named))?;
         }
     }
-    let pages = made("man/man1")?;
-    clap_mangen::generate_to(without_help(command), &pages).map_err(cannot("write to", &pages))
+    Ok(())
 }
 
 /// Leaves out the verb `help`, which would have a page for each page.

@@ -1,6 +1,5 @@
 //! Options that several verbs share.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -12,6 +11,7 @@ use pi0_edge::{
 
 use crate::observation::StoredObservation;
 use crate::output::quoted;
+use crate::progress::{Progress, Unit};
 
 /// Headings of options in help texts; what has none comes first.
 const LOADING: &str = "Loading the policy";
@@ -151,62 +151,26 @@ impl LoadOptions {
         }
     }
 
-    /// Opens the bundle alone, showing progress as [`load`](Self::load) does.
+    /// Opens the bundle alone, and shows how far that is.
     pub fn open(&self) -> Result<Bundle> {
-        let mut progress = Progress::new("verifying");
-        let bundle = Bundle::open(&self.bundle, self.verify, &mut |done, total| progress.show(done, total));
-        progress.clear();
-        bundle
+        let progress = Progress::new("verifying", 0, Unit::Bytes);
+        Bundle::open(&self.bundle, self.verify, &mut |done, total| progress.set_of(done, total))
     }
 
-    /// Loads the policy, showing progress on a terminal while a large bundle is verified.
+    /// Loads the policy, and shows how far that is.
     pub fn load(&self) -> Result<Policy> {
         self.load_watched(|| {})
     }
 
     /// Loads the policy and calls `verified` whenever another part of it has been verified.
     pub fn load_watched(&self, mut verified: impl FnMut()) -> Result<Policy> {
-        let mut progress = Progress::new("verifying");
-        let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
+        let mut progress = Progress::new("verifying", 0, Unit::Bytes);
+        Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
             verified();
-            progress.show(done, total);
-        });
-        progress.clear();
-        policy
-    }
-}
-
-/// One self-overwriting line on stderr; silent when stderr is not a terminal or the work is small.
-pub struct Progress {
-    what: &'static str,
-    enabled: bool,
-    shown: Option<u64>,
-}
-
-impl Progress {
-    const WORTH_SHOWING: u64 = 256 << 20;
-
-    /// Creates a line that is silent until there is something to show; `what` is being done.
-    pub fn new(what: &'static str) -> Self {
-        Progress { what, enabled: std::io::stderr().is_terminal(), shown: None }
-    }
-
-    /// Shows `done` of `total` bytes.
-    pub fn show(&mut self, done: u64, total: u64) {
-        if !self.enabled || total < Self::WORTH_SHOWING {
-            return;
-        }
-        let percent = done * 100 / total;
-        if self.shown != Some(percent) {
-            self.shown = Some(percent);
-            eprint!("\r{} {percent:3} % of {:.1} GB", self.what, total as f64 / 1e9);
-        }
-    }
-
-    /// Removes the line.
-    pub fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            eprint!("\r\x1b[K");
-        }
+            progress.set_of(done, total);
+            if done == total {
+                progress = Progress::new("loading the graphs", 0, Unit::Bytes);
+            }
+        })
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use crate::figures::ms;
 use crate::observation::{StoredObservation, action_names};
 use crate::options::{CHUNKING, LoadOptions};
-use crate::output::{Format, refuse, write_npy};
+use crate::output::{Format, NewFile, refuse, write_npy};
 use crate::table::Table;
 
 /// Arguments of `run`.
@@ -87,6 +87,7 @@ fn read_previous(path: &Path, args: &Args, policy: &Policy) -> Result<(ArrayD<f3
 pub fn run(args: &Args) -> Result<()> {
     // Cheap to read and likely to be wrong: before the bundle is verified and loaded.
     let observation = StoredObservation::read(&args.observation)?;
+    let output = args.output.as_deref().map(NewFile::create).transpose()?;
     let mut policy = args.load.load()?;
     let noise = args.noise.as_deref().map(|path| read_noise(path, &policy)).transpose()?;
     let previous = args.previous.as_deref().map(|path| read_previous(path, args, &policy)).transpose()?;
@@ -104,10 +105,9 @@ pub fn run(args: &Args) -> Result<()> {
         }),
     };
     observation.with(|o| policy.infer(o, &options).map(|_| ()))?;
-    if let Some(path) = &args.output {
-        write_npy(path, policy.chunk().view())?;
-    }
+    let written = output.map_or(Ok(()), |file| write_npy(file, policy.chunk().view()));
     args.format.print(|| text(&policy), || as_json(&policy))?;
+    written?;
     args.format.next(|| format!("pi0-edge bench {}", args.load.typed()));
     Ok(())
 }

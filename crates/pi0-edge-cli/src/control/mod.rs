@@ -14,17 +14,19 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches};
 use pi0_edge::runtime::{
     Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
-    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
+    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, Splice, ThreadConfig, TimelineConfig,
     Timestamp,
 };
 use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 use pi0_edge_probe::system_calls;
 
 use crate::environment;
+use crate::interrupt;
 use crate::live;
 use crate::observation::StoredObservation;
 use crate::options::{LoadOptions, REALTIME, RIGHTS, choice};
 use crate::output::Format;
+use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched};
 use load::Load;
 pub use report::Report;
@@ -45,6 +47,9 @@ pub struct Args {
     /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     duration: u32,
+    /// Row at which a new chunk takes over: by time, by the last command, or on arrival
+    #[arg(long, value_name = "RULE", default_value_t)]
+    splice: Splice,
     /// Put load on every CPU, on memory and on the disk meanwhile
     #[arg(long)]
     load: bool,
@@ -91,6 +96,7 @@ impl Args {
             timeline: TimelineConfig {
                 control_period: self.period(),
                 interpolation: Interpolation::None,
+                splice: self.splice,
                 ..TimelineConfig::default()
             },
             replan: Replan::Period(Duration::ZERO),
@@ -179,6 +185,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         ticks: u64::from(args.rate) * u64::from(args.duration),
         histogram: args.histogram.unwrap_or(1000) as usize,
     };
+    let progress = Progress::new("reading actions", args.duration.into(), Unit::Seconds);
     let outcome = live::run(
         |over| control.run(over),
         |over| publish(observation, &manifest, sensors, over),
@@ -190,13 +197,18 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         },
         || {},
     );
+    drop(progress);
     let load = load.map(Load::finish).transpose()?;
     let calls = counter.finish();
     let stats = runtime.stats();
     let events: Vec<_> = runtime.events().try_iter().collect();
     let inference = runtime.realtime().clone();
     let stopped = runtime.stop();
-    let (Some(ticks), ()) = outcome? else {
+    let (ticks, ()) = outcome?;
+    if interrupt::requested() && ticks.as_ref().is_none_or(|ticks| ticks.count == 0) {
+        return Err(interrupt::nothing_yet());
+    }
+    let Some(ticks) = ticks else {
         let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
         return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
     };

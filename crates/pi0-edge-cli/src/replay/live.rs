@@ -1,6 +1,5 @@
 //! One run of an episode through the threaded runtime.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -18,12 +17,14 @@ use serde::Serialize;
 
 use super::episode::Episode;
 use super::mcap;
+use super::measured::Measured;
 use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
 use super::trace::{Computed, Seen, Trace};
 use crate::live;
-use crate::output::write_whole;
+use crate::output::NewFile;
+use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched, lock};
 
 /// Time between two looks at events and at the process.
@@ -149,7 +150,13 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let (full_speed, trace) = (options.full_speed, options.trace);
     let sensors =
         Sensors { writer, episode, manifest: &manifest, start, full_speed, trace, mcap: mcap.as_ref() };
-    let control = Loop { controller, start, period, ticks, dim, traced };
+    let measured = Measured::new(settings.splice, episode, dim);
+    let control = Loop { controller, measured, start, period, ticks, dim, traced };
+    let progress = Progress::new(
+        format!("replaying, {}", settings.heading()),
+        options.duration.as_secs(),
+        Unit::Seconds,
+    );
     let (control, observations) = live::run(
         |over| control.run(&options.control, over),
         |over| sensors.run(waiter, over),
@@ -158,6 +165,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         || _ = taken.notify(),
     )?;
     let (stats, inference) = (runtime.stats(), runtime.realtime().clone());
+    drop(progress);
     // What is finished between here and the end is no part of the run.
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
     runtime.stop()?;
@@ -166,7 +174,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         monitor.take(event, || record.clone())?;
     }
     if let Some(path) = options.flight_record.as_ref().filter(|_| !monitor.dumped) {
-        write_whole(path, |file| Ok(file.write_all(record.to_json().as_bytes())?))?;
+        NewFile::create(path)?.write_bytes(record.to_json())?;
     }
     if options.trace && stats.events_lost > 0 {
         let text = format!("{} events were lost, so the recording would have holes", stats.events_lost);
@@ -317,8 +325,9 @@ impl Sensors<'_> {
 }
 
 /// The control loop.
-struct Loop {
+struct Loop<'a> {
     controller: Controller,
+    measured: Option<Measured<'a>>,
     start: Timestamp,
     period: u64,
     ticks: u64,
@@ -327,7 +336,7 @@ struct Loop {
     traced: usize,
 }
 
-impl Loop {
+impl Loop<'_> {
     fn run(mut self, thread: &ThreadConfig, stop: &AtomicBool) -> Result<(Control, Option<Trace>)> {
         let mut trace = (self.traced > 0).then(|| Trace {
             dim: self.dim,
@@ -345,6 +354,9 @@ impl Loop {
             due.sleep_until();
             let now = Timestamp::now();
             late.record(now.since(due));
+            if let Some(measured) = &mut self.measured {
+                measured.tell(&mut self.controller, now);
+            }
             let reading = self.controller.read_at(now);
             let action = self.controller.action();
             reads += 1;

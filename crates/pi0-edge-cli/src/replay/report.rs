@@ -53,14 +53,6 @@ impl Run {
             "soak": soak,
         })
     }
-
-    fn heading(&self) -> String {
-        let rtc = if self.settings.rtc.is_some() { "RTC" } else { "no RTC" };
-        match self.settings.latency_ms {
-            0.0 => rtc.into(),
-            latency => format!("{rtc} +{latency} ms"),
-        }
-    }
 }
 
 /// A figure of a summary in other units; a dash where there are too few values to say.
@@ -71,7 +63,7 @@ fn figure(value: Option<f64>, digits: usize) -> String {
 
 /// A table with one column a run, and one of the joints for each run, for people.
 pub fn table(runs: &[Run], names: &[String]) -> String {
-    let width = runs.iter().map(|run| run.heading().chars().count()).max().unwrap_or(0).max(17) + 2;
+    let width = runs.iter().map(|run| run.settings.heading().chars().count()).max().unwrap_or(0).max(17) + 2;
     let mut out = String::new();
     let mut row = |name: &str, cells: &dyn Fn(&Run) -> String| {
         let _ = write!(out, "{name:<38}");
@@ -81,7 +73,7 @@ pub fn table(runs: &[Run], names: &[String]) -> String {
     let ms = |v: Option<u64>| figure(v.map(|ns| ns as f64 / 1e6), 2);
     let us = |v: Option<u64>| figure(v.map(|ns| ns as f64 / 1e3), 1);
     let unit = |v: Option<u64>| figure(v.map(|v| v as f64 / MILLIONTHS), 4);
-    row("", &Run::heading);
+    row("", &|r| r.settings.heading());
     row("control ticks", &|r| r.outcome.control.reads.to_string());
     row("control rate (Hz)", &|r| {
         format!("{:.2}", r.outcome.control.reads as f64 / r.outcome.control.seconds)
@@ -143,7 +135,7 @@ fn joints(run: &Run, names: &[String], out: &mut String) {
             [j.lowest, j.highest, j.largest_step, j.largest_at_seam].map(|v| format!("{v:.4}"));
         row![name, low, high, step, seam]
     });
-    let head = format!("joint, {}", run.heading());
+    let head = format!("joint, {}", run.settings.heading());
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(head.len()) + 2;
     let table = Table::new(&[&head, "lowest", "highest", "largest step", "largest at seam"]).rows(rows);
     let _ = write!(out, "\n{}", table.text(&[width, 12, 12, 14, 17]));
@@ -154,7 +146,13 @@ fn extras(run: &Run, out: &mut String) {
     let Outcome { inference, control, soak, .. } = &run.outcome;
     for (thread, obtained) in [("inference", inference), ("control", &control.obtained)] {
         for missing in &obtained.missing {
-            let _ = writeln!(out, "{}: {thread} thread: no {}: {}", run.heading(), missing.what, missing.why);
+            let _ = writeln!(
+                out,
+                "{}: {thread} thread: no {}: {}",
+                run.settings.heading(),
+                missing.what,
+                missing.why
+            );
         }
     }
     let Some(soak) = soak else { return };
@@ -163,7 +161,7 @@ fn extras(run: &Run, out: &mut String) {
         row![t.name, t.first, t.last, t.min, t.max, slope, error]
     });
     let table = Table::new(&["", "first", "last", "min", "max", "slope / h", "std. error"]).rows(rows);
-    let (heading, n, seconds) = (run.heading(), soak.n, soak.seconds);
+    let (heading, n, seconds) = (run.settings.heading(), soak.n, soak.seconds);
     let _ = writeln!(out, "\nsoak, {heading}: {n} samples over {seconds:.0} s");
     out.push_str(&table.text(&[18, 12, 12, 12, 12, 14, 14]));
 }

@@ -239,6 +239,40 @@ fn inspect_says_which_boards_have_the_memory() {
 }
 
 #[test]
+fn help_begins_with_what_is_required_and_has_headings() {
+    for (verb, required) in
+        [(&["run"][..], "--observation"), (&["replay"], "--episode"), (&["bench", "control"], "-h")]
+    {
+        for help in ["-h", "--help"] {
+            let shown = text(&pi0_edge().args(verb).arg(help).output().unwrap().stdout);
+            let at = |word: &str| shown.find(word).unwrap_or_else(|| panic!("{word}: {shown}"));
+            let (options, loading) = (at("\nOptions:\n"), at("\nLoading the policy:\n"));
+            assert!(options < loading && loading < at("--provider"), "{shown}");
+            let first = shown[options..].lines().find(|line| line.trim_start().starts_with('-')).unwrap();
+            assert!(first.contains(required) || required == "-h", "{shown}");
+            assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn people_are_told_what_to_type_next_and_programs_are_not() {
+    let (bundle, observation) = (tiny(), observation_dir());
+    let (bundle, observation) = (bundle.to_str().unwrap(), observation.to_str().unwrap());
+    for (args, next) in [
+        (&["inspect", bundle][..], "next: pi0-edge check "),
+        (&["check", bundle], "next: pi0-edge run "),
+        (&["run", bundle, "--observation", observation], "next: pi0-edge bench "),
+        (&["bench", bundle, "-n", "1", "--warmup", "1"], "next: pi0-edge bench control "),
+    ] {
+        let told = text(&pi0_edge().args(args).output().unwrap().stderr);
+        assert!(told.contains(next) && told.contains(bundle), "{args:?}: {told}");
+        let json = pi0_edge().args(args).args(["--format", "json"]).output().unwrap();
+        assert!(json.status.success() && !text(&json.stderr).contains("next:"), "{args:?}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_exit_code_2() {
     for args in
         [&["run"][..], &["dance"], &["bench", "x", "-n", "0"], &["run", "x", "--observation", "y", "--frob"]]

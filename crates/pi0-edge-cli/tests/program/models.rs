@@ -37,7 +37,8 @@ fn check(bundle: &Path, library: Option<&PathBuf>) -> String {
 }
 
 /// Both policies of both sources, and what only few policies have.
-const BUNDLES: [&str; 5] = ["pi0-openpi", "pi0-tiny", "pi05-openpi", "pi05-tiny", "pi05-trained-rtc"];
+const BUNDLES: [&str; 6] =
+    ["pi0-openpi", "pi0-sort", "pi0-tiny", "pi05-openpi", "pi05-tiny", "pi05-trained-rtc"];
 
 #[test]
 fn every_bundle_passes_its_check() {
