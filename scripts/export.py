@@ -55,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="directory that lerobot saved the policy in, or openpi's with model.safetensors and assets")
     parser.add_argument("bundle", metavar="BUNDLE_DIR", help="directory to create")
     parser.add_argument("--precision", choices=list(COMPUTE), default="fp32",
-                        help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only (default: fp32)")
+                        help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only; int8 and int4 need observations "
+                             "to calibrate with (default: fp32)")
+    parser.add_argument("--calibrate", type=Path, metavar="DIR",
+                        help="int8, int4: an observation as pi0-edge run takes it, or a directory of such, to calibrate with (default: the golden ones)")
+    parser.add_argument("--keep", metavar="LIST",
+                        help="int8, int4: products to compute more exactly than those that are found to need it: names as the table of the loss has "
+                             "them, such as prefix_prefill.layer.*.mlp.down, separated by commas")
     parser.add_argument("--target", choices=TARGETS,
                         help="what the graphs are written for. cpu: every provider runs them; cuda: fused kernels of ONNX Runtime 1.31's "
                              "CUDA provider, which TensorRT does not take; tensorrt: patterns that TensorRT fuses (default: cpu; bf16 is "

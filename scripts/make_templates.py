@@ -14,11 +14,13 @@ import tempfile
 from pathlib import Path
 
 from exporter.forms import TARGETS
-from exporter.manifest import COMPUTE, Options
+from exporter.manifest import COMPUTE, QUANTISED, Options
 from exporter.synthetic.spec import SIZES, make_spec
 from exporter.synthetic.template import write_template
 
 POLICIES = ("pi0", "pi05")
+# Quantised ones want a checkpoint and observations.
+PLAIN = [precision for precision in COMPUTE if precision not in QUANTISED]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=options.out.parent, prefix=f".{options.out.name}.") as temporary:
         made = Path(temporary) / "templates"
         for policy in options.policy or POLICIES:
-            for precision in options.precision or COMPUTE:
+            for precision in options.precision or PLAIN:
                 for target in options.target or (None,):
                     name = "-".join(filter(None, (policy, precision, target)))
                     chosen = Options(precision=precision, target=target)
@@ -46,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to create or replace")
     parser.add_argument("--size", choices=list(SIZES), default="full", help="dimensions of the policies (default: full)")
     parser.add_argument("--policy", choices=POLICIES, action="append", help="only this kind of policy")
-    parser.add_argument("--precision", choices=list(COMPUTE), action="append", help="only this precision")
+    parser.add_argument("--precision", choices=PLAIN, action="append", help="only this precision")
     parser.add_argument("--target", choices=TARGETS, action="append",
                         help="graphs for this target, in a directory with its name at the end (default: those that any provider runs)")
     return parser

@@ -320,6 +320,9 @@ fn make(world: &mut World, call: Call) -> pi0_status {
             Call::SetStepLimits(h, v, len) => {
                 pi0_controller_set_step_limits(w.get(3, h), values(v).as_ptr(), len.into())
             }
+            Call::SetMeasured(h, v, len) => {
+                pi0_controller_set_state(w.get(3, h), values(v).as_ptr(), len.into())
+            }
             Call::ClearTrip(h) => pi0_controller_clear_trip(w.get(3, h)),
             Call::AttachController(h) => pi0_controller_attach(w.get(3, h)),
             Call::FreeController(h) => pi0_controller_free(w.get(3, h)),

@@ -104,6 +104,7 @@ pub enum Call {
     Reads(Handle, u8),
     SetReference(Handle, f32, u8),
     SetStepLimits(Handle, f32, u8),
+    SetMeasured(Handle, f32, u8),
     ClearTrip(Handle),
     AttachController(Handle),
     FreeController(Handle),

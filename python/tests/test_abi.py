@@ -71,8 +71,8 @@ def test_every_number_of_the_header_has_its_name():
     ours |= {f"FLAG_{flag.name}": flag.value for flag in Flag} | {f"EVENT_{kind.name}": kind.value for kind in EventKind}
     prefixes = {
         "provider": "PROVIDER", "device_memory": "DEVICE_MEMORY", "verify": "VERIFY", "weights": "WEIGHTS",
-        "interpolation": "INTERPOLATION", "on_underrun": "UNDERRUN", "replan": "REPLAN", "realtime": "REALTIME",
-        "lock_memory": "LOCK", "schedule": "RTC", "format": "PIXELS", "yuv": "YUV",
+        "interpolation": "INTERPOLATION", "splice": "SPLICE", "on_underrun": "UNDERRUN", "replan": "REPLAN",
+        "realtime": "REALTIME", "lock_memory": "LOCK", "schedule": "RTC", "format": "PIXELS", "yuv": "YUV",
     }
     for setting, words in _config.WORDS.items():
         ours |= {f"{prefixes[setting]}_{word.upper()}": number for number, word in enumerate(words)}
@@ -121,5 +121,5 @@ def test_settings_that_do_not_fit_their_field_are_refused():
 
 def test_every_setting_is_passed_on():
     fields = {field.name for field in dataclasses.fields(RuntimeConfig)}
-    rest = {"struct_size", "step_limits_len", "event_callback", "event_user", "event_fd", "reserved"}
+    rest = {"struct_size", "step_limits_len", "event_callback", "event_user", "event_fd", "reserved", "reserved_splice"}
     assert fields == {name for name, _ in _abi.CRuntimeConfig._fields_} - rest

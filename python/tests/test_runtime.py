@@ -111,10 +111,13 @@ def test_every_layout_becomes_rgb():
 def test_the_reference_is_the_action_until_there_is_a_chunk(runtime):
     runtime.controller.set_reference(np.arange(7))
     runtime.controller.set_step_limits([np.inf] * 7)
+    runtime.controller.set_state([0.0] + [np.nan] * 6)
     runtime.controller.clear_trip()
     np.testing.assert_array_equal(runtime.controller.read().action, np.arange(7, dtype=np.float32))
     with pytest.raises(Pi0Error, match="ERR_NON_FINITE"):
         runtime.controller.set_reference([np.nan] * 7)
+    with pytest.raises(Pi0Error, match="ERR_NON_FINITE"):
+        runtime.controller.set_state([np.nan] * 7)
     with pytest.raises(ValueError, match=r"\(7,\)"):
         runtime.controller.set_step_limits([1.0] * 6)
     with pytest.raises(Pi0Error, match="ERR_ARGUMENT"):

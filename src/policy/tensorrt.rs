@@ -242,6 +242,7 @@ fn precision_of(manifest: &Manifest) -> EnginePrecision {
         Precision::Fp32 => EnginePrecision::Fp32,
         Precision::Fp16 => EnginePrecision::Fp16,
         Precision::Bf16 => EnginePrecision::Bf16,
+        Precision::Int8 | Precision::Int4 => EnginePrecision::Int8,
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Inference;
 use crate::action::ActionLimits;
+use crate::aloha;
 use crate::limits::MAX_CAMERAS;
 use crate::observation::{CameraFrame, Frame, FrameError, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance;
@@ -193,6 +194,16 @@ impl Inference for PolicyInference {
 
     fn limits(&self) -> Option<ActionLimits> {
         self.policy.manifest().action.limits.clone()
+    }
+
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        let manifest = self.policy.manifest();
+        let scales = manifest.action.normalization.scales()?;
+        Some(if manifest.adapt_to_pi { aloha::scales_to_robot(scales) } else { scales })
+    }
+
+    fn state<'a>(&self, observation: &'a ObservationSlot) -> &'a [f32] {
+        &observation.state
     }
 
     fn worker_threads(&self) -> Vec<i32> {

@@ -122,6 +122,28 @@
 #define PI0_INTERPOLATION_LINEAR 1
 
 /**
+ * A new chunk takes over at the row that is due: as many rows in as were executed since its observation.
+ */
+#define PI0_SPLICE_TIME 0
+
+/**
+ * A new chunk takes over at the row, of those due, that follows on the last action most closely. For actions that are
+ * positions.
+ */
+#define PI0_SPLICE_COMMAND 1
+
+/**
+ * A new chunk takes over at the row, of those due, for which it expects the robot to be where it was measured to be. For
+ * actions that are positions, and programs that call `pi0_controller_set_state` before each read.
+ */
+#define PI0_SPLICE_STATE 2
+
+/**
+ * A new chunk takes over at its row 0, whenever it comes.
+ */
+#define PI0_SPLICE_ARRIVAL 3
+
+/**
  * When there is nothing valid to follow, the last action is held.
  */
 #define PI0_UNDERRUN_HOLD 0
@@ -300,6 +322,11 @@
  * Inference has given up or ended.
  */
 #define PI0_FLAG_STOPPED 256
+
+/**
+ * A chunk took over by time, because `splice` is `PI0_SPLICE_STATE` and no state was handed in for this tick.
+ */
+#define PI0_FLAG_UNMEASURED 512
 
 /**
  * A chunk was published. `number` counts the rows that guided it, `duration_ns` is from begin to publication.
@@ -966,6 +993,14 @@ typedef struct pi0_runtime_config {
      * 0.
      */
     uint32_t reserved;
+    /**
+     * `PI0_SPLICE_...`: the row at which a new chunk takes over.
+     */
+    uint32_t splice;
+    /**
+     * 0.
+     */
+    uint32_t reserved_splice;
 } pi0_runtime_config;
 
 /**
@@ -1992,6 +2027,18 @@ pi0_status pi0_controller_set_reference(struct pi0_controller *controller,
 pi0_status pi0_controller_set_step_limits(struct pi0_controller *controller,
                                           const float *limits,
                                           size_t len);
+
+/**
+ * Hands in the measured state for the next read, for `PI0_SPLICE_STATE`. `len` values, which must be `action_dim`: one
+ * for each joint of an action, in the units of the observation's state, NaN for a joint that is not measured.
+ *
+ * RT-safe: yes. Thread: control.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_SIZE, PI0_ERR_NON_FINITE (a
+ * value is infinite, or none is a number), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+ */
+pi0_status pi0_controller_set_state(struct pi0_controller *controller,
+                                    const float *state,
+                                    size_t len);
 
 /**
  * Ends the hold that a trip of the step limit led to.

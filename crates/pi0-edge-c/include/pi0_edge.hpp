@@ -262,6 +262,11 @@ public:
         return pi0_controller_set_step_limits(get(), limits.data(), limits.size());
     }
 
+    // The measured state for the next read, for PI0_SPLICE_STATE; NaN for a joint that is not measured.
+    pi0_status set_state(Span<const float> state) noexcept {
+        return pi0_controller_set_state(get(), state.data(), state.size());
+    }
+
     pi0_status clear_trip() noexcept { return pi0_controller_clear_trip(get()); }
 
     pi0_status attach() noexcept { return pi0_controller_attach(get()); }

@@ -67,6 +67,7 @@ const CALLS: &[Call] = calls! {
         pi0_controller_read(null_mut(), 0, null_mut())
         pi0_controller_set_reference(null(), 0)
         pi0_controller_set_step_limits(null(), 0)
+        pi0_controller_set_state(null(), 0)
         pi0_controller_clear_trip()
         pi0_controller_attach();
 };

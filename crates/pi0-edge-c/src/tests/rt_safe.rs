@@ -76,13 +76,14 @@ fn what_is_marked_rt_safe_allocates_locks_and_waits_for_nothing() {
             pi0_controller_attach(controller),
             pi0_controller_set_reference(controller, [0f32; 7].as_ptr(), 7),
             pi0_controller_set_step_limits(controller, [f32::INFINITY; 7].as_ptr(), 7),
+            pi0_controller_set_state(controller, [0f32; 7].as_ptr(), 7),
             pi0_controller_clear_trip(controller),
             // Forgets the reference again, unless it is told after it.
             pi0_runtime_begin_episode(world.runtime),
             pi0_controller_set_reference(controller, [0f32; 7].as_ptr(), 7),
         ]
     };
-    assert_eq!(statuses, [PI0_OK; 13]);
+    assert_eq!(statuses, [PI0_OK; 14]);
     let mut action = [1f32; 7];
     // SAFETY: any bits are a reading.
     let mut reading: pi0_reading = unsafe { std::mem::zeroed() };

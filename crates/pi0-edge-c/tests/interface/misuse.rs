@@ -44,7 +44,7 @@ fn valid(function: &str, kind: &str, name: &str) -> String {
         ("size_t", "name_size") => "sizeof text",
         ("size_t", "actions_len") => "(size_t)robot.info.action_horizon * robot.info.action_dim",
         ("size_t", "action_len") => "robot.info.action_dim",
-        ("size_t", "len") if function.contains("state") => "robot.info.state_dim",
+        ("size_t", "len") if function.ends_with("writer_set_state") => "robot.info.state_dim",
         ("size_t", "len") => "robot.info.action_dim",
         ("size_t", "row_bytes") => "WIDTH * 3",
         ("size_t", "rgb_size") => "sizeof rgb",

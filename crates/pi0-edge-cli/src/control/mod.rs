@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches};
 use pi0_edge::runtime::{
     Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
-    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
+    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, Splice, ThreadConfig, TimelineConfig,
     Timestamp,
 };
 use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
@@ -47,6 +47,9 @@ pub struct Args {
     /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     duration: u32,
+    /// Row at which a new chunk takes over: by time, by the last command, or on arrival
+    #[arg(long, value_name = "RULE", default_value_t)]
+    splice: Splice,
     /// Put load on every CPU, on memory and on the disk meanwhile
     #[arg(long)]
     load: bool,
@@ -93,6 +96,7 @@ impl Args {
             timeline: TimelineConfig {
                 control_period: self.period(),
                 interpolation: Interpolation::None,
+                splice: self.splice,
                 ..TimelineConfig::default()
             },
             replan: Replan::Period(Duration::ZERO),

@@ -16,6 +16,7 @@ use pi0_edge_mcap::{Counts, Live};
 
 use super::episode::Episode;
 use super::mcap;
+use super::measured::Measured;
 use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
@@ -130,7 +131,8 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let (full_speed, trace) = (options.full_speed, options.trace);
     let sensors =
         Sensors { writer, episode, manifest: &manifest, start, full_speed, trace, mcap: mcap.as_ref() };
-    let control = Loop { controller, start, period, ticks, dim, traced };
+    let measured = Measured::new(settings.splice, episode, dim);
+    let control = Loop { controller, measured, start, period, ticks, dim, traced };
     let progress = Progress::new(
         format!("replaying, {}", settings.heading()),
         options.duration.as_secs(),
@@ -304,8 +306,9 @@ impl Sensors<'_> {
 }
 
 /// The control loop.
-struct Loop {
+struct Loop<'a> {
     controller: Controller,
+    measured: Option<Measured<'a>>,
     start: Timestamp,
     period: u64,
     ticks: u64,
@@ -314,7 +317,7 @@ struct Loop {
     traced: usize,
 }
 
-impl Loop {
+impl Loop<'_> {
     fn run(mut self, thread: &ThreadConfig, stop: &AtomicBool) -> Result<(Control, Option<Trace>)> {
         let mut trace = (self.traced > 0).then(|| Trace {
             dim: self.dim,
@@ -331,6 +334,9 @@ impl Loop {
             due.sleep_until();
             let now = Timestamp::now();
             late.record(now.since(due));
+            if let Some(measured) = &mut self.measured {
+                measured.tell(&mut self.controller, now);
+            }
             let reading = self.controller.read_at(now);
             let action = self.controller.action();
             reads += 1;

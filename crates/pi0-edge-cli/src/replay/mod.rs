@@ -4,6 +4,7 @@ mod again;
 pub mod episode;
 mod live;
 mod mcap;
+mod measured;
 mod probe;
 pub mod recording;
 mod report;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use pi0_edge::internals::hex;
 use pi0_edge::rtc::PrefixSchedule;
 use pi0_edge::runtime::{
-    Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, Realtime, ThreadConfig,
+    Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, Realtime, Splice, ThreadConfig,
 };
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
@@ -96,6 +97,10 @@ pub struct Args {
     /// Each row of a chunk stands for its whole period, instead of moving evenly to the next
     #[arg(long)]
     no_interpolation: bool,
+    /// Row at which a new chunk takes over: the one that is due by time; of those due the one that follows on the last
+    /// command, or that the recorded state has reached; row 0 on arrival
+    #[arg(long, value_name = "RULE", default_value_t)]
+    splice: Splice,
     /// Begin the next chunk when this many rows have not begun (default: half of the chunk)
     #[arg(long, value_name = "ROWS", conflicts_with = "full_speed")]
     replan_remaining: Option<usize>,
@@ -373,6 +378,7 @@ fn settings(args: &Args, policy: &Policy, prompt: Option<String>) -> Settings {
         rate_hz: args.rate.unwrap_or_default(),
         action_rate_hz: args.action_rate,
         interpolate: !args.no_interpolation,
+        splice: args.splice,
         replan_remaining: (!args.full_speed).then(|| args.replan_remaining.unwrap_or(half)),
         rtc: None,
         latency_ms: 0.0,

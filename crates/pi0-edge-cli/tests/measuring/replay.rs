@@ -45,7 +45,8 @@ fn json_of(output: &Output) -> Value {
 fn a_live_replay_is_reported_drawn_recorded_and_run_again_bit_by_bit() {
     let dir = with_episode();
     let live = ["--rate", "100", "--duration", "3", "--rtc", "--inject-latency", "20", "--action-rate", "20"];
-    let files = ["--svg", "run.svg", "--record", "run.jsonl", "--format", "json"];
+    // By state, because that is one more thing that the recording has to give again.
+    let files = ["--svg", "run.svg", "--record", "run.jsonl", "--format", "json", "--splice", "state"];
     let report = json_of(&replay(dir.path(), &[&live[..], &files].concat()));
     let runs = report["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2, "without real-time chunking and with it");
@@ -69,6 +70,7 @@ fn a_live_replay_is_reported_drawn_recorded_and_run_again_bit_by_bit() {
         assert_eq!(run["realtime"]["inference"]["realtime"], "off");
     }
     assert_eq!(report["recording"]["identical"], true);
+    assert_eq!(report["settings"]["splice"], "state");
 
     let svg = std::fs::read_to_string(dir.path().join("run.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));

@@ -233,6 +233,8 @@ class CRuntimeConfig(Struct):
     event_user: Address
     event_fd: I32
     reserved: U32
+    splice: U32
+    reserved_splice: U32
 
 
 @layout
@@ -397,5 +399,6 @@ SHORT_FUNCTIONS: dict[str, list[Any]] = {
     "pi0_controller_read": [_HANDLE, c_void_p, c_size_t, POINTER(CReading)],
     "pi0_controller_set_reference": [_HANDLE, c_void_p, c_size_t],
     "pi0_controller_set_step_limits": [_HANDLE, c_void_p, c_size_t],
+    "pi0_controller_set_state": [_HANDLE, c_void_p, c_size_t],
     "pi0_controller_clear_trip": [_HANDLE],
 }

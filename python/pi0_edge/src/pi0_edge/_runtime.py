@@ -38,6 +38,7 @@ class Flag(IntFlag):
     REPEATED = 64
     HUNG = 128
     STOPPED = 256
+    UNMEASURED = 512
 
 
 class EventKind(IntEnum):
@@ -427,6 +428,19 @@ class Controller(Handle):
             TypeError, ValueError: They are not of that dtype and shape.
         """
         self._set(self._library.pi0_controller_set_step_limits, "limits", limits, "the step limits")
+
+    def set_state(self, state: npt.ArrayLike) -> None:
+        """Hands in the measured state for the next read, for `splice="state"`.
+
+        Args:
+            state: float32, (action_dim,): the position of each joint of an action, in the units of the observation's
+                state; NaN for a joint that is not measured.
+
+        Raises:
+            Pi0Error: A value is infinite, or none is a number.
+            TypeError, ValueError: It is not of that dtype and shape.
+        """
+        self._set(self._library.pi0_controller_set_state, "state", state, "the measured state")
 
     def _set(self, function: Callable[..., int], name: str, values: npt.ArrayLike, what: str) -> None:
         array = floats(name, values, (self._width,))
