@@ -37,7 +37,8 @@ done
 [ -z "$onnxruntime" ] || [ -f "$onnxruntime" ] || fail "there is no $onnxruntime"
 
 if [ -z "$from" ]; then
-    cargo build --quiet --release --locked ${target:+--target "$target"}
+    echo "building the program and the libraries: minutes the first time, seconds when nothing changed" >&2
+    cargo build --release --locked ${target:+--target "$target"}
     from=${CARGO_TARGET_DIR:-target}/${target:+$target/}release
 fi
 for file in pi0-edge libpi0_edge.so libpi0_edge.a; do
@@ -61,6 +62,11 @@ if [ -d "$from/share" ]; then
 else
     "$from/pi0-edge" generate "$root/share" 2>/dev/null ||
         echo "install: no man pages and completions, because $from/pi0-edge does not run here" >&2
+fi
+# What `pi0-edge synthesize` fills in, where scripts/jetson/templates.sh made it; the small policies are in the program.
+if [ -d target/templates ]; then
+    install -d "$root/share/pi0-edge/templates"
+    cp -R target/templates/. "$root/share/pi0-edge/templates"
 fi
 install -m 0644 crates/pi0-edge-c/include/pi0_edge.h crates/pi0-edge-c/include/pi0_edge.hpp "$root/include"
 install -m 0644 "$from/libpi0_edge.so" "$lib/libpi0_edge.so.$version"

@@ -111,7 +111,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // A CPU computes the same bits again; of what a GPU adds up, the order is its own.
     let allowed = if policy.provider() == Provider::Cpu { 0.0 } else { 1e-5 };
-    let twice = Tolerance { stages: allowed, actions: allowed, cosine: 0.9999, by_stage: BTreeMap::new() };
+    let twice = Tolerance {
+        stages: allowed,
+        actions: allowed,
+        cosine: 0.9999,
+        by_stage: BTreeMap::new(),
+        relative_l2: BTreeMap::new(),
+    };
     let (level, cases) = match &golden {
         Some(golden) => (Level::Parity, compare_all(&mut policy, golden)),
         None => (Level::SelfConsistency, vec![compute_twice(&mut policy, &twice)]),
@@ -322,12 +328,26 @@ impl Report<'_> {
                 let (allowed, least) = (format!("{:.0e}", r.tolerance.relative(name)), r.tolerance.cosine);
                 let (error, relative) = (format!("{:.2e}", d.max_abs), format!("{:.1e}", d.relative));
                 let (largest, cosine) = (format!("{:.3}", d.max_expected), format!("{:.7}", d.cosine));
+                let l2 = format!("{:.1e}", d.relative_l2);
+                let most =
+                    r.tolerance.relative_l2.get(*name).map_or("-".into(), |most| format!("{most:.0e}"));
                 let mark = if r.tolerance.allows(name, d) { "" } else { "  FAIL" };
-                row![format!("  {name}"), error, largest, relative, allowed, cosine, least, mark]
+                row![format!("  {name}"), error, largest, relative, allowed, l2, most, cosine, least, mark]
             });
-            let head = ["  stage", "max error", "largest", "relative", "allowed", "cosine", "allowed", ""];
+            let head = [
+                "  stage",
+                "max error",
+                "largest",
+                "relative",
+                "allowed",
+                "relative L2",
+                "allowed",
+                "cosine",
+                "allowed",
+                "",
+            ];
             if !r.stages.is_empty() {
-                out += &Table::new(&head).rows(rows).text(&[22, 12, 12, 12, 12, 12, 12, 0]);
+                out += &Table::new(&head).rows(rows).text(&[22, 12, 10, 10, 9, 13, 9, 12, 11, 0]);
             }
         }
         let _ = writeln!(out, "\n{}", self.verdict());
@@ -339,7 +359,8 @@ impl Report<'_> {
             let stage = |(name, d): &(&'static str, Deviation)| {
                 let row = json!({
                     "max_abs_error": d.max_abs, "largest": d.max_expected, "relative_error": d.relative,
-                    "cosine": d.cosine, "tolerance": r.tolerance.relative(name), "min_cosine": r.tolerance.cosine,
+                    "relative_l2": d.relative_l2, "cosine": d.cosine, "tolerance": r.tolerance.relative(name),
+                    "max_relative_l2": r.tolerance.relative_l2.get(*name), "min_cosine": r.tolerance.cosine,
                     "pass": r.tolerance.allows(name, d),
                 });
                 ((*name).to_owned(), row)

@@ -111,6 +111,16 @@ fn text(m: &Manifest) -> String {
     let mut line = |key: &str, value: String| _ = writeln!(out, "{key:<12}{value}");
     line("policy", format!("{} from {} ({})", word(&m.policy), m.source.checkpoint, m.source.format));
     line("precision", format!("{}, for {}", word(&m.precision), word(&m.target)));
+    if let Some(q) = &m.quantization {
+        let (kept, c) = (q.kept.len(), &q.calibration);
+        line(
+            "quantised",
+            format!(
+                "{}, {kept} products kept more exact; calibrated with {} observations of {}",
+                q.scheme, c.observations, c.source
+            ),
+        );
+    }
     line("size", format!("{:.1} MB in {} files", size as f64 / 1e6, m.files.len()));
     for c in &m.cameras {
         let need = if c.required { "required" } else { "may be absent" };

@@ -63,6 +63,7 @@ class CheckpointSpec:
     old_processors: bool = False  # pipelines without the relative and absolute steps
     format: str = "lerobot"  # or openpi
     rtc_max_delay: int = 0  # PI0.5 trained for real-time chunking, with delays up to this
+    outliers: bool = False  # channels and weights that stand out, see outliers.py
 
     @property
     def patches(self) -> int:
