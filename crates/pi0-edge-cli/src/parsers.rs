@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use pi0_edge::bundle::{FileEntry, GraphName, Manifest, Target};
 use pi0_edge::internals::{PromptTokenizer, Rules, TokenTable, check_context_model, prescan};
@@ -13,6 +14,7 @@ use pi0_edge::runtime::ThreadConfig;
 use pi0_edge::tensorrt::Record;
 use pi0_edge::{Error, ErrorKind, Result};
 use pi0_edge_golden::{Golden, parse_npy};
+use pi0_edge_mcap::{Clock, Flight, Names, Recording};
 
 use crate::observation::ObservationFile;
 use crate::output::parse_json;
@@ -28,6 +30,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("episode", |bytes| {
         shown(parse_json::<EpisodeFile>(bytes, path(), ErrorKind::Observation).and_then(|e| e.check(path())));
     }),
+    ("flight", |bytes| shown(parse_json(bytes, path(), ErrorKind::InvalidArgument).and_then(flight))),
     ("golden", |bytes| shown(Golden::parse(bytes, "golden.json"))),
     ("graph", graph),
     ("image", |bytes| _ = frame::decode(bytes)),
@@ -100,6 +103,14 @@ fn token_table(bytes: &[u8]) {
         }
         error => shown(error),
     }
+}
+
+/// Writes a flight record down as `mcap` does.
+fn flight(flight: Flight) -> Result<()> {
+    let names = Names::numbered(flight.action_dim(), Duration::from_millis(20));
+    let mut recording = Recording::create(Path::new("/dev/null"), names, Clock::Boot)?;
+    recording.flight(flight)?;
+    recording.finish().map(|_| ())
 }
 
 /// A context model beside one engine.
