@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -108,7 +109,9 @@ fn token_table(bytes: &[u8]) {
 /// Writes a flight record down as `mcap` does.
 fn flight(flight: Flight) -> Result<()> {
     let names = Names::numbered(flight.action_dim(), Duration::from_millis(20));
-    let mut recording = Recording::create(Path::new("/dev/null"), names, Clock::Boot)?;
+    let file = in_memory(b"");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut recording = Recording::create(path.as_ref(), names, Clock::Boot)?;
     recording.flight(flight)?;
     recording.finish().map(|_| ())
 }
@@ -119,11 +122,16 @@ fn context(bytes: &[u8]) {
     shown(check_context_model(bytes, &files).map_err(|what| Error::new(ErrorKind::Engine, what)));
 }
 
-fn library(bytes: &[u8]) {
+fn in_memory(bytes: &[u8]) -> File {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::memfd_create("library", flags).expect("memory for a file"));
+    let mut file = File::from(rustix::fs::memfd_create("file", flags).expect("memory for a file"));
     file.write_all(bytes).expect("memory for a file");
-    shown(pi0_edge_doctor::internals::read_library(file).map_err(|what| Error::new(ErrorKind::Io, what)));
+    file
+}
+
+fn library(bytes: &[u8]) {
+    let library = pi0_edge_doctor::internals::read_library(in_memory(bytes));
+    shown(library.map_err(|what| Error::new(ErrorKind::Io, what)));
 }
 
 /// All that a client sends, its handshake first.

@@ -288,7 +288,8 @@ mod tests {
     #[test]
     fn every_action_has_a_value_for_each_name() {
         let names = Names::numbered(2, Duration::from_millis(20));
-        let mut recording = Recording::create(Path::new("/dev/null"), names, Clock::Boot).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut recording = Recording::create(&directory.path().join("a.mcap"), names, Clock::Boot).unwrap();
         // What was rejected may have been of any width, and is not written.
         recording.flight(Flight { ticks: Vec::new(), chunks: vec![chunk(1, Some("width"))] }).unwrap();
         let error = recording.flight(Flight { ticks: vec![tick(7)], chunks: Vec::new() }).unwrap_err();
