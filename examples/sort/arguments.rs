@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pi0_edge::runtime::Splice;
+
 use crate::closed_loop::Result;
 
 /// What is asked for; `main.rs` says what each means.
@@ -15,6 +17,7 @@ pub struct Arguments {
     pub seed: u64,
     pub delay: Duration,
     pub rtc: Option<usize>,
+    pub splice: Option<Splice>,
     pub replan: Option<u32>,
     pub steps: Option<usize>,
     pub prompt_swap: bool,
@@ -34,6 +37,7 @@ impl Default for Arguments {
             seed: 0,
             delay: Duration::ZERO,
             rtc: None,
+            splice: None,
             replan: None,
             steps: None,
             prompt_swap: false,
@@ -60,6 +64,7 @@ impl Arguments {
                 "--seed" => all.seed = number(&name, &value()?)?,
                 "--delay" => all.delay = Duration::from_millis(number(&name, &value()?)?),
                 "--rtc" => all.rtc = Some(number(&name, &value()?)?),
+                "--splice" => all.splice = Some(value()?.parse()?),
                 "--replan" => all.replan = Some(number(&name, &value()?)?),
                 "--steps" => all.steps = Some(number(&name, &value()?)?),
                 "--prompt-swap" => all.prompt_swap = true,

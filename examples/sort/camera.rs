@@ -167,9 +167,8 @@ fn bin([x, y]: [f32; 2]) -> (Solid, [Solid; 5]) {
 /// Returns where along the ray it enters the box from outside, and through the side that faces which axis.
 fn enters(solid: &Solid, eye: Point, ray: &Ray) -> Option<(f32, usize)> {
     let (mut enter, mut leave, mut side) = (0.0f32, f32::INFINITY, 3);
-    for axis in 0..3 {
-        let a = (solid.low[axis] - eye[axis]) * ray.inverse[axis];
-        let b = (solid.high[axis] - eye[axis]) * ray.inverse[axis];
+    for (axis, eye) in eye.iter().enumerate() {
+        let [a, b] = [solid.low, solid.high].map(|side| (side[axis] - eye) * ray.inverse[axis]);
         let (near, far) = if a < b { (a, b) } else { (b, a) };
         if near > enter {
             (enter, side) = (near, axis);

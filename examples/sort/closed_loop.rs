@@ -27,9 +27,9 @@ pub struct Loop<I: Sorter> {
 }
 
 enum Time<I: Sorter> {
-    Virtual(Virtual<I>),
+    Virtual(Box<Virtual<I>>),
     /// The machine's time, and inference on a thread of its own.
-    Real(Runtime<Delayed<I>>),
+    Real(Box<Runtime<Delayed<I>>>),
 }
 
 /// Time that passes as the loop says.
@@ -74,13 +74,13 @@ where
         let (lockstep, sensors, controller) = Lockstep::new(sorter, config, clock.clone())?;
         let at = Timestamp::default();
         let time = Virtual { lockstep, clock, at, delay, done: None };
-        Ok(Self::new(sensors, controller, Time::Virtual(time), at))
+        Ok(Self::new(sensors, controller, Time::Virtual(Box::new(time)), at))
     }
 
     /// Starts the loop in the machine's time. A chunk takes as long as it takes, and at least `delay`.
     pub fn in_real_time(sorter: I, config: &RuntimeConfig, delay: Duration) -> Result<Self> {
         let (runtime, sensors, controller) = Runtime::start(Delayed::new(sorter, delay), config)?;
-        Ok(Self::new(sensors, controller, Time::Real(runtime), Timestamp::now()))
+        Ok(Self::new(sensors, controller, Time::Real(Box::new(runtime)), Timestamp::now()))
     }
 
     fn new(
@@ -171,6 +171,9 @@ where
     fn tick(&mut self, scene: &Scene) -> Result<Reading> {
         let before = self.now;
         self.now = before + PERIOD;
+        // For a splice rule by the state; suction has none.
+        let [x, y, z] = scene.world.tool;
+        self.controller.set_state(&[x, y, z, f32::NAN]);
         match &mut self.time {
             Time::Virtual(time) => {
                 // Whatever is done at the very moment of the tick comes after its observation.

@@ -84,7 +84,7 @@ impl Gif {
 }
 
 /// Compresses by the GIF's LZW, with codes of 9 to 12 bits.
-fn compress(pixels: &[u8]) -> Vec<u8> {
+pub fn compress(pixels: &[u8]) -> Vec<u8> {
     const CLEAR: u16 = 256;
     const END: u16 = 257;
     let (mut out, mut pending, mut held) = (Vec::new(), 0u32, 0);

@@ -1,7 +1,7 @@
 //! Sorting from a moving belt: a policy that does something, in closed loop on the runtime.
 //!
 //!     cargo run --release --example sort -- [--bundle DIR] [--realtime] [--episodes N] [--seed N] [--delay MS]
-//!         [--rtc HORIZON] [--replan TICKS] [--steps N] [--prompt-swap] [--picture FILE] [--format text|json]
+//!         [--splice RULE] [--rtc HORIZON] [--replan TICKS] [--steps N] [--prompt-swap] [--picture FILE] [--format text|json]
 //!     cargo run --release --example sort -- --demonstrations DIR [--frames N] [--seed N]
 //!
 //!   --bundle DIR      the policy; models/pi0-sort when not given
@@ -11,10 +11,11 @@
 //!   --seed N          the first episode's; each draws its prompt and its scene from its own
 //!   --delay MS        what a chunk takes in virtual time, and takes at least in the machine's; 0
 //!   --rtc HORIZON     real-time chunking, with guidance up to this row
+//!   --splice RULE     the row at which a chunk takes over: time, command, state or arrival; else as the runtime does
 //!   --replan TICKS    a chunk is begun this long after the one before at the earliest; else as the runtime does
 //!   --steps N         denoise steps; else the bundle's
 //!   --prompt-swap     asks for the other block: nothing may be sorted then
-//!   --picture FILE    a GIF of the first episode, without and with real-time chunking
+//!   --picture FILE    a GIF of the first episode in virtual time, without and with real-time chunking
 //!   --demonstrations  writes frames with the expert's chunks for training, see `demonstrations.rs`
 
 mod arguments;
@@ -32,6 +33,7 @@ mod view;
 mod world;
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use pi0_edge::RuntimeConfig;
 use pi0_edge::rtc::RtcConfig;
@@ -45,7 +47,17 @@ use report::Report;
 use sorter::{Expert, Sorter, load};
 use view::View;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     match &arguments.demonstrations {
         Some(directory) => Ok(demonstrations::write(directory, arguments.frames, arguments.seed)?),
@@ -111,6 +123,7 @@ fn config(arguments: &Arguments, rtc: Option<usize>) -> RuntimeConfig {
     config.timeline.control_period = PERIOD;
     config.timeline.action_period = PERIOD;
     config.rtc = rtc.map(|execution_horizon| RtcConfig { execution_horizon, ..RtcConfig::default() });
+    config.timeline.splice = arguments.splice.unwrap_or(config.timeline.splice);
     config.replan = arguments.replan.map_or(config.replan, |ticks| Replan::Period(PERIOD * ticks));
     config
 }
@@ -121,6 +134,7 @@ fn settings(arguments: &Arguments) -> serde_json::Value {
         "time": if arguments.realtime { "real" } else { "virtual" },
         "seed": arguments.seed,
         "delay_ms": arguments.delay.as_secs_f64() * 1e3,
+        "splice": config(arguments, None).timeline.splice,
         "rtc": arguments.rtc,
         "replan": arguments.replan,
         "steps": arguments.steps,

@@ -101,6 +101,14 @@ impl Inference for Expert {
         Ok(())
     }
 
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        Some(vec![0.08, 0.08, 0.05, 0.5])
+    }
+
+    fn state<'a>(&self, observation: &'a Option<Scene>) -> &'a [f32] {
+        observation.as_ref().map_or(&[], |scene| &scene.world.tool)
+    }
+
     fn warm_up(&mut self) -> Result<()> {
         Ok(())
     }
@@ -164,6 +172,14 @@ impl<I: Inference> Inference for Delayed<I> {
 
     fn set_prompt(&mut self, prompt: &str) -> Result<()> {
         self.inner.set_prompt(prompt)
+    }
+
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        self.inner.joint_scales()
+    }
+
+    fn state<'a>(&self, observation: &'a I::Observation) -> &'a [f32] {
+        self.inner.state(observation)
     }
 
     fn warm_up(&mut self) -> Result<()> {

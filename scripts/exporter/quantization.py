@@ -199,7 +199,11 @@ class Plan:
     def weights_in_blocks(self, form: str, key: tuple[str, str], weight: Source) -> tuple[np.ndarray, np.ndarray]:
         """A product's weights times their smoothing, in blocks of 4 or 8 bits: bytes [rows, blocks, bytes of a block], scales [rows, blocks]."""
         if form == INT4:
-            return self.int4[key]
+            values, scales = self.int4[key]
+            # The half of a gated MLP that divides its columns: they are rows here, and rows are rounded one by one.
+            graph, name = key
+            divided = self.smoothing.get((graph, f"{name.removesuffix('up')}hidden")) if name.endswith(".up") else None
+            return values, scales if divided is None else scales / divided[:, None]
         return whole(weight, self.smoothed(*key), rounded_blocks)
 
     def smoothed(self, graph: str, product: str) -> np.ndarray | float:

@@ -264,6 +264,7 @@ def test_int4_has_4_bits_in_the_denoise_step_alone(checkpoint, tmp_path):
         assert (4 in bits.values()) == (name == "denoise_step")
         assert all(found == 8 for product, found in bits.items() if product.endswith("mlp.down"))
     tolerance = json.loads((bundle / "golden/golden.json").read_text())["tolerance"]["relative_l2"]
+    assert tolerance["actions"] < MARGIN * USUAL["int4"][0]
     host, evaluated = Host(bundle), Pipeline(bundle, Evaluator)
     for inputs in golden_inputs(bundle, manifest):
         wanted = outputs(evaluated, inputs)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Inference;
 use crate::action::ActionLimits;
 use crate::aloha;
+use crate::bundle::Manifest;
 use crate::limits::MAX_CAMERAS;
 use crate::observation::{CameraFrame, Frame, FrameError, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance;
@@ -133,6 +134,19 @@ impl ObservationSlot {
     }
 }
 
+/// Returns the spread of each joint's actions in training. In a policy of relative actions the absolute ones do not count:
+/// grippers, as a rule, which jump from one end to the other and say nothing about how far along its path the robot is.
+fn joint_scales(manifest: &Manifest) -> Vec<f32> {
+    let action = &manifest.action;
+    let mut scales = action.normalization.scales().unwrap_or_else(|| vec![1.0; action.dim]);
+    if manifest.adapt_to_pi {
+        scales = aloha::scales_to_robot(scales);
+    }
+    let relative = action.relative_mask.iter().flatten();
+    scales.iter_mut().zip(relative).filter(|(_, relative)| !**relative).for_each(|(scale, _)| *scale = 0.0);
+    scales
+}
+
 /// Makes room for a frame, written to once: zeroed memory is not there before that, and no sensor is to wait for it.
 fn present(bytes: usize) -> Vec<u8> {
     let mut room = vec![0; bytes];
@@ -197,9 +211,7 @@ impl Inference for PolicyInference {
     }
 
     fn joint_scales(&self) -> Option<Vec<f32>> {
-        let manifest = self.policy.manifest();
-        let scales = manifest.action.normalization.scales()?;
-        Some(if manifest.adapt_to_pi { aloha::scales_to_robot(scales) } else { scales })
+        Some(joint_scales(self.policy.manifest()))
     }
 
     fn state<'a>(&self, observation: &'a ObservationSlot) -> &'a [f32] {
@@ -278,6 +290,7 @@ impl Inference for PolicyInference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Normalization;
     use crate::observation::{Pixels, Plane};
 
     #[test]
@@ -288,6 +301,26 @@ mod tests {
         unique.dedup();
         assert_eq!(unique.len(), seeds.len());
         assert_ne!(chunk_seed(8, 3), chunk_seed(7, 3));
+    }
+
+    #[test]
+    fn joints_count_by_their_statistics_and_absolute_ones_beside_relative_ones_do_not() {
+        let mut manifest = Manifest::parse(include_bytes!("../../models/pi0-tiny/manifest.json")).unwrap();
+        let std: Vec<f32> = (1..8).map(|joint| joint as f32).collect();
+        manifest.action.normalization =
+            Normalization::MeanStd { eps: 0.0, mean: vec![0.0; 7], std: std.clone() };
+        manifest.action.relative_mask = None;
+        assert_eq!(joint_scales(&manifest), std);
+        manifest.action.relative_mask = Some((0..7).map(|joint| joint < 6).collect());
+        assert_eq!(joint_scales(&manifest), [&std[..6], &[0.0]].concat());
+        manifest.action.normalization = Normalization::Quantiles {
+            eps: 0.0,
+            q01: std.iter().map(|v| -v).collect(),
+            q99: std.iter().map(|v| 3.0 * v).collect(),
+        };
+        assert_eq!(joint_scales(&manifest), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 0.0]);
+        manifest.action.normalization = Normalization::Identity { eps: 0.0 };
+        assert_eq!(joint_scales(&manifest), [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
     }
 
     #[test]
