@@ -91,7 +91,11 @@ fn programs_build_against_what_is_installed_and_run() {
     // Each finds the library and ONNX Runtime where they were installed, told nothing.
     let told_nothing = |program: &Path| {
         let mut command = Command::new(program);
-        command.arg(bundle()).current_dir(dir.path()).env_remove("LD_LIBRARY_PATH").env_remove("ORT_DYLIB_PATH");
+        command
+            .arg(bundle())
+            .current_dir(dir.path())
+            .env_remove("LD_LIBRARY_PATH")
+            .env_remove("ORT_DYLIB_PATH");
         command
     };
     let chunk = |program: &Path| {
