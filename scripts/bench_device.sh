@@ -12,7 +12,7 @@
 #   --output DIR         where the report goes on this machine, pi0-edge-bench-DATE when not given
 #   --dry-run            print the commands instead of running them
 #
-# What follows -- goes to `pi0-edge bench device`; its --help says what there is, such as --threads or --control-rate.
+# What follows -- goes to `pi0-edge bench device`; its --help says what there is, such as --threads or --action-rate.
 # Set full power and fixed clocks first, for figures that repeat: sudo /usr/lib/pi0-edge/full-power, there.
 set -euo pipefail
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exporter.bundle import export
 from exporter.errors import ExportError
-from exporter.forms import TARGETS, TENSORRT
+from exporter.forms import CUDA, TARGETS, TENSORRT
 from exporter.manifest import COMPUTE, Options
 from exporter.progress import MemoryWatch, run_command
 
@@ -55,9 +55,12 @@ def _parser() -> argparse.ArgumentParser:
                         help="int8, int4: products to compute more exactly than those that are found to need it: names as the table of the loss has "
                              "them, such as prefix_prefill.layer.*.mlp.down, separated by commas")
     parser.add_argument("--target", choices=TARGETS,
-                        help="what the graphs are written for. cpu: every provider runs them; cuda: fused kernels of ONNX Runtime 1.31's "
-                             "CUDA provider, which TensorRT does not take; tensorrt: patterns that TensorRT fuses (default: cpu; bf16 is "
+                        help="what the graphs are written for. cpu: every provider runs them; cuda: fused kernels of ONNX Runtime's CUDA "
+                             "provider, which TensorRT does not take; tensorrt: patterns that TensorRT fuses (default: cpu; bf16 is "
                              "recorded as cuda then, in the same forms)")
+    parser.add_argument("--onnxruntime-version", choices=list(CUDA),
+                        help="--target cuda: the oldest ONNX Runtime that is to take the graphs; for 1.31 they need no cuDNN (default: 1.23, "
+                             "for bf16 and --prefix-bucket 1.31)")
     parser.add_argument("--tensorrt-version", choices=list(TENSORRT), default="10.3",
                         help="--target tensorrt: the oldest TensorRT that is to take the graphs (default: 10.3)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from exporter.forms import TARGETS
+from exporter.forms import CUDA, TARGETS
 from exporter.manifest import UNQUANTISED, Options
 from exporter.progress import Progress, run_command
 from exporter.synthetic.spec import SIZES, make_spec
@@ -36,7 +36,7 @@ def _make(options: argparse.Namespace, progress: Progress) -> None:
             for precision in options.precision or UNQUANTISED:
                 for target in options.target or (None,):
                     name = "-".join(filter(None, (policy, precision, target)))
-                    chosen = Options(precision=precision, target=target)
+                    chosen = Options(precision=precision, target=target, onnxruntime_version=options.onnxruntime_version)
                     progress.start(name, 0)
                     write_template(made / name, make_spec(options.size, policy=policy), chosen)
                     progress.close()
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=UNQUANTISED, action="append", help="only this precision")
     parser.add_argument("--target", choices=TARGETS, action="append",
                         help="graphs for this target, in a directory with its name at the end (default: those that any provider runs)")
+    parser.add_argument("--onnxruntime-version", choices=list(CUDA), help="as export.py has it, for --target cuda")
     return parser
 
 

@@ -147,7 +147,7 @@ def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | 
     if not options.golden:
         return None
     if not (checkpoint / DIRECTORY).is_dir():
-        progress.note(f"{checkpoint / DIRECTORY}: not there, so that the bundle cannot check its results; scripts/reference.py {checkpoint} makes it")
+        progress.note(f"{checkpoint / DIRECTORY}: not there, so that `check` can show self-consistency only, not parity; scripts/reference.py {checkpoint} records it")
         return None
     return Golden(checkpoint)
 

@@ -52,7 +52,7 @@ class Evaluator:
             # What a choice is between, and what is rounded by, have the result's dtype.
             dtype = found[node.op_type in ("Where", "DequantizeLinear")][1]
             dtype = {"Cast": NAMES.get(attributes.get("to")), "Shape": "i64"}.get(node.op_type, dtype)
-            if operator is _attention:
+            if operator in (_attention, _multi_head_attention):
                 attributes["rounded"] = lambda array, dtype=dtype: self._stored(array, dtype).astype(np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
                 results = operator(attributes, len(node.output), *operands)
@@ -163,10 +163,11 @@ def _skip_layer_norm(
     return [*_layer_norm(attributes, 1, total, weight, bias), total, total, total]
 
 
-def _rotate(attributes: dict, _: int, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> list[np.ndarray]:
+def _rotate(attributes: dict, _: int, x: np.ndarray, start: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> list[np.ndarray]:
     heads = x.reshape(*x.shape[:2], attributes["num_heads"], -1)
     first, second = np.split(heads, 2, -1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
+    rows = slice(int(start[0]), int(start[0]) + x.shape[1])
+    cos, sin = cos[rows, None], sin[rows, None]
     return [np.concatenate([first * cos - second * sin, second * cos + first * sin], -1).reshape(x.shape)]
 
 
@@ -187,6 +188,18 @@ def _attention(
     powers = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = attributes["rounded"](powers) @ v / powers.sum(-1, keepdims=True)
     return [mixed if query.ndim == 4 else mixed.transpose(0, 2, 1, 3).reshape(query.shape)]
+
+
+def _multi_head_attention(
+    attributes: dict, _: int, query: np.ndarray, key: np.ndarray, value: np.ndarray, *rest: np.ndarray | None,
+) -> list[np.ndarray]:
+    """ONNX Runtime's: as many key heads as query heads, and keys and values before those given."""
+    heads = attributes["num_heads"]
+    if rest:
+        assert heads == 1
+        key, value = (np.concatenate([past[:, 0], own], 1) for past, own in zip(rest[3:], (key, value)))
+    mixed = _attention({**attributes, "q_num_heads": heads, "kv_num_heads": heads}, 1, query, key, value)
+    return [*mixed, key[:, None], value[:, None]]
 
 
 def _fast_gelu(_: dict, __: int, x: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
@@ -236,14 +249,15 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "MatMulIntegerToFloat": _integer_product,
     "MatMulNBits": _block_product,
     "Mul": lambda _, __, a, b: [a * b],
+    "MultiHeadAttention": _multi_head_attention,
     "Neg": lambda _, __, x: [-x],
     "Pow": lambda _, __, x, y: [x**y],
     "QuantizeLinear": _quantize,
-    "RMSNormalization": _rms_norm,
     "ReduceMean": lambda attributes, _, x, axes: [x.mean(tuple(axes), keepdims=bool(attributes["keepdims"]))],
     "Reshape": lambda _, __, x, shape: [x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])],
     "RotaryEmbedding": _rotate,
     "Shape": lambda attributes, _, x: [np.array(x.shape[attributes["start"] : attributes["end"]])],
+    "SimplifiedLayerNormalization": _rms_norm,
     "Sigmoid": lambda _, __, x: [1 / (1 + np.exp(-x))],
     "SkipLayerNormalization": _skip_layer_norm,
     "SkipSimplifiedLayerNormalization": _skip_rms_norm,

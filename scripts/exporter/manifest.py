@@ -27,6 +27,7 @@ class Options:
 
     precision: str = "fp32"
     target: str | None = None  # what runs it: cpu, or cuda for bf16
+    onnxruntime_version: str | None = None  # the oldest that is to take the graphs for cuda; None: the oldest that can
     tensorrt_version: str = "10.3"
     num_steps: int | None = None
     prompt: str | None = None
@@ -70,7 +71,10 @@ class Options:
 
     @property
     def forms(self) -> Portable:
-        return choose_forms(self.target or "cpu", self.tensorrt_version)
+        newer = "1.31" if self.precision == "bf16" or self.prefix_bucket else None
+        if self.target == "cuda" and newer and self.onnxruntime_version == "1.23":
+            raise ExportError(f"--onnxruntime-version 1.23: only {newer} has the operators for --precision bf16 and for --prefix-bucket")
+        return choose_forms(self.target or "cpu", self.onnxruntime_version or newer or "1.23", self.tensorrt_version)
 
 
 def build_manifest(

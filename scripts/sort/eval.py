@@ -44,7 +44,7 @@ def main():
         command = [options.program, *given, "--format", "json"]
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if run.returncode:
-            print(f"error: {' '.join(map(str, command))} failed", file=sys.stderr)
+            print(f"error: {' '.join(map(str, command))} failed: exit status {run.returncode}", file=sys.stderr)
             return 1
         cell = {"options": chosen, "seconds": round(time.monotonic() - started, 1), "result": json.loads(run.stdout)}
         with options.results.open("a") as file:

@@ -125,6 +125,8 @@ pub enum Precision {
     Int4,
 }
 
+words!(Precision { Fp32 => "fp32", Fp16 => "fp16", Bf16 => "bf16", Int8 => "int8", Int4 => "int4" });
+
 /// The execution provider that graphs were made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

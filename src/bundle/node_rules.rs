@@ -93,8 +93,9 @@ impl<'a> NodeRules<'a> {
                     return Err("its num_outputs is not how many outputs it has".into());
                 }
             }
-            "Attention" => {
-                for name in ["q_num_heads", "kv_num_heads"] {
+            "Attention" | "MultiHeadAttention" => {
+                let own = node.op == "MultiHeadAttention";
+                for name in if own { &["num_heads"][..] } else { &["q_num_heads", "kv_num_heads"] } {
                     match node.whole_number(name)? {
                         Some(1..=MAX_HEADS) => {}
                         Some(_) => return Err(format!("its {name} is not from 1 to {MAX_HEADS}")),

@@ -52,7 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut policy = args.measure.load.load()?;
     let observation = args.measure.observation(&policy)?;
     let report = measure(args, &mut policy, &observation)?;
-    args.format.print(|| report.text(), || report.markdown(), || report.json())
+    args.format.print(|| report.text(), || report.markdown(), || report.json())?;
+    args.format.next(|| format!("pi0-edge bench control {}", args.measure.load.typed()));
+    Ok(())
 }
 
 fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {

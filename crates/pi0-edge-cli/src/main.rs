@@ -16,6 +16,7 @@ mod engines;
 mod environment;
 mod figures;
 mod frame;
+mod generate;
 mod inspect;
 mod interrupt;
 mod live;
@@ -36,7 +37,7 @@ mod watched;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use env_logger::{Target, WriteStyle};
 use pi0_edge::{Provider, Result};
 use pi0_edge_probe::allocations::CountingAllocator;
@@ -64,7 +65,7 @@ ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executa
 
 /// Runs PI0 policies: an observation in, an action chunk out.
 #[derive(Parser)]
-#[command(name = "pi0-edge", version, about, after_help = EXAMPLES)]
+#[command(name = "pi0-edge", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -74,7 +75,7 @@ struct Cli {
 enum Verb {
     /// Compute one action chunk from one observation
     Run(run::Args),
-    /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
+    /// Verify a bundle: integrity, then parity with the reference policy, or as much of it as can be shown
     Check(check::Args),
     /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
     /// of it, with a report
@@ -93,6 +94,9 @@ enum Verb {
     Inspect(inspect::Args),
     /// Make a bundle with random weights, to measure with: full size, or small
     Synthesize(synthesize::Args),
+    /// Write the man pages and the shells' completions
+    #[command(hide = true)]
+    Generate(generate::Args),
 }
 
 fn main() -> ExitCode {
@@ -135,6 +139,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Engines(args) => engines::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Synthesize(args) => synthesize::run(&args),
+        Verb::Generate(args) => generate::run(&args, Cli::command()),
     }
     .map(|()| ExitCode::SUCCESS)
 }

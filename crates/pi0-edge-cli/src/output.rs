@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::interrupt::{self, Begun};
+use crate::progress::say;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,6 +42,15 @@ impl Format {
     }
 }
 
+impl Format {
+    /// Says on stderr what to type next, where people read.
+    pub fn next(self, words: impl FnOnce() -> String) {
+        if self == Format::Text && !interrupt::requested() {
+            say(&format!("next: {}", words()));
+        }
+    }
+}
+
 /// Output formats of the verbs that also have a table to paste.
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
 pub enum TableFormat {
@@ -65,6 +75,25 @@ impl TableFormat {
             TableFormat::Md => Format::Text.print(markdown, json),
             TableFormat::Json => Format::Json.print(text, json),
         }
+    }
+}
+
+impl TableFormat {
+    /// As [`Format::next`].
+    pub fn next(self, words: impl FnOnce() -> String) {
+        if let TableFormat::Text = self {
+            Format::Text.next(words);
+        }
+    }
+}
+
+/// A path as it is typed in a shell.
+pub fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@,".contains(c);
+    match text.chars().all(plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use pi0_edge::bundle::{FileEntry, GraphName, Manifest, Target};
 use pi0_edge::internals::{PromptTokenizer, Rules, TokenTable, check_context_model, prescan};
@@ -13,6 +15,7 @@ use pi0_edge::runtime::ThreadConfig;
 use pi0_edge::tensorrt::Record;
 use pi0_edge::{Error, ErrorKind, Result};
 use pi0_edge_golden::{Golden, parse_npy};
+use pi0_edge_mcap::{Clock, Flight, Names, Recording};
 
 use crate::observation::ObservationFile;
 use crate::output::parse_json;
@@ -28,6 +31,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("episode", |bytes| {
         shown(parse_json::<EpisodeFile>(bytes, path(), ErrorKind::Observation).and_then(|e| e.check(path())));
     }),
+    ("flight", |bytes| shown(parse_json(bytes, path(), ErrorKind::InvalidArgument).and_then(flight))),
     ("golden", |bytes| shown(Golden::parse(bytes, "golden.json"))),
     ("graph", graph),
     ("image", |bytes| _ = frame::decode(bytes)),
@@ -102,17 +106,32 @@ fn token_table(bytes: &[u8]) {
     }
 }
 
+/// Writes a flight record down as `mcap` does.
+fn flight(flight: Flight) -> Result<()> {
+    let names = Names::numbered(flight.action_dim(), Duration::from_millis(20));
+    let file = in_memory(b"");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut recording = Recording::create(path.as_ref(), names, Clock::Boot)?;
+    recording.flight(flight)?;
+    recording.finish().map(|_| ())
+}
+
 /// A context model beside one engine.
 fn context(bytes: &[u8]) {
     let files = BTreeMap::from([("a.engine".to_owned(), FileEntry { size: 1, sha256: String::new() })]);
     shown(check_context_model(bytes, &files).map_err(|what| Error::new(ErrorKind::Engine, what)));
 }
 
-fn library(bytes: &[u8]) {
+fn in_memory(bytes: &[u8]) -> File {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::memfd_create("library", flags).expect("memory for a file"));
+    let mut file = File::from(rustix::fs::memfd_create("file", flags).expect("memory for a file"));
     file.write_all(bytes).expect("memory for a file");
-    shown(pi0_edge_doctor::internals::read_library(file).map_err(|what| Error::new(ErrorKind::Io, what)));
+    file
+}
+
+fn library(bytes: &[u8]) {
+    let library = pi0_edge_doctor::internals::read_library(in_memory(bytes));
+    shown(library.map_err(|what| Error::new(ErrorKind::Io, what)));
 }
 
 /// All that a client sends, its handshake first.

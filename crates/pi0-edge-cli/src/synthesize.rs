@@ -8,6 +8,7 @@ mod fill;
 mod random;
 mod template;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use pi0_edge::Result;
@@ -15,7 +16,7 @@ use pi0_edge::internals::user_cache;
 
 use crate::interrupt::Heeding;
 use crate::options::{Choices, choice};
-use crate::output::{print, refuse};
+use crate::output::{print, quoted, refuse};
 use crate::progress::{Progress, Unit};
 use template::Template;
 
@@ -72,7 +73,12 @@ pub fn run(args: &Args) -> Result<()> {
         let (_heeding, progress) = (Heeding::new(), Progress::new("filling", bytes, Unit::Bytes));
         fill::fill(&template, &directory, args.seed, &mut |done| progress.set(done))?;
     }
-    print(&format!("{}\n", directory.display()))
+    print(&format!("{}\n", directory.display()))?;
+    // What reads the directory from stdout knows what it wants.
+    if std::io::stdout().is_terminal() {
+        eprintln!("next: pi0-edge bench device {}", quoted(&directory));
+    }
+    Ok(())
 }
 
 fn cache() -> Result<PathBuf> {

@@ -24,7 +24,7 @@ use crate::environment;
 use crate::interrupt;
 use crate::live;
 use crate::observation::StoredObservation;
-use crate::options::{LoadOptions, REALTIME, choice};
+use crate::options::{LoadOptions, REALTIME, RIGHTS, choice};
 use crate::output::Format;
 use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched};
@@ -41,7 +41,7 @@ pub struct Args {
     /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
     #[arg(long, value_name = "DIR")]
     observation: Option<PathBuf>,
-    /// Reads a second, on a fixed schedule
+    /// Control rate: ticks, which are reads, per second on a fixed schedule
     #[arg(long, value_name = "HZ", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rate: u32,
     /// Seconds to measure
@@ -57,16 +57,16 @@ pub struct Args {
     #[arg(long, value_name = "DIR", requires = "load")]
     load_dir: Option<PathBuf>,
     /// SCHED_FIFO priority of the control thread; inference gets 20 less
-    #[arg(long, value_name = "P", default_value_t = 80, value_parser = clap::value_parser!(i32).range(21..=99))]
+    #[arg(help_heading = RIGHTS, long, value_name = "P", default_value_t = 80, value_parser = clap::value_parser!(i32).range(21..=99))]
     priority: i32,
     /// The CPU of the control thread (default: any)
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = RIGHTS, long, value_name = "N")]
     cpu: Option<usize>,
     /// The CPUs of the inference thread (default: any)
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,N", value_delimiter = ',')]
     inference_cpus: Vec<usize>,
     /// Action where real-time rights are missing: fail, go on and say so, or ask for none
-    #[arg(long, value_parser = choice(REALTIME), default_value = "try")]
+    #[arg(help_heading = RIGHTS, long, value_parser = choice(REALTIME), default_value = "try")]
     realtime: Realtime,
     /// Also print the wake-up histogram, one row a microsecond up to US, as cyclictest's -h does
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -130,7 +130,11 @@ pub fn run(args: &Args) -> Result<()> {
     let report = examine(args)?;
     args.format.print(|| report.text(), || report.json())?;
     match report.broken_promises() {
-        promises if promises.is_empty() => Ok(()),
+        promises if promises.is_empty() => {
+            let (bundle, rate) = (args.policy.typed(), args.rate);
+            args.format.next(|| format!("pi0-edge replay {bundle} --episode EPISODE --rate {rate} --rtc"));
+            Ok(())
+        }
         promises => Err(Error::new(ErrorKind::Runtime, format!("promises broken: {}", promises.join(", ")))),
     }
 }

@@ -15,11 +15,11 @@ use std::time::Instant;
 use jiff::Timestamp;
 use pi0_edge::{Policy, Result};
 
-use crate::environment::word;
+use crate::environment::{weights, word};
 use crate::interrupt;
 use crate::observation::StoredObservation;
 use crate::options::MeasureOptions;
-use crate::output::{NewFile, TableFormat, file_name, refuse};
+use crate::output::{NewFile, TableFormat, file_name, quoted, refuse};
 use report::{Files, PolicyFacts, Report};
 use sampler::Sampler;
 use summary::Summary;
@@ -33,9 +33,9 @@ pub struct Args {
     /// Length of the steady run
     #[arg(long, value_name = "M", default_value_t = 5.0, value_parser = positive)]
     minutes: f64,
-    /// The rate of the robot's control loop, which the verdict speaks of
+    /// Action rate that the verdict speaks of: rows of a chunk per second, the rate the policy was trained at
     #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = positive)]
-    control_rate: f64,
+    action_rate: f64,
     /// Idleness before a chunk that is measured for it; 0 leaves that out
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = not_negative)]
     idle: f64,
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
             measured.map_or_else(|e| (None, Some(e)), |jitter| (Some(jitter), None))
         }
     };
-    let mut verdict = Verdict::of(latency, is, facts.action_horizon, args.control_rate);
+    let mut verdict = Verdict::of(latency, is, facts.action_horizon, args.action_rate);
     if interrupt::requested() {
         verdict.words.insert(0, "INTERRUPTED: the figures are of what was measured until then.".into());
     }
@@ -110,6 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.format.print(|| report::text(&report), || report::markdown(&report), || report.json())?;
     written.and(exported)?;
     eprintln!("wrote {}: {}", directory.display(), report::FILES.join(", "));
+    args.format.next(|| format!("open {}/report.html in a browser", quoted(&directory)));
     failed.filter(|_| !interrupt::requested()).map_or(Ok(()), Err)
 }
 
@@ -119,7 +120,7 @@ fn facts(policy: &Policy, stored: &StoredObservation) -> PolicyFacts {
         kind: word(&m.policy),
         bundle: file_name(policy.bundle().root()),
         precision: word(&m.precision),
-        weights: if m.source.format == "synthetic" { "random" } else { "trained" },
+        weights: weights(m),
         num_steps: policy.timing().steps.len(),
         action_horizon: m.dimensions.action_horizon,
         action_dim: m.action.dim,

@@ -49,7 +49,7 @@ pub struct PolicyFacts {
     pub kind: String,
     pub bundle: String,
     pub precision: String,
-    /// `trained`, or `random`: made up, so that the actions mean nothing; the times are those of trained ones.
+    /// `checkpoint`, or `random`: made up, so that the actions mean nothing; the times are those of trained ones.
     pub weights: &'static str,
     pub num_steps: usize,
     pub action_horizon: usize,

@@ -1,20 +1,19 @@
 //! `pi0-edge engines build`: the long one. TensorRT works on a thread of its own and cannot be asked to stop, so this
 //! thread shows the time that passes, and ends the process when it is told to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use pi0_edge::Result;
 use pi0_edge::internals::EngineCache;
 use pi0_edge::tensorrt::{
-    BuildOptions, BuildOutcome, BuildProgress, BuilderConfig, EnginePrecision, build_engines,
-    engine_directory,
+    BuildOptions, BuildOutcome, BuildProgress, BuilderConfig, build_engines, engine_directory,
 };
 use serde_json::json;
 
 use crate::interrupt::{self, Heeding};
-use crate::output::Format;
+use crate::output::{Format, quoted};
 use crate::progress::{Progress, Unit, say};
 
 /// Arguments of `engines build`.
@@ -22,9 +21,9 @@ use crate::progress::{Progress, Unit, say};
 pub struct Args {
     /// The bundle's directory
     bundle: PathBuf,
-    /// Number formats TensorRT may choose from beside f32 (default: the bundle's precision)
-    #[arg(long, value_name = "fp32|fp16|bf16|int8")]
-    precision: Option<EnginePrecision>,
+    /// Gone: engines have the types of the graphs
+    #[arg(long, hide = true, value_parser = typed_by_the_graph)]
+    precision: Option<String>,
     /// Most GPU memory one layer may use while it computes, such as 2GiB (default: TensorRT's, which is all of it)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     workspace: Option<u64>,
@@ -34,7 +33,7 @@ pub struct Args {
     /// Streams an engine may use beside its own (default: TensorRT's choice)
     #[arg(long, value_name = "N")]
     auxiliary_streams: Option<u8>,
-    /// NVIDIA's builder, which takes graphs of any size and types engines by the graph; `off`: ONNX Runtime's own (default:
+    /// NVIDIA's builder, which takes graphs of any size; `off`: ONNX Runtime's own (default:
     /// /usr/src/tensorrt/bin/trtexec where it is, else off)
     #[arg(long, value_name = "FILE|off")]
     trtexec: Option<PathBuf>,
@@ -53,6 +52,14 @@ pub struct Args {
     /// Format of the output on stdout when it is done
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+}
+
+/// Refuses `--precision`, which earlier releases had, with what to do.
+fn typed_by_the_graph(_: &str) -> Result<String, &'static str> {
+    Err(
+        "engines have the types of the bundle's graphs; leave the option out, and export the bundle in the precision you want \
+         (scripts/export.py --precision)",
+    )
 }
 
 /// A number of bytes, with or without a unit.
@@ -83,7 +90,6 @@ pub fn run(args: &Args) -> Result<()> {
         gpu: args.gpu,
         ort_library: args.ort_library.clone(),
         directory: args.engine_cache.clone(),
-        precision: args.precision,
         builder: BuilderConfig {
             workspace: args.workspace,
             optimization_level: args.optimization_level,
@@ -94,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         trtexec: match &args.trtexec {
             Some(off) if off.as_os_str() == "off" => None,
             Some(file) => Some(file.clone()),
-            None => Some(PathBuf::from(TRTEXEC)).filter(|file| file.is_file() && args.precision.is_none()),
+            None => Some(PathBuf::from(TRTEXEC)).filter(|file| file.is_file()),
         },
         stop: interrupt::flag(),
     };
@@ -111,7 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let built = ended.then(|| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     match built {
-        Some(Ok(set)) => return print(&set, started.elapsed(), args.format),
+        Some(Ok(set)) => return print(&set, &args.bundle, started.elapsed(), args.format),
         Some(Err(e)) if !interrupt::requested() => return Err(e),
         _ => {}
     }
@@ -124,7 +130,7 @@ pub fn run(args: &Args) -> Result<()> {
     signal_hook::low_level::exit(interrupt::STATUS.into())
 }
 
-fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
+fn print(set: &BuildOutcome, bundle: &Path, elapsed: Duration, format: Format) -> Result<()> {
     let (record, seconds) = (&set.record, elapsed.as_secs_f64());
     let json = || {
         json!({
@@ -144,7 +150,9 @@ fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
             record.pins.onnxruntime
         )
     };
-    format.print(text, json)
+    format.print(text, json)?;
+    format.next(|| format!("pi0-edge check {} --provider tensorrt", quoted(bundle)));
+    Ok(())
 }
 
 /// Shows on stderr what is being built and for how long, and says which graphs are done.

@@ -15,7 +15,7 @@ use crate::progress::{Progress, Unit};
 
 const EXAMPLES: &str = "\
 Examples:
-  pi0-edge engines build BUNDLE --precision fp16
+  pi0-edge engines build BUNDLE
   pi0-edge engines build BUNDLE --workspace 2GiB --force
   pi0-edge engines list
   pi0-edge engines verify --format json

@@ -13,6 +13,7 @@ use pi0_edge::runtime::{
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 use pi0_edge_mcap::{Counts, Live};
+use serde::Serialize;
 
 use super::episode::Episode;
 use super::mcap;
@@ -90,6 +91,24 @@ pub struct Control {
     pub seams: HistogramSnapshot,
     /// On every other tick with motion: the largest step of a joint, in millionths of a unit.
     pub steps: HistogramSnapshot,
+    /// What each joint did.
+    pub joints: Vec<Joint>,
+}
+
+/// What a joint did, in robot units.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Joint {
+    pub lowest: f32,
+    pub highest: f32,
+    /// The largest step from a tick to the next, but for those at a seam.
+    pub largest_step: f32,
+    /// The largest step to the first action of a new chunk.
+    pub largest_at_seam: f32,
+}
+
+impl Joint {
+    const STILL: Joint =
+        Joint { lowest: f32::INFINITY, highest: f32::NEG_INFINITY, largest_step: 0.0, largest_at_seam: 0.0 };
 }
 
 /// Estimated against measured time from capture to publication. Chunks begun before there was an estimate do not
@@ -328,6 +347,7 @@ impl Loop<'_> {
         let (late, seams, steps) = (Histogram::new(), Histogram::new(), Histogram::new());
         let (mut reads, mut misses, mut tick) = (0, 0, 0);
         let (mut before, mut known, mut moving) = (vec![0.0; self.dim], false, false);
+        let mut joints = vec![Joint::STILL; self.dim];
         let obtained = thread.apply()?;
         while tick < self.ticks && !stop.load(Ordering::Relaxed) {
             let due = self.start.plus(tick * self.period);
@@ -343,11 +363,21 @@ impl Loop<'_> {
             if let Some(action) = action {
                 // Where the robot held meanwhile, the first action comes some ticks after the chunk.
                 let joins = reading.flags.contains(Flags::NEW_CHUNK) || reading.seam_jump > 0.0;
-                if known && joins && reading.status != Status::Hold {
+                let joins = known && joins && reading.status != Status::Hold;
+                let moves = moving && !joins && reading.status != Status::Hold;
+                let mut largest = 0f32;
+                for (joint, (value, before)) in joints.iter_mut().zip(action.iter().zip(&before)) {
+                    let step = (value - before).abs();
+                    largest = largest.max(step);
+                    joint.lowest = joint.lowest.min(*value);
+                    joint.highest = joint.highest.max(*value);
+                    joint.largest_step = joint.largest_step.max(if moves { step } else { 0.0 });
+                    joint.largest_at_seam = joint.largest_at_seam.max(if joins { step } else { 0.0 });
+                }
+                if joins {
                     seams.record(millionths(f64::from(reading.seam_jump)));
-                } else if moving && reading.status != Status::Hold {
-                    let distance = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
-                    steps.record(millionths(before.iter().zip(action).map(distance).fold(0.0, f64::max)));
+                } else if moves {
+                    steps.record(millionths(f64::from(largest)));
                 }
                 before.copy_from_slice(action);
                 known = true;
@@ -363,7 +393,10 @@ impl Loop<'_> {
         }
         let (late_ns, seams, steps) = (late.snapshot(), seams.snapshot(), steps.snapshot());
         let seconds = (tick * self.period) as f64 / 1e9;
-        Ok((Control { obtained, seconds, reads, deadline_misses: misses, late_ns, seams, steps }, trace))
+        Ok((
+            Control { obtained, seconds, reads, deadline_misses: misses, late_ns, seams, steps, joints },
+            trace,
+        ))
     }
 }
 

@@ -30,8 +30,8 @@ use sha2::{Digest, Sha256};
 use crate::environment;
 use crate::interrupt::{self, Heeding};
 use crate::observation::action_names;
-use crate::options::{LoadOptions, REALTIME, choice};
-use crate::output::{Format, NewFile, cannot, refuse};
+use crate::options::{CHUNKING, LoadOptions, REALTIME, RIGHTS, choice};
+use crate::output::{Format, NewFile, cannot, quoted, refuse};
 use crate::progress::{Progress, Unit};
 use crate::watched::Loaded;
 use episode::Episode;
@@ -41,6 +41,8 @@ use settings::{LATENCIES, RATES, Rtc, Settings};
 
 /// SCHED_FIFO priority of the control loop: above the inference thread's.
 const CONTROL_PRIORITY: i32 = 90;
+
+const FILES: &str = "Files";
 
 const EPISODES: &str = "\
 An episode is a directory with episode.json:
@@ -66,32 +68,32 @@ pub struct Args {
     /// Directory with episode.json: observations with times
     #[arg(long, value_name = "DIR")]
     episode: PathBuf,
-    /// Control ticks per second
+    /// Control rate: ticks, which are reads, per second
     #[arg(long, value_name = "HZ", value_parser = rate, required_unless_present = "recording")]
     rate: Option<f64>,
     /// Seconds to run for (default: the episode once)
     #[arg(long, value_name = "S", value_parser = seconds)]
     duration: Option<f64>,
     /// Run a second time with real-time chunking, and show both
-    #[arg(long)]
+    #[arg(help_heading = CHUNKING, long)]
     rtc: bool,
     /// Add this to the time each chunk takes; several values make one run each
     #[arg(long, value_name = "MS,…", value_delimiter = ',', default_value = "0", value_parser = milliseconds)]
     inject_latency: Vec<f64>,
     /// Keep inputs and outputs of every tick, run them again without threads, and fail unless every bit is the same
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = FILES, long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Instead of running live, run this recording of the same episode again, and fail unless every bit is the same
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "mcap", "svg", "soak", "full_speed"])]
+    #[arg(help_heading = FILES, long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "mcap", "svg", "soak", "full_speed"])]
     recording: Option<PathBuf>,
     /// Record states, images, chunks and every tick's action, age and status while it happens, for Foxglove, Rerun and
     /// PlotJuggler; of several runs the last
-    #[arg(long, value_name = "FILE.mcap")]
+    #[arg(help_heading = FILES, long, value_name = "FILE.mcap")]
     mcap: Option<PathBuf>,
     /// Draw the executed trajectory with the seams between chunks
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(help_heading = FILES, long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
-    /// Rows of a chunk per second: the rate the policy was trained at
+    /// Action rate: rows of a chunk per second, the rate the policy was trained at
     #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = rate)]
     action_rate: f64,
     /// Each row of a chunk stands for its whole period, instead of moving evenly to the next
@@ -108,13 +110,13 @@ pub struct Args {
     #[arg(long)]
     full_speed: bool,
     /// Row where guidance ends (lerobot's meaning of the word; default: 10, or the chunk if it is shorter)
-    #[arg(long, value_name = "ROWS", requires = "rtc")]
+    #[arg(help_heading = CHUNKING, long, value_name = "ROWS", requires = "rtc")]
     execution_horizon: Option<usize>,
     /// Schedule of the guidance weights: linear, exp, ones or zeros
-    #[arg(long, value_name = "NAME", default_value_t, requires = "rtc")]
+    #[arg(help_heading = CHUNKING, long, value_name = "NAME", default_value_t, requires = "rtc")]
     rtc_schedule: PrefixSchedule,
     /// Upper bound of the guidance weight
-    #[arg(long, value_name = "W", default_value_t = 10.0, requires = "rtc")]
+    #[arg(help_heading = CHUNKING, long, value_name = "W", default_value_t = 10.0, requires = "rtc")]
     max_guidance_weight: f32,
     /// An action whose observation is older than this is STALE
     #[arg(long, value_name = "MS", default_value_t = 500)]
@@ -136,7 +138,7 @@ pub struct Args {
     trip_after: u32,
     /// File for the last 256 ticks and 16 chunks: when the step limit trips or inference hangs or gives up, else at the
     /// end
-    #[arg(long, value_name = "FILE.json")]
+    #[arg(help_heading = FILES, long, value_name = "FILE.json")]
     flight_record: Option<PathBuf>,
     /// The task (default: the episode's, else the bundle's)
     #[arg(long)]
@@ -148,16 +150,16 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     num_steps: Option<usize>,
     /// Real-time priority, CPU affinity and locked memory: insist on them, try, or ask for nothing
-    #[arg(long, value_parser = choice(REALTIME), default_value = "try")]
+    #[arg(help_heading = RIGHTS, long, value_parser = choice(REALTIME), default_value = "try")]
     realtime: Realtime,
     /// CPUs of the inference thread (default: any)
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,…", value_delimiter = ',')]
     cpus: Vec<usize>,
     /// CPUs of the threads that ONNX Runtime shares the inference thread's work with (default: any)
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,…", value_delimiter = ',')]
     worker_cpus: Vec<usize>,
     /// CPUs of the control loop (default: any)
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,…", value_delimiter = ',')]
     control_cpus: Vec<usize>,
     /// Look at memory, threads and file descriptors every so many seconds, and tell how they grow
     #[arg(long, value_name = "S", value_parser = seconds, num_args = 0..=1, default_missing_value = "10")]
@@ -319,12 +321,14 @@ fn live(
         "environment": environment,
         "episode": {"observations": observations, "seconds": seconds},
         "settings": base,
-        "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
+        "runs": runs.iter().map(|run| run.json(&names)).collect::<Vec<_>>(),
     });
     let mut text = format!(
-        "{observations} observations over {seconds:.2} s, prompt {:?}\n\n{}",
+        "{observations} observations over {seconds:.2} s, prompt {:?}; control rate {} Hz, action rate {} Hz\n\n{}",
         prompt.unwrap_or_default(),
-        report::table(&runs)
+        base.rate_hz,
+        base.action_rate_hz,
+        report::table(&runs, &names)
     );
     let Outputs { record, svg, mcap } = outputs;
     // The table is worth more than any file: it is printed whatever becomes of them.
@@ -356,8 +360,19 @@ fn live(
         Ok(())
     };
     let written = written();
+    text += &format!("\n{}", environment::lines(environment, ""));
     args.format.print(|| text, || result)?;
-    written
+    written?;
+    args.format.next(|| {
+        let again = format!("pi0-edge replay {} --episode {}", args.load.typed(), quoted(&args.episode));
+        match (&args.record, &args.mcap, &args.svg) {
+            (Some(file), ..) => format!("{again} --recording {}", quoted(file)),
+            (_, Some(file), _) => format!("open {} in Foxglove, Rerun or PlotJuggler", quoted(file)),
+            (.., Some(file)) => format!("open {} in a browser", quoted(file)),
+            _ => format!("{again} --rate {} --rtc --svg trajectory.svg", base.rate_hz),
+        }
+    });
+    Ok(())
 }
 
 /// Writes the runs down, and gives back what was read from the file.

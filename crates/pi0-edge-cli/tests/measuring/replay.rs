@@ -224,6 +224,13 @@ fn the_table_has_a_column_for_each_run() {
     {
         assert!(table.contains(word), "{word}: {table}");
     }
+    assert!(table.contains("control rate 100 Hz, action rate 50 Hz"), "{table}");
+    assert_eq!(
+        table.lines().filter(|line| line.starts_with("gripper.pos ")).count(),
+        4,
+        "each joint: {table}"
+    );
+    assert!(table.contains("\nonnxruntime: 1.") && table.contains("largest at seam"), "{table}");
 }
 
 #[test]
