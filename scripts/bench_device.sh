@@ -12,7 +12,7 @@
 #   --output DIR         where the report goes on this machine, pi0-edge-bench-DATE when not given
 #   --dry-run            print the commands instead of running them
 #
-# What follows -- goes to `pi0-edge bench device`; its --help says what there is, such as --threads or --control-rate.
+# What follows -- goes to `pi0-edge bench device`; its --help says what there is, such as --threads or --action-rate.
 # Set full power and fixed clocks first, for figures that repeat: sudo /usr/lib/pi0-edge/full-power, there.
 set -euo pipefail
 
@@ -72,12 +72,29 @@ elif [ -n "$synthetic" ]; then
 elif [ "${bundle#*/}" = "$bundle" ] && { [ -n "$host" ] || [ ! -d "$bundle" ]; }; then
     bundle=/var/lib/pi0-edge/bundles/$bundle
 fi
-run "$pi0_edge" bench device "$bundle" --minutes "$minutes" --output "$reports" "${more[@]}"
+bench=("$pi0_edge" bench device "$bundle" --minutes "$minutes" --output "$reports" "${more[@]}") status=0
+if [ -z "$host" ] || [ -n "$dry_run" ]; then
+    run "${bench[@]}" || status=$?
+else
+    # Ctrl-C does not reach the other machine by itself, and ssh must outlive it: the program there ends with what it has.
+    # shellcheck disable=SC2016  # for the shell on the other side
+    trap 'there sh -c '\''kill -INT "$(cat "$0")"'\'' "$reports.pid" || true' INT TERM
+    # shellcheck disable=SC2016
+    there sh -c 'echo $$ >"$0"; exec "$@"' "$reports.pid" "${bench[@]}" &
+    measuring=$!
+    wait "$measuring" || status=$?
+    while kill -0 "$measuring" 2>/dev/null; do wait "$measuring" && status=0 || status=$?; done
+    there rm -f "$reports.pid"
+fi
+# 130: interrupted, and reported as far as it came.
+[ "$status" = 0 ] || [ "$status" = 130 ] || exit "$status"
 if [ -n "$host" ] && [ -n "$dry_run" ]; then
     show scp "$host:$reports/*" "$output"
 elif [ -n "$host" ]; then
+    there test -d "$reports" || exit "$status"
     mkdir -p "$output"
     scp -q "${options[@]}" "$host:$reports/*" "$output"
     there rm -r "$reports"
 fi
-[ -n "$dry_run" ] || echo "report: $output/report.html" >&2
+[ -n "$dry_run" ] || [ ! -e "$output/report.html" ] || echo "report: $output/report.html" >&2
+exit "$status"

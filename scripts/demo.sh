@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job on a fresh machine: fetches ONNX Runtime, builds, checks the small bundle against the reference
-# policy's recorded outputs, computes one action chunk from a recorded observation, and measures latency.
+# policy's recorded outputs, lets a trained policy sort blocks from a moving belt, computes one action chunk from a recorded
+# observation, and measures latency.
 #
 #   scripts/demo.sh [BUNDLE]                BUNDLE defaults to models/pi0-tiny
 #
@@ -12,12 +13,16 @@ bundle=${1:-models/pi0-tiny}
 say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 
 scripts/fetch_onnxruntime.sh
-say "building (minutes the first time)"
-cargo build --release --quiet
+say "building: minutes the first time, seconds when nothing changed   cargo build --release"
+cargo build --release
+cargo build --release --example sort
 pi0_edge=target/release/pi0-edge
 
 say "does the bundle compute what the reference policy computes?   pi0-edge check $bundle"
 "$pi0_edge" check "$bundle"
+
+say "does a policy that was trained do its task, 100 ms late?   target/release/examples/sort --delay 100 --picture target/sort.gif"
+target/release/examples/sort --seed 1 --episodes 50 --delay 100 --picture target/sort.gif
 
 observation=$(echo "$bundle"/golden/*/observation.json | cut -d' ' -f1)
 say "one observation, one action chunk   pi0-edge run $bundle --observation $(dirname "$observation")"

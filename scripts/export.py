@@ -7,15 +7,14 @@ Weights are streamed: any checkpoint exports in a few hundred megabytes of memor
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 from exporter.bundle import export
 from exporter.errors import ExportError
-from exporter.forms import TARGETS, TENSORRT
+from exporter.forms import CUDA, TARGETS, TENSORRT
 from exporter.manifest import COMPUTE, Options
-from exporter.progress import MemoryWatch, Progress, Terminal
+from exporter.progress import MemoryWatch, run_command
 
 EXAMPLES = """examples:
   python scripts/export.py checkpoints/last/pretrained_model bundle
@@ -30,17 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = vars(_parser().parse_args(arguments))
     checkpoint, bundle = Path(chosen.pop("checkpoint")), Path(chosen.pop("bundle"))
     quiet, verbose = chosen.pop("quiet"), chosen.pop("verbose")
-    # Being told to stop must clean up just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with MemoryWatch() as memory:
-            export(checkpoint, bundle, Options(**chosen), Progress() if quiet else Terminal())
-    except (ExportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    with MemoryWatch() as memory:
+        status = run_command(lambda progress: export(checkpoint, bundle, Options(**chosen), progress), (ExportError, OSError), quiet)
+    if status:
+        return status
     if not quiet:
         print(f"{bundle} is complete; next: pi0-edge check {bundle}", file=sys.stderr)
     if verbose:
@@ -55,11 +47,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="directory that lerobot saved the policy in, or openpi's with model.safetensors and assets")
     parser.add_argument("bundle", metavar="BUNDLE_DIR", help="directory to create")
     parser.add_argument("--precision", choices=list(COMPUTE), default="fp32",
-                        help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only (default: fp32)")
+                        help="of weights and matrix products; norms, softmax and sums stay in f32. bf16 runs on a GPU only; int8 and int4 need observations "
+                             "to calibrate with (default: fp32)")
+    parser.add_argument("--calibrate", type=Path, metavar="DIR",
+                        help="int8, int4: an observation as pi0-edge run takes it, or a directory of such, to calibrate with (default: the golden ones)")
+    parser.add_argument("--keep", metavar="LIST",
+                        help="int8, int4: products to compute more exactly than those that are found to need it: names as the table of the loss has "
+                             "them, such as prefix_prefill.layer.*.mlp.down, separated by commas")
     parser.add_argument("--target", choices=TARGETS,
-                        help="what the graphs are written for. cpu: every provider runs them; cuda: fused kernels of ONNX Runtime 1.31's "
-                             "CUDA provider, which TensorRT does not take; tensorrt: patterns that TensorRT fuses (default: cpu; bf16 is "
+                        help="what the graphs are written for. cpu: every provider runs them; cuda: fused kernels of ONNX Runtime's CUDA "
+                             "provider, which TensorRT does not take; tensorrt: patterns that TensorRT fuses (default: cpu; bf16 is "
                              "recorded as cuda then, in the same forms)")
+    parser.add_argument("--onnxruntime-version", choices=list(CUDA),
+                        help="--target cuda: the oldest ONNX Runtime that is to take the graphs; for 1.31 they need no cuDNN (default: 1.23, "
+                             "for bf16 and --prefix-bucket 1.31)")
     parser.add_argument("--tensorrt-version", choices=list(TENSORRT), default="10.3",
                         help="--target tensorrt: the oldest TensorRT that is to take the graphs (default: 10.3)")
     parser.add_argument("--num-steps", type=_count, metavar="N", help="default number of Euler steps (default: the checkpoint's)")

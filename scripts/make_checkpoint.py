@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from exporter.directory import appearing
+from exporter.progress import Progress, run_command
 from exporter.synthetic.openpi import write_openpi
 from exporter.synthetic.processors import write_config, write_processors
 from exporter.synthetic.spec import SIZES, CheckpointSpec, make_spec
@@ -30,7 +32,7 @@ EXAMPLES = """examples:
 def make_checkpoint(directory: Path, spec: CheckpointSpec, progress=lambda done, total: None) -> None:
     """Writes the checkpoint; ``directory`` must not exist yet."""
     problems = spec.problems()
-    pieces = len(tokenizer_json()["model"]["vocab"])
+    pieces = len(tokenizer_json(spec.words)["model"]["vocab"])
     if spec.vocab < pieces:
         problems.append(f"a vocabulary of {spec.vocab} is smaller than the tokenizer's {pieces}")
     if problems:
@@ -41,31 +43,32 @@ def make_checkpoint(directory: Path, spec: CheckpointSpec, progress=lambda done,
     else:
         write_config(directory, spec)
         write_processors(directory, spec)
-    write_tokenizer(directory / "tokenizer")
+    write_tokenizer(directory / "tokenizer", spec.words)
     write_weights(
-        directory / "model.safetensors", checkpoint_tensors(spec), lambda name: storage_dtype(spec, name), spec.seed, progress,
+        directory / "model.safetensors", checkpoint_tensors(spec), lambda name: storage_dtype(spec, name), spec.seed, spec.outliers, progress,
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     directory, size = Path(options.pop("directory")), options.pop("size")
-    try:
-        make_checkpoint(directory, make_spec(size, **options), _show_progress)
-    except FileExistsError:
-        print(f"error: {directory} exists already; give a directory that does not", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
+    def make(progress: Progress) -> None:
+        if directory.exists():
+            raise ValueError(f"{directory} exists already; give a directory that does not")
+        tell = None
 
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\rweights {done / 1e6:.0f} of {total / 1e6:.0f} MB", end="\n" if done == total else "", file=sys.stderr, flush=True)
-    elif done == total:
-        print(f"weights {total / 1e6:.0f} MB", file=sys.stderr)
+        def advance(done: int, total: int) -> None:
+            nonlocal tell
+            tell = tell or progress.start("weights", total)
+            tell(done)
+
+        with appearing(directory) as whole:
+            whole.rmdir()  # make_checkpoint makes it
+            make_checkpoint(whole, make_spec(size, **options), advance)
+        progress.done("weights")
+
+    return run_command(make, (OSError, ValueError))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,15 +90,21 @@ def _parser() -> argparse.ArgumentParser:
         data.add_argument(f"--{name}", type=int)
     data.add_argument("--normalization", choices=["MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"])
     data.add_argument("--relative", action="store_true", default=None, help="actions relative to the state")
+    data.add_argument("--joints", type=_names, metavar="NAME,...", help="names of an action's values (default: joint_0.pos and so on)")
     data.add_argument("--exclude-joints", type=_names, help="joints that stay absolute (default: gripper)")
     data.add_argument("--rtc-max-delay", type=int, metavar="N", help="PI0.5 trained for real-time chunking with delays up to this")
     data.add_argument("--rename", type=_rename, metavar="FROM=TO,...", help="observation keys to rename")
 
     model = parser.add_argument_group("model")
+    model.add_argument("--words", type=_names, metavar="WORD,...", help="words that the tokenizer learns (default: of manipulation tasks)")
     model.add_argument("--image-size", type=_extent, metavar="N or HxW", help="size the vision encoder sees")
     for name in ("prefix-width", "prefix-mlp", "expert-width", "expert-mlp", "layers", "heads", "head-dim", "vision-width",
                  "vision-mlp", "vision-layers", "vision-heads", "patch-size", "vocab"):
         model.add_argument(f"--{name}", type=int)
+
+    model.add_argument("--outliers", action="store_true", default=None,
+                       help="channels, weights and hidden units that stand out, as trained policies have them and rounding suffers from: "
+                            "one channel in 200 with a gain of 8 to 40, heavy-tailed matrices, one hidden unit in 200 eight times as large")
 
     storage = parser.add_argument_group("storage")
     storage.add_argument("--dtype", dest="storage", choices=["f32", "bf16", "mixed"],

@@ -9,13 +9,12 @@ state swings about the mean that the policy was trained with; needs nothing but 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 from exporter.directory import appearing
 from exporter.errors import ExportError
-from exporter.progress import Progress, Terminal
+from exporter.progress import Progress, run_command
 
 EXAMPLES = """examples:
   .venv/bin/python -m pip install -r scripts/requirements-dataset.txt
@@ -38,25 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
         usage.error("--rename goes with --dataset")
     if options.dataset and (options.fps or options.frame_size):
         usage.error("--fps and --frame-size are of a made-up episode; a recorded one has its own")
-    # Being told to stop must clean up just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def make(progress: Progress) -> None:
         if options.output.exists():
             raise ExportError(f"{options.output} exists already; give a directory that does not")
         with appearing(options.output) as directory:
-            count = _make(options, directory)
-    except (ExportError, OSError, ValueError, KeyError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    print(f"{count} observations in {options.output}; next: pi0-edge replay {options.bundle or 'BUNDLE'} "
-          f"--episode {options.output} --rate 200", file=sys.stderr)
-    return 0
+            count = _make(options, directory, progress)
+        print(f"{count} observations in {options.output}; next: pi0-edge replay {options.bundle or 'BUNDLE'} "
+              f"--episode {options.output} --rate 200", file=sys.stderr)
+
+    return run_command(make, (ExportError, OSError, ValueError, KeyError), options.quiet)
 
 
-def _make(options: argparse.Namespace, directory: Path) -> int:
+def _make(options: argparse.Namespace, directory: Path, progress: Progress) -> int:
     if options.dataset is None:
         from episode.made_up import make_up
 
@@ -68,8 +61,8 @@ def _make(options: argparse.Namespace, directory: Path) -> int:
     except ModuleNotFoundError as error:
         wanted = Path(__file__).parent / "requirements-dataset.txt"
         raise ExportError(f"--dataset needs {error.name}, which is not there: {sys.executable} -m pip install -r {wanted}") from None
-    return take(options.dataset, options.episode, directory, Progress() if options.quiet else Terminal(),
-                options.bundle, dict(options.rename or {}), options.seconds, options.prompt)
+    return take(options.dataset, options.episode, directory, progress, options.bundle, dict(options.rename or {}), options.seconds,
+                options.prompt)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -42,9 +42,15 @@ case=(--cases two_cameras_4_steps)
 bundle pi0-tiny --policy pi0
 bundle pi05-tiny --policy pi05
 bundle pi0-openpi --policy pi0 --format openpi --state-dim 7 "${small[@]}" -- "${case[@]}" -- --delta-actions 6,-1
+# The same checkpoint in 8 bits, two products of it kept more exact. Its golden data are the other's.
+.venv/bin/python scripts/export.py "$work/pi0-openpi" "$target/pi0-openpi-int8" --force --quiet --delta-actions 6,-1 \
+    --precision int8 --keep prefix_prefill.layer.0.mlp.down,denoise_step.layer.1.attention.output
 bundle pi05-openpi --policy pi05 --format openpi "${small[@]}" -- "${case[@]}" -- --delta-actions none --state-in-prompt
 bundle pi05-trained-rtc --policy pi05 --rtc-max-delay 4 "${small[@]}" -- "${case[@]}" --rtc "$target/pi05-trained-rtc.rtc"
 # What a previous chunk makes of it is no part of a bundle, but of the runtime's own tests.
 rm -rf tests/trained_rtc
 mv "$target/pi05-trained-rtc.rtc" tests/trained_rtc
 rm tests/trained_rtc/*.png tests/trained_rtc/*_v_t.npy tests/trained_rtc/*_normalized.npy
+
+# What `pi0-edge synthesize --size small` fills in.
+.venv/bin/python scripts/make_templates.py crates/pi0-edge-cli/templates --size small --precision fp32

@@ -20,12 +20,11 @@ import importlib.util
 import os
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 
 from exporter.directory import appearing
-from exporter.progress import Terminal
+from exporter.progress import run_command
 from reference import environment
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent
@@ -38,22 +37,20 @@ def main(arguments=None):
         usage.error("--num-steps goes with --observation; the made-up cases have their own")
     if options.cases and options.observation:
         usage.error("--cases picks from the made-up cases, and --observation replaces them")
-    # Being told to stop must clean up just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     output = options.output or options.checkpoint / "golden"
-    try:
+
+    def record(progress):
         if not options.checkpoint.is_dir():
-            print(f"error: {options.checkpoint}: no such directory", file=sys.stderr)
-            return 1
+            raise OSError(f"{options.checkpoint}: no such directory")
         if not importlib.util.find_spec("lerobot"):
             return in_the_environment(sys.argv[1:] if arguments is None else arguments)
-        error = record_all(options, output, usage)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    if error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        error = record_all(options, output, usage, progress)
+        if error:
+            raise OSError(error)
+
+    status = run_command(record, (OSError,))
+    if status:
+        return status
     print(output)
     told = shlex.join(to_tell(options))
     print(f"next: .venv/bin/python scripts/export.py {options.checkpoint} BUNDLE{told and ' ' + told}, and: pi0-edge check BUNDLE", file=sys.stderr)
@@ -69,10 +66,9 @@ def in_the_environment(arguments):
     os.execv(python, [str(python), str(SCRIPTS / "reference.py"), *arguments])
 
 
-def record_all(options, output, usage):
+def record_all(options, output, usage, progress):
     """Records every case into `output`, which appears whole or not at all; returns what is wrong with the checkpoint."""
     environment.prepare(options.threads)
-    progress = Terminal()
     progress.start("loading lerobot", 0)
     # lerobot takes seconds to import; --help and usage errors should not.
     from reference import golden, observations, openpi, recording, rtc, trained_rtc

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from exporter.errors import ExportError
-from exporter.progress import Progress, Terminal
+from exporter.progress import run_command
 from exporter.ranges import LARGEST, MARGIN, Range, scan_ranges
 
 EXAMPLES = """examples:
@@ -25,11 +25,10 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
-    try:
-        ranges = scan_ranges(chosen.bundle, Progress() if chosen.quiet else Terminal())
-    except (ExportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    ranges: list[Range] = []
+    status = run_command(lambda progress: ranges.extend(scan_ranges(chosen.bundle, progress)), (ExportError, OSError), chosen.quiet)
+    if status:
+        return status
     near = [found for found in ranges if found.headroom < chosen.margin]
     shown = ranges[: max(chosen.top, len(near))]
     print(_as_json(shown, near, chosen) if chosen.format == "json" else _as_text(shown, near, chosen))

@@ -41,6 +41,14 @@ pub(crate) fn action_to_policy(action: &mut [f32]) {
     convert(action, |share| share * (COMMAND[1] - COMMAND[0]) + COMMAND[0] - POLICY[0]);
 }
 
+/// Converts the scale of each entry of the policy's actions into that of the robot's.
+pub(crate) fn scales_to_robot(mut scales: Vec<f32>) -> Vec<f32> {
+    let mut zero = vec![0.0; scales.len()];
+    action_to_robot(&mut zero);
+    action_to_robot(&mut scales);
+    scales.iter().zip(zero).map(|(scale, zero)| (scale - zero).abs()).collect()
+}
+
 fn convert(joints: &mut [f32], gripper: impl Fn(f64) -> f64) {
     for arm in joints.chunks_exact_mut(ARM) {
         for joint in REVERSED {
@@ -83,6 +91,17 @@ mod tests {
         let mut joints = [0.25; DIM];
         action_to_robot(&mut joints);
         assert!((joints[6] - 0.671_732_2).abs() < 1e-6, "{}", joints[6]);
+    }
+
+    #[test]
+    fn a_scale_is_the_distance_of_two_actions() {
+        let scales = scales_to_robot(ramp().into());
+        for i in 0..DIM {
+            let (mut low, mut high) = ([0.3; DIM], ramp().map(|joint| joint + 0.3));
+            action_to_robot(&mut low);
+            action_to_robot(&mut high);
+            assert!((scales[i] - (high[i] - low[i]).abs()).abs() < 1e-6, "{i}: {}", scales[i]);
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub use crate::runtime::systemd::notify as notify_systemd;
 /// The directory of engines: whose it is, what is in it, and how a set comes into it.
 pub use crate::tensorrt::{
     build::{Building, CacheLock},
+    context::check_context_model,
     directory::{Fault, default_path, fault_above, faults_of_directory, parse_uid, user_cache},
     record::RECORD_FILE,
     store::{CacheEntry, EngineCache, Removal},

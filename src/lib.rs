@@ -76,7 +76,7 @@ pub use action::{ActionChunk, ActionLimits, Reject};
 pub use bundle::{Bundle, Manifest, Verify};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::{MAX_CAMERAS, MAX_NUM_STEPS};
-pub use observation::{Frame, MAX_FRAME_SIDE, Observation};
+pub use observation::{CameraFrame, Frame, FrameError, MAX_FRAME_SIDE, Observation, Pixels, Plane, Yuv};
 pub use policy::{
     InferOptions, Inspector, Noise, Observer, Policy, PolicyOptions, Stage, StageOutput, Timing, Weights, rtc,
 };

@@ -76,6 +76,7 @@ pub use crate::realtime::clock::{SimulatedClock, Timestamp};
 pub use crate::realtime::delay::{DelayConfig, DelayRule};
 pub use crate::realtime::reading::{Flags, Reading, Status};
 pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, RecorderView as FlightRecorder, TickRecord};
+pub use crate::realtime::splice::Splice;
 pub use crate::realtime::thread::{MemoryLock, Missing, Obtained, Realtime, ThreadConfig, WorkerThread};
 pub use crate::realtime::timeline::{TimelineConfig, Underrun};
 
@@ -141,6 +142,15 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
     let (rows, dim) = (inference.action_horizon(), inference.action_dim());
     // Before anything is made for a shape that makes no sense.
     config.validate(rows, dim)?;
+    if config.timeline.splice == Splice::State && inference.state(&inference.new_observation()).is_empty() {
+        let text =
+            "splice rule state: this policy's observations have no state to compare the measured one with";
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    let mut timeline = Timeline::new(&config.timeline, dim)?;
+    if let Some(scales) = inference.joint_scales() {
+        timeline.set_joint_scales(&scales);
+    }
     let shared = Arc::new(Shared::new());
     let (observation_writer, observation_reader) =
         cell(|| Observed { data: inference.new_observation(), captured: Timestamp::default(), episode: 0 });
@@ -177,7 +187,7 @@ fn assemble<I: Inference, C: Clock>(inference: I, clock: C, config: &RuntimeConf
         observations: ObservationWriter::new(observation_writer, waker.clone(), Arc::clone(&shared)),
         controller: Controller {
             chunks: chunk_reader,
-            timeline: Timeline::new(&config.timeline, dim)?,
+            timeline,
             progress: progress_writer,
             recorder: tick_recorder,
             shared: Arc::clone(&shared),

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{Scene, load, load_tiny, tiny_pi05};
+use common::{Scene, every_precision, load, load_tiny, tiny_pi05};
 use pi0_edge::rtc::Guidance;
-use pi0_edge::{InferOptions, Noise};
+use pi0_edge::{InferOptions, Noise, Policy};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -13,19 +13,12 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 #[test]
 fn the_steady_state_allocates_nothing() {
+    every_precision().iter().for_each(|bundle| the_same_observation_allocates_nothing(load(bundle).unwrap()));
     let mut policy = load_tiny();
     let two = Scene::new(&policy, &[0, 1], "pick up the cube");
     let three = Scene::new(&policy, &[0, 1, 2], "pick up the cube");
     let options = |seed| InferOptions { noise: Noise::Seed(seed), num_steps: Some(4), guidance: None };
-    two.with(|o| {
-        policy.infer(o, &options(0)).unwrap();
-        let region = Region::new(&INSTRUMENTED_SYSTEM);
-        for seed in 1..20 {
-            policy.infer(o, &options(seed)).unwrap();
-        }
-        let used = region.change();
-        assert_eq!((used.allocations, used.reallocations), (0, 0), "same cameras, same prompt");
-    });
+    two.with(|o| policy.infer(o, &options(0)).map(|_| ())).unwrap();
     // A camera that comes and goes costs a rebinding, still without an allocation once its frame size is known.
     three.with(|o| policy.infer(o, &options(0)).map(|_| ())).unwrap();
     two.with(|two| {
@@ -52,6 +45,25 @@ fn the_steady_state_allocates_nothing() {
     for name in ["pi05-tiny", "pi05-openpi", "pi05-trained-rtc"] {
         a_new_state_and_a_previous_chunk_allocate_nothing(name);
     }
+}
+
+fn the_same_observation_allocates_nothing(mut policy: Policy) {
+    let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
+    let options = |seed| InferOptions { noise: Noise::Seed(seed), num_steps: Some(4), guidance: None };
+    scene.with(|o| {
+        policy.infer(o, &options(0)).unwrap();
+        let region = Region::new(&INSTRUMENTED_SYSTEM);
+        for seed in 1..20 {
+            policy.infer(o, &options(seed)).unwrap();
+        }
+        let used = region.change();
+        let precision = policy.manifest().precision;
+        assert_eq!(
+            (used.allocations, used.reallocations),
+            (0, 0),
+            "{precision:?}: same cameras, same prompt"
+        );
+    });
 }
 
 /// PI0.5 has a new prompt in every inference, of a length of its own; here also a chunk to join on to.

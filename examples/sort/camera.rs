@@ -21,6 +21,10 @@ const LIGHT: Point = [0.7, 0.84, 1.0];
 pub struct Camera {
     eye: Point,
     on_tool: bool,
+    /// Ahead, to the right and down.
+    axes: [Point; 3],
+    wide: f32,
+    size: [usize; 2],
     rays: Vec<Ray>,
 }
 
@@ -59,7 +63,17 @@ impl Camera {
             let way = plus(ahead, plus(right.map(|a| a * u), down.map(|a| a * v)));
             Ray { way, inverse: way.map(|a| 1.0 / a) }
         };
-        Camera { eye, on_tool, rays: (0..width * height).map(ray).collect() }
+        let rays = (0..width * height).map(ray).collect();
+        Camera { eye, on_tool, axes: [ahead, right, down], wide, size: [width, height], rays }
+    }
+
+    /// Returns the pixel, from the left and from the top, where a point of the world is seen from a camera that stands.
+    pub fn project(&self, at: Point) -> [f32; 2] {
+        let from_eye = minus(at, self.eye);
+        let [ahead, right, down] = self.axes.map(|axis| (0..3).map(|i| axis[i] * from_eye[i]).sum::<f32>());
+        let [width, height] = self.size.map(|n| n as f32);
+        let scale = width / self.wide / 2.0;
+        [right / ahead * scale + width / 2.0, down / ahead * scale + height / 2.0]
     }
 
     /// Draws the world into `out`: RGB, row by row.
@@ -153,9 +167,8 @@ fn bin([x, y]: [f32; 2]) -> (Solid, [Solid; 5]) {
 /// Returns where along the ray it enters the box from outside, and through the side that faces which axis.
 fn enters(solid: &Solid, eye: Point, ray: &Ray) -> Option<(f32, usize)> {
     let (mut enter, mut leave, mut side) = (0.0f32, f32::INFINITY, 3);
-    for axis in 0..3 {
-        let a = (solid.low[axis] - eye[axis]) * ray.inverse[axis];
-        let b = (solid.high[axis] - eye[axis]) * ray.inverse[axis];
+    for (axis, eye) in eye.iter().enumerate() {
+        let [a, b] = [solid.low, solid.high].map(|side| (side[axis] - eye) * ray.inverse[axis]);
         let (near, far) = if a < b { (a, b) } else { (b, a) };
         if near > enter {
             (enter, side) = (near, axis);

@@ -55,6 +55,11 @@ impl Goal {
         let bin = self.bin.map_or("a bin", |bin| ["the left bin", "the right bin"][bin]);
         format!("put the {} block in {bin}", COLOURS[self.block])
     }
+
+    /// Returns the same task with the other block.
+    pub fn swapped(self) -> Goal {
+        Goal { block: 1 - self.block, ..self }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,6 +15,7 @@ use libfuzzer_sys::fuzz_target;
 use pi0_edge_c::config::*;
 use pi0_edge_c::controller::*;
 use pi0_edge_c::event::*;
+use pi0_edge_c::frame::*;
 use pi0_edge_c::inference::*;
 use pi0_edge_c::log::*;
 use pi0_edge_c::observation::*;
@@ -270,6 +271,26 @@ fn make(world: &mut World, call: Call) -> pi0_status {
                     row,
                 )
             }
+            Call::ConvertFrame { handle, camera, size, kinds, sides, bytes, rows } => {
+                let planes = bytes.map(|n| vec![9u8; n.into()]);
+                let [width, height] = sides.map(u32::from);
+                let frame = pi0_camera_frame {
+                    struct_size: size.of::<pi0_camera_frame>(),
+                    format: (kinds[0] % 9).into(),
+                    yuv: (kinds[1] % 5).into(),
+                    width,
+                    height,
+                    data: planes[0].as_ptr(),
+                    data_size: planes[0].len(),
+                    row_bytes: rows[0].into(),
+                    chroma: if bytes[1] == 0 { null() } else { planes[1].as_ptr() },
+                    chroma_size: planes[1].len(),
+                    chroma_row_bytes: rows[1].into(),
+                };
+                let mut rgb = vec![0; (width * height * 3) as usize];
+                check(call, pi0_camera_frame_to_rgb(&frame, rgb.as_mut_ptr(), rgb.len(), null_mut()));
+                pi0_observation_writer_convert_frame(w.get(2, handle), camera.into(), &frame, null_mut())
+            }
             Call::ClearFrame(h, camera) => pi0_observation_writer_clear_frame(w.get(2, h), camera.into()),
             Call::SetState(h, v, len) => {
                 pi0_observation_writer_set_state(w.get(2, h), values(v).as_ptr(), len.into())
@@ -298,6 +319,9 @@ fn make(world: &mut World, call: Call) -> pi0_status {
             }
             Call::SetStepLimits(h, v, len) => {
                 pi0_controller_set_step_limits(w.get(3, h), values(v).as_ptr(), len.into())
+            }
+            Call::SetMeasured(h, v, len) => {
+                pi0_controller_set_state(w.get(3, h), values(v).as_ptr(), len.into())
             }
             Call::ClearTrip(h) => pi0_controller_clear_trip(w.get(3, h)),
             Call::AttachController(h) => pi0_controller_attach(w.get(3, h)),

@@ -19,6 +19,7 @@ HEADER = ROOT / "crates/pi0-edge-c/include/pi0_edge.h"
 TEXT = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
 STRUCTS = {
     "pi0_policy_options": _abi.PolicyOptions, "pi0_error": _abi.ErrorText, "pi0_info": _abi.Info, "pi0_image": _abi.Image,
+    "pi0_camera_frame": _abi.CCameraFrame,
     "pi0_observation": _abi.Observation, "pi0_rtc_config": _abi.CRtcConfig, "pi0_infer_options": _abi.InferOptions,
     "pi0_timing": _abi.Timing, "pi0_thread_config": _abi.CThreadConfig, "pi0_limits": _abi.CLimits, "pi0_event": _abi.CEvent,
     "pi0_runtime_config": _abi.CRuntimeConfig, "pi0_realtime": _abi.Realtime, "pi0_latency": _abi.Latency,
@@ -26,6 +27,7 @@ STRUCTS = {
 }
 NOT_WRAPPED = {
     "pi0_observation_writer_frame",  # a pointer into a slot, which no array could be kept from outliving
+    "pi0_observation_writer_set_frame",  # pi0_observation_writer_convert_frame does the same, and says why not
     "pi0_log_set_callback", "pi0_log_set_fd",
 }
 
@@ -69,8 +71,8 @@ def test_every_number_of_the_header_has_its_name():
     ours |= {f"FLAG_{flag.name}": flag.value for flag in Flag} | {f"EVENT_{kind.name}": kind.value for kind in EventKind}
     prefixes = {
         "provider": "PROVIDER", "device_memory": "DEVICE_MEMORY", "verify": "VERIFY", "weights": "WEIGHTS",
-        "interpolation": "INTERPOLATION", "on_underrun": "UNDERRUN", "replan": "REPLAN", "realtime": "REALTIME",
-        "lock_memory": "LOCK", "schedule": "RTC",
+        "interpolation": "INTERPOLATION", "splice": "SPLICE", "on_underrun": "UNDERRUN", "replan": "REPLAN",
+        "realtime": "REALTIME", "lock_memory": "LOCK", "schedule": "RTC", "format": "PIXELS", "yuv": "YUV",
     }
     for setting, words in _config.WORDS.items():
         ours |= {f"{prefixes[setting]}_{word.upper()}": number for number, word in enumerate(words)}
@@ -119,5 +121,5 @@ def test_settings_that_do_not_fit_their_field_are_refused():
 
 def test_every_setting_is_passed_on():
     fields = {field.name for field in dataclasses.fields(RuntimeConfig)}
-    rest = {"struct_size", "step_limits_len", "event_callback", "event_user", "event_fd", "reserved"}
+    rest = {"struct_size", "step_limits_len", "event_callback", "event_user", "event_fd", "reserved", "reserved_splice"}
     assert fields == {name for name, _ in _abi.CRuntimeConfig._fields_} - rest

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import PACKAGE
-from pi0_edge import EventKind, Flag, Limits, Pi0Error, Policy, Published, RtcConfig, Runtime, RuntimeConfig, Status, ThreadConfig
+from pi0_edge import CameraFrame, EventKind, Flag, Limits, Pi0Error, Policy, Published, RtcConfig, Runtime, RuntimeConfig, Status, ThreadConfig
 
 QUIET = ThreadConfig(realtime="off", lock_memory="off")
 CONFIG = RuntimeConfig(
@@ -74,13 +74,50 @@ def test_rows_that_are_apart_are_read_in_place(runtime, case):
     runtime.writer.publish(mirrored, case.state, time.monotonic_ns())
 
 
+def test_frames_go_in_as_cameras_have_them(runtime, case):
+    (first, image), (second, _) = case.images.items()
+    height, width = image.shape[:2]
+    yuyv = np.random.default_rng(1).integers(0, 256, (height, width, 2), np.uint8)
+    images = {first: CameraFrame(image[:, ::-1].copy()[..., ::-1].copy(), "bgr"), second: CameraFrame(yuyv, "yuyv")}
+    assert isinstance(runtime.writer.publish(images, case.state, time.monotonic_ns()), Published)
+    for wrong, error, words in [
+        (CameraFrame(yuyv[:, :-1].copy(), "yuyv"), Pi0Error, f"{first}, {width - 1} x {height} pixels: .*a side is odd"),
+        (CameraFrame(yuyv[:, ::2], "yuyv"), ValueError, "side by side"),
+        (CameraFrame(yuyv, "nv12"), ValueError, r"\(height, width\) is taken"),
+        (CameraFrame(yuyv[..., 0].copy(), "nv12"), TypeError, "chroma: NoneType"),
+        (CameraFrame(yuyv, "yuyv", chroma=yuyv), ValueError, "no chroma"),
+        (CameraFrame(yuyv, "yuy2"), ValueError, "format: 'yuy2'; one of rgb, bgr"),
+        (CameraFrame(yuyv.astype(np.float32), "yuyv"), TypeError, "dtype float32"),
+    ]:
+        with pytest.raises(error, match=words):
+            runtime.writer.publish({**images, first: wrong}, case.state, time.monotonic_ns())
+
+
+def test_every_layout_becomes_rgb():
+    rgb = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    four = np.dstack([rgb, np.full((4, 6), 9, np.uint8)])
+    for pixels, layout in [(rgb, "rgb"), (rgb[..., ::-1].copy(), "bgr"), (four, "rgba"), (np.ascontiguousarray(four[..., [2, 1, 0, 3]]), "bgra")]:
+        np.testing.assert_array_equal(CameraFrame(pixels, layout).to_rgb(), rgb)
+    grey = np.pad(rgb[..., 0], ((0, 0), (0, 5)))[:, :6]
+    np.testing.assert_array_equal(CameraFrame(grey, "grey").to_rgb(), np.dstack([rgb[..., 0]] * 3))
+    # Red of BT.709, and of BT.601 in full range.
+    for yuv, (y, u, v) in [("bt709_limited", (63, 102, 240)), ("bt601_full", (76, 85, 255))]:
+        luma, chroma = np.full((4, 6), y, np.uint8), np.full((2, 6), u, np.uint8)
+        chroma[:, 1::2] = v
+        red = CameraFrame(luma, "nv12", chroma, yuv).to_rgb()
+        assert red.shape == (4, 6, 3) and abs(red.astype(int) - [255, 0, 0]).max() <= 2
+
+
 def test_the_reference_is_the_action_until_there_is_a_chunk(runtime):
     runtime.controller.set_reference(np.arange(7))
     runtime.controller.set_step_limits([np.inf] * 7)
+    runtime.controller.set_state([0.0] + [np.nan] * 6)
     runtime.controller.clear_trip()
     np.testing.assert_array_equal(runtime.controller.read().action, np.arange(7, dtype=np.float32))
     with pytest.raises(Pi0Error, match="ERR_NON_FINITE"):
         runtime.controller.set_reference([np.nan] * 7)
+    with pytest.raises(Pi0Error, match="ERR_NON_FINITE"):
+        runtime.controller.set_state([np.nan] * 7)
     with pytest.raises(ValueError, match=r"\(7,\)"):
         runtime.controller.set_step_limits([1.0] * 6)
     with pytest.raises(Pi0Error, match="ERR_ARGUMENT"):

@@ -64,6 +64,7 @@ class GemmaStack:
         layer = self.layer(index)
         x = residual.rms_norm("norm", self.scale(layer + "post_attention_layernorm"))
         # Two products: splitting one product in two would copy the widest activation of the model.
-        gate, up = (linear(g, name, x, Rows(self.model[f"{layer}mlp.{name}_proj.weight"])) for name in ("gate", "up"))
+        factors = {"gate": 1.0, "up": 1 / g.forms.smoothing(g.name, g.full("hidden"))}
+        gate, up = (linear(g, name, x, Rows((self.model[f"{layer}mlp.{name}_proj.weight"], factor))) for name, factor in factors.items())
         hidden = g.op("Mul", "hidden", [g.op("Gelu", "gelu", [gate], approximate="tanh"), up])
         residual.add("down", hidden, Rows(self.model[layer + "mlp.down_proj.weight"]), gate=self._gate(layer + "post_attention_layernorm"))

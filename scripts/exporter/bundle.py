@@ -13,14 +13,15 @@ from . import openpi
 from .config import OPENPI, PolicyConfig
 from .directory import appearing
 from .errors import ExportError
-from .golden import DIRECTORY, INDEX, Golden, required_cameras
+from .golden import DIRECTORY, INDEX, TOLERANCES, Golden, required_cameras
 from .graph import NUMPY, DataFile, Graph, narrowed
-from .graphs import denoise, prefix, time_conditioning, vision
+from .graphs import GRAPHS
 from .lerobot_files import write_lerobot_files
-from .manifest import COMPUTE, Options, build_manifest, embedding_factor, undecided
-from .model import EXPERT, PREFIX, PROJECTOR, VISION, Model
+from .manifest import QUANTISED, Options, build_manifest, embedding_factor, undecided
+from .model import Model
 from .processors import Processing, read_lerobot
 from .progress import Progress
+from .quantised import Quantised, check_quantised
 from .ranges import MARGIN, scan_ranges
 from .sources import Rows
 from .tokenizer import find_tokenizer, write_tokenizer
@@ -29,15 +30,6 @@ from .weights_file import WeightsFile
 READ_BYTES = 4 << 20
 TOKENS_PER_VALUE = 4  # of a state in a prompt: a space and three digits at most
 LISTED = 10  # tensors named in one message
-
-# Name, what of the model is in it, and what builds it.
-GRAPHS = (
-    ("vision_encoder", lambda name: name.startswith((VISION, PROJECTOR)), vision.build),
-    ("prefix_prefill", lambda name: name.startswith(PREFIX), prefix.build),
-    ("time_conditioning", lambda name: "time_mlp_in." in name or ".dense." in name, time_conditioning.build),
-    ("denoise_step", lambda name: name.startswith(EXPERT) and ".dense." not in name, denoise.build),
-)
-
 
 def export(checkpoint: Path, bundle: Path, options: Options = Options(), progress: Progress = Progress()) -> None:
     """Exports ``checkpoint`` to the new directory ``bundle``.
@@ -59,17 +51,31 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
     if processing.truncates:
         progress.note(_cut(config, processing))
     model = Model(WeightsFile(checkpoint / "model.safetensors"), config, options.vision_heads)
-
-    compute = COMPUTE[options.precision]
+    compute, forms = options.compute, options.forms
+    check_quantised(options, golden)
 
     with appearing(bundle, options.force) as directory:
         files: dict[str, dict] = {}
         # First, so that what follows finds the file in the page cache where it fits there.
         model_sha256 = _checksum(model.file.path, progress)
+        files["token_embedding.bin"] = _write_embedding(directory, model, compute, progress)
+        write_tokenizer(tokenizer, directory / "tokenizer.json")
+        index = f"{DIRECTORY}/{INDEX}" if golden else None
+
+        def manifest_of(graphs: list[Graph], **more) -> dict:
+            listed = dict(sorted(files.items()))
+            return build_manifest(
+                checkpoint.resolve().name, model_sha256, config, processing, model.dimensions, graphs, required, index, listed, options, **more,
+            )
+
+        quantised = None
+        if options.precision in QUANTISED:
+            quantised = Quantised(directory, checkpoint, model, options, manifest_of, progress)
+            forms = quantised.forms
         graphs = []
         for name, chosen, build in GRAPHS:
             watch = progress.start(name, model.size(chosen) * NUMPY[compute].itemsize)
-            graph = Graph(directory, name, compute, watch, options.forms, options.prefix_bucket is not None)
+            graph = Graph(directory, name, compute, watch, forms, options.prefix_bucket is not None)
             with graph.data:
                 build(graph, model)
             graph.write()
@@ -80,22 +86,24 @@ def export(checkpoint: Path, bundle: Path, options: Options = Options(), progres
                 files[graph.data.path.name] = graph.data.record()
             else:
                 graph.data.path.unlink()
-        files["token_embedding.bin"] = _write_embedding(directory, model, compute, progress)
-        write_tokenizer(tokenizer, directory / "tokenizer.json")
-        copied = golden.copy(directory, options.precision) if golden else []
-        for name in ["tokenizer.json", *copied]:
-            _add(files, directory, name)
         for graph in graphs:
             onnx.checker.check_model(str(graph.path), full_check=True)
-        index = f"{DIRECTORY}/{INDEX}" if golden else None
-        manifest = build_manifest(
-            checkpoint.resolve().name, model_sha256, config, processing, model.dimensions, graphs, required, index,
-            dict(sorted(files.items())), options,
-        )
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        more = {"forms": forms, "quantization": quantised.to_json()} if quantised else {}
+        tolerance = TOLERANCES.get(options.precision)
+        if quantised:
+            _write_manifest(directory, manifest_of(graphs, **more))
+            tolerance = quantised.tolerance()
+        copied = golden.copy(directory, tolerance) if golden else []
+        for name in ["tokenizer.json", *copied]:
+            _add(files, directory, name)
+        _write_manifest(directory, manifest_of(graphs, **more))
         write_lerobot_files(directory)
         if compute == "f16" and golden and options.range_scan:
             _check_ranges(directory, progress)
+
+
+def _write_manifest(directory: Path, manifest: dict) -> None:
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _cut(config: PolicyConfig, processing: Processing) -> str:
@@ -139,7 +147,7 @@ def _golden(checkpoint: Path, options: Options, progress: Progress) -> Golden | 
     if not options.golden:
         return None
     if not (checkpoint / DIRECTORY).is_dir():
-        progress.note(f"{checkpoint / DIRECTORY}: not there, so that the bundle cannot check its results; scripts/reference.py {checkpoint} makes it")
+        progress.note(f"{checkpoint / DIRECTORY}: not there, so that `check` can show self-consistency only, not parity; scripts/reference.py {checkpoint} records it")
         return None
     return Golden(checkpoint)
 

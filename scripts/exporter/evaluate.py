@@ -18,7 +18,7 @@ from .errors import ExportError
 from .graph import DTYPES, NUMPY
 
 NAMES = {number: name for name, number in DTYPES.items()}
-HALVES = ("f16", "bf16")
+NARROW = ("f16", "bf16", "i8")
 
 # The graph, the name of a node's output, its dtype, its values.
 Observer = Callable[[onnx.GraphProto, str, str, np.ndarray], None]
@@ -42,16 +42,17 @@ class Evaluator:
             dtype = NAMES[declared.type.tensor_type.elem_type]
             values[declared.name] = (self._stored(inputs[declared.name], dtype), dtype)
         for index, node in enumerate(self.graph.node):
-            found = [(values.get(name) or self._weights[name]) if name else (None, "") for name in node.input]
+            found = [(values.get(name) or self._weight(name)) if name else (None, "") for name in node.input]
             attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
             operator = OPERATORS.get(node.op_type)
             if operator is None:
                 raise ExportError(f"{self.graph.name}: {node.name}: no evaluation of the operator {node.op_type}")
             # Weights are mapped from the file: they are widened here and let go right after.
-            operands = [array.astype(np.float32, copy=False) if dtype in HALVES else array for array, dtype in found]
-            dtype = found[node.op_type == "Where"][1]
+            operands = [array.astype(np.float32, copy=False) if dtype in NARROW else array for array, dtype in found]
+            # What a choice is between, and what is rounded by, have the result's dtype.
+            dtype = found[node.op_type in ("Where", "DequantizeLinear")][1]
             dtype = {"Cast": NAMES.get(attributes.get("to")), "Shape": "i64"}.get(node.op_type, dtype)
-            if operator is _attention:
+            if operator in (_attention, _multi_head_attention):
                 attributes["rounded"] = lambda array, dtype=dtype: self._stored(array, dtype).astype(np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
                 results = operator(attributes, len(node.output), *operands)
@@ -71,6 +72,9 @@ class Evaluator:
             return array
         return array.astype(NUMPY[dtype] if self._rounding else np.float32, copy=False)
 
+    def _weight(self, name: str) -> tuple[np.ndarray, str]:
+        return self._weights[name]
+
     def _open(self, tensor: TensorProto) -> tuple[np.ndarray, str]:
         dtype = NAMES[tensor.data_type]
         if tensor.data_location != TensorProto.EXTERNAL:
@@ -83,6 +87,47 @@ class Evaluator:
 def _gemm(attributes: dict, _: int, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> list[np.ndarray]:
     product = a @ (b.T if attributes.get("transB") else b)
     return [product if c is None else product + c]
+
+
+def _dynamic_quantize(_: dict, __: int, x: np.ndarray) -> list[np.ndarray]:
+    low, high = min(x.min(), np.float32(0)), max(x.max(), np.float32(0))
+    scale = (high - low) / np.float32(255) or np.float32(1)
+    zero = np.rint(np.clip(-low / scale, 0, 255))
+    return [np.clip(np.rint(x / scale) + zero, 0, 255), np.asarray(scale), np.asarray(zero)]
+
+
+def _integer_product(
+    _: dict, __: int, x: np.ndarray, weight: np.ndarray, x_scale: np.ndarray, scales: np.ndarray, zero: np.ndarray,
+    weight_zero: np.ndarray, bias: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    product = (x - zero) @ (weight - weight_zero) * (x_scale * scales)
+    return [product if bias is None else product + bias]
+
+
+def _quantize(_: dict, __: int, x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> list[np.ndarray]:
+    return [np.clip(np.rint(x / scale) + zero, -128, 127)]
+
+
+def _dequantize(attributes: dict, _: int, x: np.ndarray, scale: np.ndarray, zero: np.ndarray | float = 0.0) -> list[np.ndarray]:
+    shape = [-1 if axis == attributes.get("axis") else 1 for axis in range(x.ndim)]
+    return [(x - zero) * (scale.reshape(shape) if scale.ndim else scale)]
+
+
+def _block_product(attributes: dict, _: int, x: np.ndarray, weight: np.ndarray, scales: np.ndarray) -> list[np.ndarray]:
+    """With weights of 4 or 8 bits in blocks; where the level of accuracy is 4, activations are rounded to 8 bits in blocks too."""
+    size, columns = attributes["block_size"], attributes["K"]
+    if attributes["bits"] == 4:
+        weight = np.stack([weight & 15, weight >> 4], -1).reshape(*weight.shape[:2], -1)
+    weight = (weight.astype(np.float32) - (1 << attributes["bits"] - 1)) * scales.reshape(*weight.shape[:2], 1)
+    weight = weight.reshape(len(weight), -1)[:, :columns]
+    return [(in_blocks(x, size) if attributes.get("accuracy_level") == 4 else x) @ weight.T]
+
+
+def in_blocks(x: np.ndarray, size: int) -> np.ndarray:
+    """``x`` [rows, columns] rounded to 8 bits with a scale for every ``size`` values of a row."""
+    blocks = np.pad(x, ((0, 0), (0, -x.shape[1] % size))).reshape(len(x), -1, size)
+    scales = np.maximum(np.abs(blocks).max(-1, keepdims=True) / np.float32(127), np.float32(1e-30))
+    return (np.rint(blocks / scales) * scales).reshape(len(x), -1)[:, : x.shape[1]]
 
 
 def _conv(attributes: dict, _: int, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
@@ -118,10 +163,11 @@ def _skip_layer_norm(
     return [*_layer_norm(attributes, 1, total, weight, bias), total, total, total]
 
 
-def _rotate(attributes: dict, _: int, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> list[np.ndarray]:
+def _rotate(attributes: dict, _: int, x: np.ndarray, start: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> list[np.ndarray]:
     heads = x.reshape(*x.shape[:2], attributes["num_heads"], -1)
     first, second = np.split(heads, 2, -1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
+    rows = slice(int(start[0]), int(start[0]) + x.shape[1])
+    cos, sin = cos[rows, None], sin[rows, None]
     return [np.concatenate([first * cos - second * sin, second * cos + first * sin], -1).reshape(x.shape)]
 
 
@@ -142,6 +188,18 @@ def _attention(
     powers = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = attributes["rounded"](powers) @ v / powers.sum(-1, keepdims=True)
     return [mixed if query.ndim == 4 else mixed.transpose(0, 2, 1, 3).reshape(query.shape)]
+
+
+def _multi_head_attention(
+    attributes: dict, _: int, query: np.ndarray, key: np.ndarray, value: np.ndarray, *rest: np.ndarray | None,
+) -> list[np.ndarray]:
+    """ONNX Runtime's: as many key heads as query heads, and keys and values before those given."""
+    heads = attributes["num_heads"]
+    if rest:
+        assert heads == 1
+        key, value = (np.concatenate([past[:, 0], own], 1) for past, own in zip(rest[3:], (key, value)))
+    mixed = _attention({**attributes, "q_num_heads": heads, "kv_num_heads": heads}, 1, query, key, value)
+    return [*mixed, key[:, None], value[:, None]]
 
 
 def _fast_gelu(_: dict, __: int, x: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
@@ -177,7 +235,9 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "Cast": lambda _, __, x: [x],
     "Concat": lambda attributes, _, *parts: [np.concatenate(parts, attributes["axis"])],
     "Conv": _conv,
+    "DequantizeLinear": _dequantize,
     "Div": lambda _, __, a, b: [a / b],
+    "DynamicQuantizeLinear": _dynamic_quantize,
     "Expand": lambda _, __, x, shape: [x * np.ones(shape, np.float32)],
     "FastGelu": _fast_gelu,
     "Gather": lambda attributes, _, x, indices: [np.take(x, indices, attributes["axis"])],
@@ -186,14 +246,18 @@ OPERATORS: dict[str, Callable[..., list[np.ndarray]]] = {
     "LayerNormalization": _layer_norm,
     "Less": lambda _, __, a, b: [a < b],
     "MatMul": lambda _, __, a, b: [a @ b],
+    "MatMulIntegerToFloat": _integer_product,
+    "MatMulNBits": _block_product,
     "Mul": lambda _, __, a, b: [a * b],
+    "MultiHeadAttention": _multi_head_attention,
     "Neg": lambda _, __, x: [-x],
     "Pow": lambda _, __, x, y: [x**y],
-    "RMSNormalization": _rms_norm,
+    "QuantizeLinear": _quantize,
     "ReduceMean": lambda attributes, _, x, axes: [x.mean(tuple(axes), keepdims=bool(attributes["keepdims"]))],
     "Reshape": lambda _, __, x, shape: [x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])],
     "RotaryEmbedding": _rotate,
     "Shape": lambda attributes, _, x: [np.array(x.shape[attributes["start"] : attributes["end"]])],
+    "SimplifiedLayerNormalization": _rms_norm,
     "Sigmoid": lambda _, __, x: [1 / (1 + np.exp(-x))],
     "SkipLayerNormalization": _skip_layer_norm,
     "SkipSimplifiedLayerNormalization": _skip_rms_norm,

@@ -52,16 +52,16 @@ class Golden:
             present &= cameras
         return present
 
-    def copy(self, bundle: Path, precision: str) -> list[str]:
-        """Copies the files into the bundle, with the tolerance that fits ``precision``; returns their names there."""
+    def copy(self, bundle: Path, tolerance: dict | None) -> list[str]:
+        """Copies the files into the bundle, with ``tolerance`` in place of their own if there is one; returns their names there."""
         names = []
         for name in sorted(self._files):
             target = bundle / DIRECTORY / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.directory / name, target)
             names.append(f"{DIRECTORY}/{name}")
-        if precision in TOLERANCES:
-            index = self._index.content | {"tolerance": TOLERANCES[precision]}
+        if tolerance is not None:
+            index = self._index.content | {"tolerance": tolerance}
             (bundle / DIRECTORY / INDEX).write_text(json.dumps(index, indent=1) + "\n")
         return names
 

@@ -11,6 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import ExportError
+from .json_file import JsonObject
+from .prompt import tokens
+
+INDEX = "observation.json"
 
 
 @dataclass(frozen=True)
@@ -23,23 +27,48 @@ class Inputs:
     state: np.ndarray  # [padded state width], normalised
     noise: np.ndarray  # [action horizon, padded action width]
     num_steps: int
+    actions: np.ndarray | None = None  # the reference's, in the robot's units
 
 
 def golden_inputs(bundle: Path, manifest: dict) -> Iterator[Inputs]:
     index = bundle / manifest["golden"]
     for case in json.loads(index.read_text())["cases"]:
-        place = index.parent / case["observation"]
-        observation = json.loads(place.read_text())
-        frames = {manifest["rename"].get(key, key): place.parent / name for key, name in observation["images"].items()}
-        present = [camera["name"] for camera in manifest["cameras"] if camera["name"] in frames]
+        pixels, state, _ = _observation(index.parent / case["observation"], manifest)
         yield Inputs(
-            case["name"],
-            np.stack([view(_frame(frames[name]), manifest) for name in present]),
-            case["expected"]["tokens"],
-            model_state(np.array(observation["state"], np.float32), manifest),
-            np.load(index.parent / case["noise"]),
-            case["num_steps"],
+            case["name"], pixels, case["expected"]["tokens"], state, np.load(index.parent / case["noise"]), case["num_steps"],
+            np.load(index.parent / case["expected"]["actions"]["file"]).reshape(-1, manifest["action"]["dim"]),
         )
+
+
+def observed_inputs(directory: Path, manifest: dict, tokenizer: Path) -> Iterator[Inputs]:
+    """The observations of ``directory``, which is one as ``pi0-edge run`` takes it or holds such, with noise of their own."""
+    single = (directory / INDEX).is_file()
+    places = [directory] if single else sorted(place.parent for place in directory.glob(f"*/{INDEX}"))
+    if not places:
+        raise ExportError(f"{directory}: neither an observation, with {INDEX}, nor a directory of such; pi0-edge run takes the same")
+    size = (manifest["dimensions"]["action_horizon"], manifest["action"]["padded_dim"])
+    for number, place in enumerate(places):
+        pixels, state, text = _observation(place / INDEX, manifest)
+        if text is None:
+            raise ExportError(f"{place / INDEX}: has no prompt, and there is no --prompt")
+        noise = np.random.default_rng(number).standard_normal(size, np.float32)
+        yield Inputs(place.name, pixels, tokens(text, state, manifest, tokenizer), state, noise, manifest["flow"]["num_steps"])
+
+
+def _observation(place: Path, manifest: dict) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """The views, the state as the model takes it, and the prompt of an observation.json."""
+    observation = JsonObject.read(place)
+    images = observation.object("images").content
+    frames = {manifest["rename"].get(key, key): place.parent / str(name) for key, name in images.items()}
+    names = [camera["name"] for camera in manifest["cameras"]]
+    present = [name for name in names if name in frames]
+    if unknown := sorted(frames.keys() - set(names)) or ([] if present else ["none"]):
+        raise ExportError(f"{place}: is of another policy: it has the camera {unknown[0]}, this policy's are {', '.join(names)}")
+    state, wanted = np.array(observation.get("state", list), np.float32), manifest["state"]["dim"]
+    if state.shape != (wanted,):
+        raise ExportError(f"{place}: is of another policy: its state has {state.size} values, this policy's has {wanted}")
+    views = np.stack([view(_frame(frames[name]), manifest) for name in present])
+    return views, model_state(state, manifest), observation.get("prompt", str, None) or manifest["prompt"]["default"]
 
 
 def view(frame: np.ndarray, manifest: dict) -> np.ndarray:

@@ -24,8 +24,14 @@ IR_VERSION = 10
 ALIGNMENT = 4096  # whole pages, so that a runtime can map the file and use the tensors where they are
 INLINE_LIMIT = 1024
 
-DTYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "i64": TensorProto.INT64}
-NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+DTYPES = {
+    "f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "i64": TensorProto.INT64,
+    "i8": TensorProto.INT8, "u8": TensorProto.UINT8,
+}
+NUMPY = {
+    "f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16),
+    "i8": np.dtype(np.int8), "u8": np.dtype(np.uint8),
+}
 
 
 class Graph:
@@ -45,6 +51,7 @@ class Graph:
         self.path = directory / f"{name}.onnx"
         self.data = DataFile(directory / f"{name}.onnx.data", progress)
         self._nodes: list[onnx.NodeProto] = []
+        self._made: set[str] = set()
         self._initializers: list[TensorProto] = []
         self._shared: dict[tuple, str] = {}
         self._scope: list[str] = []
@@ -84,7 +91,12 @@ class Graph:
     def node(self, kind: str, names: list[str], inputs: list[str], **attributes) -> list[str]:
         """Adds a node whose outputs have these names, whatever the scope."""
         self._nodes.append(helper.make_node(kind, inputs, names, name=names[0], **attributes))
+        self._made.add(names[0])
         return names
+
+    def has(self, name: str) -> bool:
+        """Tells whether the node that is named after ``name``, its first output, was added."""
+        return name in self._made
 
     def named_output(self, kind: str, name: str, inputs: list[str], dtype: str, shape: list[int | str], **attributes) -> str:
         """Adds a node whose result is the graph's output ``name``."""
@@ -102,6 +114,10 @@ class Graph:
 
     def scalar(self, value: float) -> str:
         return self._small("value", np.array(value, np.float32))
+
+    def small(self, prefix: str, values: np.ndarray, dtype: str) -> str:
+        """A constant of few values. Equal ones are stored once."""
+        return self._small(prefix, values.astype(NUMPY[dtype]))
 
     def weight(self, name: str, source: Source, dtype: str | None = None) -> str:
         """A tensor of the model, written to the data file at once and block by block; in ``compute`` unless said otherwise."""
@@ -140,7 +156,7 @@ class Graph:
         return self.data.append(blocks)
 
     def _small(self, prefix: str, values: np.ndarray) -> str:
-        key = (prefix, values.shape, values.tobytes())
+        key = (prefix, values.dtype, values.shape, values.tobytes())
         if key not in self._shared:
             name = f"{prefix}.{len(self._shared)}"
             self._initializers.append(numpy_helper.from_array(values, name))

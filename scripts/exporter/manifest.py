@@ -15,7 +15,10 @@ from .model import Dimensions
 from .processors import Processing
 
 FORMAT_VERSION = 1
-COMPUTE = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+COMPUTE = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32", "int4": "f32"}
+# Of weights in fewer bits than what they are multiplied with, which only the calibrated can tell how.
+QUANTISED = ("int8", "int4")
+UNQUANTISED = tuple(precision for precision in COMPUTE if precision not in QUANTISED)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Options:
 
     precision: str = "fp32"
     target: str | None = None  # what runs it: cpu, or cuda for bf16
+    onnxruntime_version: str | None = None  # the oldest that is to take the graphs for cuda; None: the oldest that can
     tensorrt_version: str = "10.3"
     num_steps: int | None = None
     prompt: str | None = None
@@ -39,6 +43,9 @@ class Options:
     require_cameras: str | None = None
     # The prefix's length is padded to a multiple of this; None: exact.
     prefix_bucket: int | None = None
+    # Observations to calibrate a quantised precision with, in place of the golden ones; products that are kept out of int8.
+    calibrate: Path | None = None
+    keep: str | None = None
     force: bool = False
     # What openpi's checkpoints do not hold; see openpi.py.
     norm_stats: Path | None = None
@@ -58,8 +65,16 @@ class Options:
         return self.target or ("cuda" if self.precision == "bf16" else "cpu")
 
     @property
+    def compute(self) -> str:
+        """The dtype of activations, token rows and whatever goes from graph to graph."""
+        return COMPUTE[self.precision] if self.runs_on == "cpu" or self.precision not in QUANTISED else "f16"
+
+    @property
     def forms(self) -> Portable:
-        return choose_forms(self.target or "cpu", self.tensorrt_version)
+        newer = "1.31" if self.precision == "bf16" or self.prefix_bucket else None
+        if self.target == "cuda" and newer and self.onnxruntime_version == "1.23":
+            raise ExportError(f"--onnxruntime-version 1.23: only {newer} has the operators for --precision bf16 and for --prefix-bucket")
+        return choose_forms(self.target or "cpu", self.onnxruntime_version or newer or "1.23", self.tensorrt_version)
 
 
 def build_manifest(
@@ -73,7 +88,10 @@ def build_manifest(
     golden: str | None,
     files: dict[str, dict],
     options: Options,
+    forms: Portable | None = None,
+    quantization: dict | None = None,
 ) -> dict:
+    """The manifest; ``forms``: those of the graphs, where the options alone do not tell; ``quantization``: see ``quantization.py``."""
     names = config.action_names or processing.action_names
     mask = processing.relative_mask
     letterbox_pad = -1.0 if options.letterbox_pad is None else options.letterbox_pad
@@ -90,7 +108,7 @@ def build_manifest(
         "precision": options.precision,
         "target": options.runs_on,
         "opset": max(graph.opset for graph in graphs),
-        **options.forms.recorded(config.policy),
+        **(forms or options.forms).recorded(config.policy),
         "source": {
             "format": config.format,
             "checkpoint": checkpoint,
@@ -140,9 +158,10 @@ def build_manifest(
             **({"rtc_training_max_delay": config.rtc_max_delay} if config.rtc_max_delay else {}),
         },
         "rope": {"theta": 10000.0, "inv_freq": "bf16" if config.rounded_rotary else "f32"},
+        **({"quantization": quantization} if quantization else {}),
         "token_embedding": {
             "file": "token_embedding.bin",
-            "dtype": COMPUTE[options.precision],
+            "dtype": options.compute,
             "rows": dimensions.vocab_size,
             "width": dimensions.prefix_width,
         },

@@ -45,9 +45,9 @@ class Values:
 
 
 class Rows:
-    """The rows of one or more tensors of the checkpoint under each other, each tensor times its factor."""
+    """The rows of one or more tensors of the checkpoint under each other, each tensor times its factor, or every row times its own."""
 
-    def __init__(self, *parts: Tensor | tuple[Tensor, float]):
+    def __init__(self, *parts: Tensor | tuple[Tensor, float | np.ndarray]):
         self._parts = [part if isinstance(part, tuple) else (part, 1.0) for part in parts]
         tensors = [tensor for tensor, _ in self._parts]
         self.shape = (sum(tensor.shape[0] for tensor in tensors), *tensors[0].shape[1:])
@@ -61,10 +61,14 @@ class Rows:
 
     def blocks(self) -> Iterator[np.ndarray]:
         for tensor, factor in self._parts:
+            row = 0
             for block in tensor.blocks():
-                if factor != 1.0:
+                if isinstance(factor, np.ndarray):
+                    block *= factor[row : row + len(block)].reshape(-1, *[1] * (block.ndim - 1))
+                elif factor != 1.0:
                     block *= np.float32(factor)
                 check_finite(tensor, block)
+                row += len(block)
                 yield block
 
 

@@ -15,6 +15,15 @@ done
 use_toolchain
 
 cross_build
+# Man pages and completions, which the program itself writes.
+runs=() share=$(dirname "$binary")/share
+[ "$(uname -m)" = "$onnxruntime_arch" ] || runs=("${emulator[@]}")
+run rm -rf "$share"
+if [ -n "$dry_run" ] || [ ${#runs[@]} = 0 ] || [ -x "${runs[0]}" ]; then
+    run "${runs[@]}" "$binary" generate "$share"
+else
+    say "no man pages and completions: setup found no qemu-aarch64 to run $binary with"
+fi
 run scripts/jetson/needs.sh gate "$glibc_floor" "$binary" "$(dirname "$binary")/libpi0_edge.so"
 [ -n "$dry_run" ] || say "$binary: $(du -h "$binary" | cut -f1)," \
     "glibc >= $(scripts/jetson/needs.sh glibc "$binary")"

@@ -43,6 +43,11 @@ scripts/jetson/third_party_notices.py "$triple" "$(dirname "$binary")/third-part
 stage=$work/stage
 scripts/install.sh --from "$(dirname "$binary")" --destdir "$stage" --prefix /usr --libdir "lib/$multiarch" 2>/dev/null ||
     fail "there is no library for $arch: run scripts/jetson.sh build --arch $arch again"
+# As Debian has them.
+if [ -d "$stage/usr/share/man" ]; then
+    mv "$stage/usr/share/zsh/site-functions" "$stage/usr/share/zsh/vendor-completions"
+    find "$stage/usr/share/man" -type f -exec gzip -9n {} +
+fi
 soname=$(readelf -d "$stage/usr/lib/$multiarch/libpi0_edge.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')
 
 expand() {

@@ -88,7 +88,8 @@ use_toolchain() {
 cross_build() {
     local remap="--remap-path-prefix=$project=/pi0-edge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     cd "$project"
-    RUSTFLAGS=$remap run cargo-zigbuild zigbuild --quiet --release --locked "$@" --target "$triple.$glibc_floor" --target-dir "$out"
+    [ -n "$dry_run" ] || say "building for $triple: minutes the first time, seconds when nothing changed"
+    RUSTFLAGS=$remap run cargo-zigbuild zigbuild --release --locked "$@" --target "$triple.$glibc_floor" --target-dir "$out"
 }
 
 project_version() { sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -1; }

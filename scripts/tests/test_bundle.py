@@ -329,7 +329,7 @@ def test_replacing_a_bundle(tiny, bundle, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-@pytest.mark.parametrize("name", ["pi0-tiny", "pi05-tiny", "pi0-openpi", "pi05-openpi", "pi05-trained-rtc"])
+@pytest.mark.parametrize("name", ["pi0-tiny", "pi0-sort", "pi05-tiny", "pi0-openpi", "pi05-openpi", "pi05-trained-rtc"])
 def test_lerobot_s_files_are_those_of_the_manifest(name, tmp_path):
     bundle = SCRIPTS.parent / "models" / name
     shutil.copy(bundle / "manifest.json", tmp_path)

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from exporter.bundle import export
+from exporter.errors import ExportError
 from exporter.evaluate import Evaluator
-from exporter.forms import choose_forms
 from exporter.golden_inputs import golden_inputs
 from exporter.manifest import Options
 from exporter.pipeline import Pipeline
@@ -22,6 +22,7 @@ from test_precision import STAGES, deviation, outputs
 
 TARGETS = {
     "cuda": {"target": "cuda"},
+    "cuda-1.31": {"target": "cuda", "onnxruntime_version": "1.31"},
     "tensorrt": {"target": "tensorrt"},
     "tensorrt-10.14": {"target": "tensorrt", "tensorrt_version": "10.14"},
 }
@@ -68,7 +69,7 @@ def test_addresses_of_every_split_fit_its_launch(recorded, tmp_path, target, pre
 def test_modulation_of_as_many_layers_as_the_published_model_has(tmp_path, target):
     make_checkpoint(tmp_path / "checkpoint", make_spec("tiny", policy="pi05", layers=18))
     export(tmp_path / "checkpoint", tmp_path / "bundle", Options(precision="fp16", **TARGETS[target], golden=False))
-    if target == "cuda":
+    if target.startswith("cuda"):
         check_splits(tmp_path / "bundle")
 
 
@@ -80,9 +81,16 @@ def check_splits(bundle: Path) -> None:
             assert len(node.output) <= 32 if even else len(node.output) == 3, node.name
 
 
-@pytest.mark.parametrize("target, tensorrt, recorded", [
-    ("cpu", "10.3", {}), ("tensorrt", "10.3", {"tensorrt": "10.3"}),
-    ("tensorrt", "10.14", {"onnxruntime": "1.23", "tensorrt": "10.14"}), ("cuda", "10.3", {"onnxruntime": "1.31"}),
+@pytest.mark.parametrize("options, recorded", [
+    ({"target": "cpu"}, {}), ({"target": "tensorrt"}, {"tensorrt": "10.3"}),
+    ({"target": "tensorrt", "tensorrt_version": "10.14"}, {"onnxruntime": "1.23", "tensorrt": "10.14"}),
+    ({"target": "cuda"}, {"onnxruntime": "1.23"}), ({"target": "cuda", "onnxruntime_version": "1.31"}, {"onnxruntime": "1.31"}),
+    ({"target": "cuda", "precision": "bf16"}, {"onnxruntime": "1.31"}), ({"target": "cuda", "prefix_bucket": 16}, {"onnxruntime": "1.31"}),
 ])
-def test_the_manifest_says_what_the_graphs_need(target, tensorrt, recorded):
-    assert choose_forms(target, tensorrt).recorded("pi05") == recorded
+def test_the_manifest_says_what_the_graphs_need(options, recorded):
+    assert Options(**options).forms.recorded("pi05") == recorded
+
+
+def test_forms_that_an_older_onnxruntime_cannot_have_are_refused():
+    with pytest.raises(ExportError, match="only 1.31 has the operators"):
+        Options(target="cuda", precision="bf16", onnxruntime_version="1.23").forms

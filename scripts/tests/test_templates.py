@@ -11,7 +11,7 @@ import pytest
 
 from exporter.bundle import export
 from exporter.graph import NUMPY
-from exporter.manifest import COMPUTE, Options
+from exporter.manifest import UNQUANTISED, Options
 from exporter.synthetic.spec import make_spec
 from exporter.synthetic.template import RECIPE, write_template
 from make_checkpoint import make_checkpoint
@@ -38,7 +38,7 @@ def structure(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("target", [None, "cuda", "tensorrt"])
-@pytest.mark.parametrize("precision", COMPUTE)
+@pytest.mark.parametrize("precision", UNQUANTISED)
 @pytest.mark.parametrize("policy", ["pi0", "pi05"])
 def test_a_template_is_the_exporters_bundle_without_weights(policy, precision, target, tmp_path):
     template, bundle = made(policy, Options(precision=precision, target=target, golden=False), tmp_path)

@@ -84,4 +84,9 @@ def project(tmp_path):
     soname = ["-shared", "-Wl,-soname,libpi0_edge.so.0.1"]
     subprocess.run(["cc", *soname, "-x", "c", "/dev/null", "-o", binary.with_name("libpi0_edge.so")], check=True)
     binary.with_name("libpi0_edge.a").write_bytes(b"!<arch>\n")
+    for name in ("man/man1/pi0-edge.1", "bash-completion/completions/pi0-edge", "zsh/site-functions/_pi0-edge",
+                 "fish/vendor_completions.d/pi0-edge.fish"):
+        file = binary.with_name("share") / name
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
     return copy

@@ -54,8 +54,8 @@ def test_installed_by_chroot_it_runs(l4t):
     install(l4t, "--bundle", PROJECT / "models/pi0-tiny")
     assert inside(l4t, "uname", "-m") == "aarch64\n"
     assert inside(l4t, "dpkg", "--audit") == "" and inside(l4t, "dpkg", "--verify", "pi0-edge") == ""
-    assert "PASS" in inside(l4t, "pi0-edge", "check", BUNDLE)
-    assert "pi0-tiny: ready\n" in inside(l4t, "/usr/lib/pi0-edge/prepare")
+    assert "PARITY" in inside(l4t, "pi0-edge", "check", BUNDLE)
+    assert "pi0-tiny: ready (PARITY)\n" in inside(l4t, "/usr/lib/pi0-edge/prepare")
     assert "ready since" in inside(l4t, "/usr/lib/pi0-edge/prepare")
     # A second time replaces the first; removed, it leaves what is the user's.
     install(l4t)

@@ -1,5 +1,8 @@
 """`bench_device.sh`: which bundle is measured where, and that the report comes back. What it measures is the program's own test."""
 import os
+import signal
+import subprocess
+import time
 
 import pytest
 from conftest import PROJECT
@@ -81,3 +84,32 @@ def test_a_failed_bench_is_a_failure(there):
     there.program("pi0-edge", 'case $1 in bench) echo "no memory" >&2; exit 1 ;; esac')
     result = there.run(BENCH, "--bundle", "/b", "--output", there.root / "r", ok=False)
     assert "no memory" in result.stderr and "report:" not in result.stderr
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_told_to_stop_it_brings_what_there_is(there, far):
+    there.program("pi0-edge", """[ "$1" = bench ] || exit 0
+while [ "$1" != --output ]; do shift; done
+trap 'mkdir -p "$2"; echo "so far" >"$2/report.html"; exit 130' INT
+touch "$FAR/measuring"
+while :; do sleep 0.05; done
+""")
+    # As sshd does; a job in the background has its signals ignored, and so has what it starts.
+    there.program("ssh", SSH.replace('eval "$1"', 'exec env --default-signal=INT,QUIT sh -c "$1"'))
+    output = there.root / "report"
+    where = ["--host", "jet"] if far else []
+    env = os.environ | {"PATH": f"{there.bin}:{os.environ['PATH']}", "LOG": str(there.root / "log")} | there.environment
+    process = subprocess.Popen(
+        [BENCH, *where, "--bundle", "/a/bundle", "--output", output], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not (there.root / "far/measuring").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    # As a terminal does: to everything that is in the foreground.
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert (output / "report.html").read_text() == "so far\n" and f"report: {output}/report.html" in said
+    assert os.listdir(there.root / "far") == ["measuring"], "nothing else stays on the other machine"

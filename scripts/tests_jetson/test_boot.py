@@ -122,8 +122,8 @@ def test_the_examples_are_services(report, robot):
 
 
 def test_bundles_are_prepared_first(report):
-    assert report.index("PASS: the bundle computes what the reference policy computes") < report.index("greeting")
-    assert "prepare: pi0-tiny: ready\n" in report and "\nactive\n" in report
+    assert report.index("PARITY: the bundle computes what the reference policy computes") < report.index("greeting")
+    assert "prepare: pi0-tiny: ready (PARITY)\n" in report and "\nactive\n" in report
 
 
 def test_a_hanging_program_is_started_again(report):

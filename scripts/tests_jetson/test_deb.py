@@ -73,6 +73,8 @@ def test_contents(unpacked):
     for program in ("prepare", "bench_device.sh"):
         assert (root / "usr/lib/pi0-edge" / program).stat().st_mode & 0o777 == 0o755
     for path in ("usr/lib/systemd/system/pi0-edge@.service", "etc/security/limits.d/50-pi0-edge.conf",
+                 "usr/share/man/man1/pi0-edge.1.gz", "usr/share/bash-completion/completions/pi0-edge",
+                 "usr/share/zsh/vendor-completions/_pi0-edge", "usr/share/fish/vendor_completions.d/pi0-edge.fish",
                  "usr/share/pi0-edge/templates/pi0-fp32/manifest.json", "usr/share/doc/pi0-edge/copyright", "usr/share/doc/pi0-edge/third-party-notices.gz"):
         assert (root / path).stat().st_mode & 0o777 == 0o644, path
     assert (root / "var/lib/pi0-edge/bundles").is_dir()

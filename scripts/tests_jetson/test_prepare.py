@@ -14,10 +14,11 @@ def device(machine):
     machine.program("pi0-edge", f"""
 case $* in
 --version) cat {machine.root}/version ;;
-check*) test ! -e {machine.root}/broken ;;
+check*) cat {machine.root}/verdict; test ! -e {machine.root}/broken ;;
 esac
 """)
     (machine.root / "version").write_text("0.1.0\n")
+    (machine.root / "verdict").write_text("integrity: 3 files verified\n\nPARITY: as the reference: to 1e-5\n")
     machine.environment = {"PI0_EDGE_STATE": str(machine.root / "state"),
                            "PI0_EDGE_RELEASE_FILE": str(machine.root / "release"),
                            "PI0_EDGE_DEVICE_ENV": str(machine.root / "device.env")}
@@ -33,7 +34,7 @@ def work(device):
 
 def test_once_and_again_only_when_something_changed(device):
     bundle = device.root / "state/bundles/pick"
-    assert "pick: ready" in device.run(PREPARE).stdout
+    assert "PARITY: as the reference: to 1e-5\nprepare: pick: ready (PARITY)\n" in device.run(PREPARE).stdout
     assert work(device) == [f"[check] [{bundle}/] [--provider] [cpu]"]
     assert "ready since" in device.run(PREPARE).stdout
     assert work(device) == []
@@ -43,6 +44,12 @@ def test_once_and_again_only_when_something_changed(device):
         assert work(device) == [f"[check] [{bundle}/] [--provider] [cpu]"], path
         device.run(PREPARE)
         assert work(device) == [], path
+
+
+def test_what_was_shown_is_said_at_every_boot(device):
+    (device.root / "verdict").write_text("SELF-CONSISTENCY ONLY: it computes\n")
+    assert "prepare: pick: ready (SELF-CONSISTENCY ONLY)\n" in device.run(PREPARE).stdout
+    assert device.run(PREPARE).stdout.endswith(" (SELF-CONSISTENCY ONLY)\n")
 
 
 def test_the_device_names_its_onnxruntime(device):
@@ -66,7 +73,9 @@ def test_a_failing_bundle_fails_the_unit_and_is_tried_again(device):
     other.mkdir()
     (other / "manifest.json").write_text("{}")
     (device.root / "broken").touch()
-    assert "pick: FAILED, do not run it on a robot" in device.run(PREPARE, ok=False).stdout
+    (device.root / "verdict").write_text("FAIL: another chunk\n")
+    said = device.run(PREPARE, ok=False).stdout
+    assert "FAIL: another chunk\n" in said and "pick: FAILED, do not run it on a robot" in said
     assert len(work(device)) == 2  # the second bundle is looked at all the same
     (device.root / "broken").unlink()
     device.run(PREPARE)

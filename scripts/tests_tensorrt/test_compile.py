@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from exporter.bundle import export  # noqa: E402
 from exporter.forms import TENSORRT  # noqa: E402
+from exporter.golden_inputs import Inputs  # noqa: E402
 from exporter.manifest import Options  # noqa: E402
 from exporter.synthetic.spec import make_spec  # noqa: E402
 from make_checkpoint import make_checkpoint  # noqa: E402
@@ -95,6 +97,31 @@ def test_attention_is_one_kernel_within_the_budget(bundle, policy, precision, ve
     for name, count in layers.items():
         each, rest = BUDGETS[version, name]
         assert len(found[name].kernels) <= each * count + rest, (name, found[name].kernels)
+
+
+def test_8_bit_products_are_kernels_of_their_own_and_weights_stay_8_bits(tmp_path, monkeypatch):
+    """Gate and up are one; rounding is part of the norm before. A weight that is expanded in every run would be a kernel without a product."""
+    spec = make_spec("small", seed=0, layers=2, vision_layers=2)
+    make_checkpoint(tmp_path / "checkpoint", spec)
+
+    def observed(_place, manifest, _tokenizer):
+        random = np.random.default_rng(0)
+        d, shape = manifest["dimensions"], (spec.chunk_size, spec.max_action_dim)
+        pixels = random.uniform(-1, 1, (1, 3, d["image_height"], d["image_width"])).astype(np.float32)
+        state, noise = random.standard_normal(spec.max_state_dim, np.float32), random.standard_normal(shape, np.float32)
+        yield Inputs("made up", pixels, [2, 5, 7], state, noise, 1)
+
+    monkeypatch.setattr("exporter.quantised.observed_inputs", observed)
+    options = Options(precision="int8", target="tensorrt", calibrate=tmp_path, keep="*.attention.output")
+    export(tmp_path / "checkpoint", tmp_path / "bundle", options)
+    for name, graph in compiled(tmp_path / "bundle", "SM86", static=False).items():
+        kernels = [kernel for kernel in graph.kernels if ".mlp." in kernel]
+        if name == "denoise_step":
+            assert len(kernels) == 2 * spec.layers and sum("gate" in kernel and "up" in kernel for kernel in kernels) == spec.layers, kernels
+            each, rest = BUDGETS["10.3", name]
+            assert len(graph.kernels) <= (each + 1) * spec.layers + rest, graph.kernels
+        stored = (tmp_path / f"bundle/{name}.onnx.data").stat().st_size if name != "time_conditioning" else 0
+        assert name == "time_conditioning" or graph.engine_bytes < 1.25 * stored + (2 << 20), (name, graph.engine_bytes, stored)
 
 
 def test_a_graph_that_is_refused_says_why(bundle):

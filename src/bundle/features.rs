@@ -156,3 +156,22 @@ pub enum Normalization {
         q90: Vec<f32>,
     },
 }
+
+impl Normalization {
+    /// Returns how far each entry spreads, in robot units: its standard deviation, or half of its range. `None` where
+    /// there are no statistics.
+    pub fn scales(&self) -> Option<Vec<f32>> {
+        fn halves<T: Copy + Into<f64>>(low: &[T], high: &[T]) -> Vec<f32> {
+            low.iter().zip(high).map(|(&low, &high)| ((high.into() - low.into()) / 2.0) as f32).collect()
+        }
+        Some(match self {
+            Normalization::Identity { .. } => return None,
+            Normalization::MeanStd { std, .. } => std.clone(),
+            Normalization::ZScore { std, .. } => std.iter().map(|&std| std as f32).collect(),
+            Normalization::MinMax { min, max, .. } => halves(min, max),
+            Normalization::Quantiles { q01, q99, .. } => halves(q01, q99),
+            Normalization::QuantileRange { q01, q99, .. } => halves(q01, q99),
+            Normalization::Quantile10 { q10, q90, .. } => halves(q10, q90),
+        })
+    }
+}

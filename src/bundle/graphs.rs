@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Dtype, Manifest, PolicyKind, Precision};
+use super::manifest::{Dtype, Manifest, PolicyKind, Precision, Target};
 
 /// One of the bundle's graphs, in the order they run; its word is the key in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,7 +173,8 @@ impl Manifest {
     /// Element type of image embeddings, prefix, token rows and KV cache.
     pub fn embedding_dtype(&self) -> Dtype {
         match self.precision {
-            Precision::Fp32 => Dtype::F32,
+            Precision::Int8 | Precision::Int4 if self.target != Target::Cpu => Dtype::F16,
+            Precision::Fp32 | Precision::Int8 | Precision::Int4 => Dtype::F32,
             Precision::Fp16 => Dtype::F16,
             Precision::Bf16 => Dtype::Bf16,
         }

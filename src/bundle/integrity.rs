@@ -113,9 +113,11 @@ type Open = fn(&Path, &str) -> Result<File>;
 /// Makes the error of a file: the directory, its name, its hash, what was expected.
 type Differs = fn(&Path, &str, &str, &FileEntry) -> Error;
 
-/// Files being hashed and compared, on one thread for each core.
+/// Files being hashed and compared, on one thread for each core; where no thread can be had, on that which waits for it.
 pub(crate) struct Hashing {
     workers: Vec<JoinHandle<Result<Vec<Hashed>>>>,
+    /// What is left to do while waiting.
+    here: Option<Box<dyn FnOnce() -> Result<Vec<Hashed>> + Send>>,
     reports: Receiver<u64>,
     /// Bytes that were done before these files.
     before: u64,
@@ -141,10 +143,10 @@ impl Hashing {
         let (files, next) = (Arc::new(files), Arc::new(AtomicUsize::new(0)));
         let stop = Arc::new(AtomicBool::new(false));
         let (report, reports) = channel();
-        let worker = |_| {
+        let work = || {
             let (files, next, stop) = (Arc::clone(&files), Arc::clone(&next), Arc::clone(&stop));
             let (report, root) = (report.clone(), PathBuf::from(root));
-            std::thread::spawn(move || {
+            move || {
                 let mut done = Vec::new();
                 // Relaxed: the counter only deals out indices, the flag only saves work; joining orders the rest.
                 while let Some((name, entry)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -156,10 +158,12 @@ impl Hashing {
                     }
                 }
                 Ok(done)
-            })
+            }
         };
-        let workers = (0..threads).map(worker).collect();
-        Hashing { workers, reports, before: 0, total, stop, verified }
+        let start = |_| std::thread::Builder::new().name("pi0-hash".into()).spawn(work()).ok();
+        let workers: Vec<_> = (0..threads).map_while(start).collect();
+        let here = workers.is_empty().then(|| Box::new(work()) as Box<_>);
+        Hashing { workers, here, reports, before: 0, total, stop, verified }
     }
 
     /// Waits for the last file, calling `progress` on this thread with bytes done and bytes in all unless there were none.
@@ -168,6 +172,7 @@ impl Hashing {
     /// # Errors
     /// That of the first file that differs, or [`ErrorKind::Io`] if reading fails, or what opening returns.
     pub(crate) fn finish(mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified> {
+        let mut hashed = self.here.take().map_or(Ok(Vec::new()), |work| work())?;
         if self.total > 0 {
             let mut done = self.before;
             progress(done, self.total);
@@ -176,7 +181,6 @@ impl Hashing {
                 progress(done, self.total);
             }
         }
-        let mut hashed = Vec::new();
         for worker in std::mem::take(&mut self.workers) {
             match worker.join() {
                 Ok(files) => hashed.extend(files?),
@@ -244,6 +248,37 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_hashed_where_no_thread_can_be_had() {
+        // Larger than any address space, and read once by a process.
+        let stack = (1u64 << 50).to_string();
+        if std::env::var("RUST_MIN_STACK").ok().as_ref() != Some(&stack) {
+            let name = "bundle::integrity::tests::files_are_hashed_where_no_thread_can_be_had";
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", name, "--test-threads", "1"]).env("RUST_MIN_STACK", stack);
+            let output = again.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            return;
+        }
+        assert!(std::thread::Builder::new().spawn(|| ()).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), "abc").unwrap();
+        let hashing = |sha256: &str| {
+            let entry = FileEntry { size: 3, sha256: sha256.into() };
+            let open = |root: &Path, path: &str| open_inside(root, path, ErrorKind::Integrity);
+            let differs =
+                |_: &Path, path: &str, found: &str, _: &FileEntry| err!(Integrity, "{path} has {found}");
+            let files = BTreeMap::from([("a".to_owned(), entry)]);
+            Hashing::start(directory.path(), files, open, differs, Verified::default())
+        };
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let mut told = Vec::new();
+        hashing(sha256).finish(&mut |done, all| told.push((done, all))).unwrap();
+        assert_eq!(told, [(0, 3), (3, 3)]);
+        let error = hashing("another").finish(&mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains(sha256), "{error}");
+    }
 
     #[test]
     fn hex_is_lowercase_and_padded() {

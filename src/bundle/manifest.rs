@@ -14,6 +14,7 @@ use super::features::{ActionFeature, ImageRule, StateFeature};
 use super::files::read_inside;
 use super::flow::{Flow, Rope};
 use super::graphs::{GraphName, GraphSpec, Graphs};
+use super::quantization::Quantization;
 use super::versioned;
 use crate::error::{ErrorKind, Result};
 
@@ -64,6 +65,9 @@ pub struct Manifest {
     pub flow: Flow,
     /// Rotary position embedding.
     pub rope: Rope,
+    /// The record of how products were quantised; of quantised precisions, and of no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// The table of token rows.
     pub token_embedding: TokenEmbedding,
     /// The least version of ONNX Runtime that has every operator of the graphs, as `1.31`. Absent: any that this
@@ -114,7 +118,14 @@ pub enum Precision {
     Fp16,
     /// As [`Fp16`](Self::Fp16), in bfloat16: the range of f32, an eighth of the exactness of f16. On a GPU only.
     Bf16,
+    /// As [`Fp32`](Self::Fp32) for the target `cpu`, and as [`Fp16`](Self::Fp16) for others, but for the layers' weights,
+    /// which are of 8 bits; [`Manifest::quantization`] has the details.
+    Int8,
+    /// As [`Int8`](Self::Int8), and most of the denoise step's weights are of 4 bits.
+    Int4,
 }
+
+words!(Precision { Fp32 => "fp32", Fp16 => "fp16", Bf16 => "bf16", Int8 => "int8", Int4 => "int4" });
 
 /// The execution provider that graphs were made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ pub(crate) mod integrity;
 pub(crate) mod manifest;
 mod node_rules;
 pub(crate) mod prescan;
+mod quantization;
 mod tensor_rules;
 pub(crate) mod token_table;
 mod validate;
@@ -35,6 +36,7 @@ pub use manifest::{
     Camera, Conventions, Dimensions, Dtype, FileEntry, Manifest, PolicyKind, Precision, PromptFormat,
     PromptRule, Source, Target, TokenEmbedding,
 };
+pub use quantization::{CalibrationRecord, KeptProduct, Quantization};
 
 use integrity::{Hashing, verify};
 use prescan::{Rules, prescan};

@@ -1,13 +1,15 @@
 //! The pre-scan's rules for nodes that ONNX Runtime computes without looking: a division of whole numbers that the
-//! processor traps (SIGFPE), and a count that is an index, end the process instead of the run.
+//! processor traps (SIGFPE), and a count that is an index or a size, end the process instead of the run.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::manifest::Target;
 use super::wire::{once, walk};
 
 /// Most heads of an attention; ONNX Runtime keeps the count in 32 bits, where a larger one may become 0.
 const MAX_HEADS: u64 = 1 << 16;
+/// Most rows or columns of weights in blocks.
+const MAX_SIDE: u64 = 1 << 20;
 
 /// A node as far as the rules look at it.
 #[derive(Debug, Default)]
@@ -25,11 +27,52 @@ pub(super) struct NodeRules<'a> {
     target: Target,
     /// Values of floating point for certain, by name: only those have a square root.
     roots: HashSet<&'a str>,
+    /// Elements that an initializer must have, by its name: kernels read as many as a node's attributes say.
+    needed: HashMap<&'a str, u64>,
+    /// Elements that initializers have.
+    found: HashMap<&'a str, u64>,
 }
 
 impl<'a> NodeRules<'a> {
     pub fn new(target: Target) -> Self {
-        NodeRules { target, roots: HashSet::new() }
+        NodeRules { target, roots: HashSet::new(), needed: HashMap::new(), found: HashMap::new() }
+    }
+
+    /// Takes note of an initializer and the number of its elements.
+    pub fn note(&mut self, initializer: &'a str, elements: u64) {
+        self.found.insert(initializer, elements);
+    }
+
+    /// Checks what nodes and initializers must agree about, once all of them were seen.
+    pub fn finish(&self) -> Result<(), String> {
+        self.needed.iter().try_for_each(|(name, needed)| match self.found.get(name) {
+            Some(found) if found == needed => Ok(()),
+            Some(found) => Err(format!("{name:?} has {found} elements, a MatMulNBits reads {needed}")),
+            None => Err(format!("{name:?}, which a MatMulNBits reads, is not an initializer")),
+        })
+    }
+
+    /// Checks weights in blocks: `N` rows of `K` values of 4 or 8 bits, a scale for every `block_size` of a row.
+    fn check_blocks(&mut self, node: &Node<'a>) -> Result<(), String> {
+        let number = |name, range: std::ops::RangeInclusive<u64>| match node.whole_number(name)? {
+            Some(n) if range.contains(&n) => Ok(n),
+            _ => Err(format!("its {name} is not from {} to {}", range.start(), range.end())),
+        };
+        let (rows, columns) = (number("N", 1..=MAX_SIDE)?, number("K", 1..=MAX_SIDE)?);
+        let (bits, size) = (number("bits", 4..=8)?, number("block_size", 16..=256)?);
+        if !matches!(bits, 4 | 8) || !size.is_power_of_two() {
+            return Err("its bits are neither 4 nor 8, or its block_size is no power of two".into());
+        }
+        let &[_, weights, scales] = node.inputs.as_slice() else {
+            return Err("it has not three inputs".into());
+        };
+        let blocks = rows * columns.div_ceil(size);
+        for (name, needed) in [(weights, blocks * size * bits / 8), (scales, blocks)] {
+            if self.needed.insert(name, needed).is_some_and(|before| before != needed) {
+                return Err(format!("it reads another number of elements of {name:?} than a node before it"));
+            }
+        }
+        Ok(())
     }
 
     /// Checks one node; says which rule it breaks.
@@ -50,8 +93,9 @@ impl<'a> NodeRules<'a> {
                     return Err("its num_outputs is not how many outputs it has".into());
                 }
             }
-            "Attention" => {
-                for name in ["q_num_heads", "kv_num_heads"] {
+            "Attention" | "MultiHeadAttention" => {
+                let own = node.op == "MultiHeadAttention";
+                for name in if own { &["num_heads"][..] } else { &["q_num_heads", "kv_num_heads"] } {
                     match node.whole_number(name)? {
                         Some(1..=MAX_HEADS) => {}
                         Some(_) => return Err(format!("its {name} is not from 1 to {MAX_HEADS}")),
@@ -61,6 +105,7 @@ impl<'a> NodeRules<'a> {
                     }
                 }
             }
+            "MatMulNBits" => self.check_blocks(node)?,
             _ => {}
         }
         Ok(())

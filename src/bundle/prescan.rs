@@ -23,6 +23,7 @@ const OPS: &[&str] = &[
     "Concat",
     "Conv",
     "Div",
+    "DynamicQuantizeLinear",
     "Gather",
     "Gelu",
     "Gemm",
@@ -32,11 +33,10 @@ const OPS: &[&str] = &[
     "Mul",
     "Neg",
     "Pow",
-    "RMSNormalization",
     "ReduceMean",
     "Reshape",
-    "RotaryEmbedding",
     "Sigmoid",
+    "SimplifiedLayerNormalization",
     "Slice",
     "Softmax",
     "Split",
@@ -46,14 +46,22 @@ const OPS: &[&str] = &[
     "Where",
 ];
 
-/// Further operators of graphs made for TensorRT, which repeat one key head for every query head.
-const TENSORRT_OPS: &[&str] = &["Expand", "Shape"];
+/// Further operators of graphs made for TensorRT, which repeat one key head for every query head, and round by scales that
+/// were measured.
+const TENSORRT_OPS: &[&str] = &["DequantizeLinear", "Expand", "QuantizeLinear", "Shape"];
 
 /// ONNX Runtime's own operator set, for graphs that only it will ever run.
 const CONTRIB_DOMAIN: &str = "com.microsoft";
-/// Of it: the product with block-quantised weights, and what the CUDA provider runs as one kernel.
-const CONTRIB_OPS: &[&str] =
-    &["FastGelu", "MatMulNBits", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"];
+/// Of it: the products with quantised weights, and what the CUDA provider runs as one kernel.
+const CONTRIB_OPS: &[&str] = &[
+    "FastGelu",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "RotaryEmbedding",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+];
 
 /// Most bytes of an `.onnx` file; the weights are beside it.
 pub(super) const MAX_GRAPH_BYTES: u64 = 32 << 20;
@@ -172,8 +180,10 @@ fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: Allowed<'_>) -> Result<(
             count(&mut nodes, MAX_NODES, "nodes")
         }
         5 => {
-            check_initializer(field.bytes()?, &data_file, rules.data_size, &mut inline)
-                .map_err(|what| format!("initializer {initializers}: {what}"))?;
+            let (name, elements) =
+                check_initializer(field.bytes()?, &data_file, rules.data_size, &mut inline)
+                    .map_err(|what| format!("initializer {initializers}: {what}"))?;
+            node_rules.note(name, elements);
             count(&mut initializers, MAX_INITIALIZERS, "initializers")
         }
         11 => push_tensor(&mut inputs, field, "input"),
@@ -184,6 +194,7 @@ fn scan_graph(bytes: &[u8], rules: &Rules<'_>, allowed: Allowed<'_>) -> Result<(
         15 => Err("it has sparse initializers, which are not allowed".into()),
         n => Err(format!("the graph has the unknown field {n}")),
     })?;
+    node_rules.finish()?;
     compare_tensors("input", &inputs, &rules.spec.inputs)?;
     compare_tensors("output", &outputs, &rules.spec.outputs)
 }

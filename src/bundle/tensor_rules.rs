@@ -29,17 +29,19 @@ impl Inline {
     }
 }
 
-/// Checks an initializer: its bytes are in the file, in moderation, or in `data_file` within its `data_size`.
-pub(super) fn check_initializer(
-    bytes: &[u8],
+/// Checks an initializer: its bytes are in the file, in moderation, or in `data_file` within its `data_size`. Returns its
+/// name and the number of its elements.
+pub(super) fn check_initializer<'a>(
+    bytes: &'a [u8],
     data_file: &str,
     data_size: Option<u64>,
     inline: &mut Inline,
-) -> Result<(), String> {
+) -> Result<(&'a str, u64), String> {
     let tensor = Tensor::read(bytes)?;
     let in_tensor = |what: String| format!("{:?}: {what}", tensor.name);
+    let found = (tensor.name, tensor.elements().map_err(in_tensor)?);
     let Some(place) = tensor.external().map_err(in_tensor)? else {
-        return inline.add(tensor.inline_bytes, &format!("{:?}", tensor.name));
+        return inline.add(tensor.inline_bytes, &format!("{:?}", tensor.name)).map(|()| found);
     };
     let size = tensor.size().map_err(in_tensor)?;
     // Compared as a whole: no path, link or marker that some loader gives a meaning can be equal to it.
@@ -64,7 +66,7 @@ pub(super) fn check_initializer(
             place.offset
         )));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Checks a node's attribute: a plain value, or a tensor inside the file.
@@ -183,6 +185,11 @@ impl<'a> Tensor<'a> {
         Ok(Some(Place { location, offset: offset.unwrap_or(0), length }))
     }
 
+    fn elements(&self) -> Result<u64, String> {
+        let product = self.dims.iter().try_fold(1, |size: u64, &dim| size.checked_mul(dim));
+        product.ok_or_else(|| "its dimensions overflow".into())
+    }
+
     /// Bytes that type and dimensions need.
     fn size(&self) -> Result<u64, String> {
         let element = match self.data_type {
@@ -192,10 +199,7 @@ impl<'a> Tensor<'a> {
             7 => 8,
             other => return Err(format!("its element type {other} is not allowed")),
         };
-        self.dims
-            .iter()
-            .try_fold(element, |size: u64, &dim| size.checked_mul(dim))
-            .ok_or_else(|| "its dimensions overflow".into())
+        self.elements()?.checked_mul(element).ok_or_else(|| "its dimensions overflow".into())
     }
 }
 

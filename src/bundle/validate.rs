@@ -20,7 +20,7 @@ mod features;
 
 use super::files::{check_plain_name, check_relative};
 use super::graphs::{GraphName, compare_tensors};
-use super::manifest::{Manifest, PolicyKind, PromptFormat, Target};
+use super::manifest::{Manifest, PolicyKind, Precision, PromptFormat, Target};
 use crate::aloha;
 use crate::error::Result;
 use crate::limits::{MAX_CAMERAS, MAX_FILES, MAX_NUM_STEPS, MAX_PROMPT_BYTES, MAX_PROMPT_TOKENS};
@@ -39,6 +39,12 @@ impl Manifest {
     /// [`ErrorKind::Manifest`](crate::ErrorKind::Manifest), naming the key.
     pub fn validate(&self) -> Result<()> {
         self.check_dimensions()?;
+        let quantised = matches!(self.precision, Precision::Int8 | Precision::Int4);
+        check!(
+            self.quantization.is_some() == quantised,
+            "quantization is {} with this precision",
+            if quantised { "missing, which there must be" } else { "there, which there must not be" }
+        );
         self.check_cameras()?;
         self.check_image()?;
         self.state.check()?;

@@ -5,6 +5,7 @@
 
 mod antialias;
 mod bpe;
+mod camera_frame;
 mod image;
 mod normalization;
 mod preprocess;
@@ -12,6 +13,7 @@ mod prompt;
 mod state_text;
 mod tokenizer_file;
 
+pub use camera_frame::{CameraFrame, FrameError, Pixels, Plane, Yuv};
 pub use normalization::Normalizer;
 pub use preprocess::Preprocessor;
 pub use prompt::PromptTokenizer;

@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::bundle::integrity::hash_file;
-use crate::bundle::{Bundle, GraphName, Manifest, Precision, Verify, open_regular};
+use crate::bundle::{Bundle, GraphName, Manifest, Verify, open_regular};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::limits::MAX_NUM_STEPS;
 use crate::policy::layout::Sizes;
 use crate::policy::requirements;
 use crate::session::{EngineBuild, Environment, RunSizes, build_engine, pins_here};
 use crate::tensorrt::{
-    BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, EnginePrecision, Record,
-    context_model as make_context_model, default_path, trtexec,
+    BuilderConfig, Building, CacheEntry, CacheLock, EngineCache, Record, context_model as make_context_model,
+    default_path, trtexec,
 };
 
 /// Options of building a bundle's engines.
@@ -26,9 +26,7 @@ pub struct BuildOptions {
     pub ort_library: Option<PathBuf>,
     /// The directory of engines; [`engine_directory`] when absent.
     pub directory: Option<PathBuf>,
-    /// Number formats TensorRT may choose from; the bundle's own when absent.
-    pub precision: Option<EnginePrecision>,
-    /// Everything else about the build; its `precision` is not looked at.
+    /// Settings of TensorRT's builder, but for the `precision`, which is the bundle's.
     pub builder: BuilderConfig,
     /// Build again what is there already.
     pub force: bool,
@@ -100,14 +98,7 @@ pub fn build_engines(
         Bundle::open(bundle, Verify::Full, &mut |n, all| progress(BuildProgress::Verifying(n, all)))?;
     let manifest = bundle.manifest();
     requirements::check_tensorrt(manifest, &pins.onnxruntime, &pins.tensorrt)?;
-    ensure!(
-        options.trtexec.is_none() || options.precision.is_none_or(|p| p == precision_of(manifest)),
-        InvalidArgument,
-        "trtexec builds engines that are typed by the graph, {}; export the bundle in another precision instead",
-        precision_of(manifest)
-    );
-    let precision = options.precision.unwrap_or(precision_of(manifest));
-    let build = BuilderConfig { precision, ..options.builder.clone() };
+    let build = BuilderConfig { precision: manifest.precision, ..options.builder.clone() };
     if !options.force
         && let Ok(entry) = cache.find(&pins)
         && let verified =
@@ -235,14 +226,6 @@ fn manifest_hash(bundle: &Path) -> Result<String> {
     let hash =
         hash_file(file, |_| true).or_kind(ErrorKind::Io, || format!("cannot read {}", path.display()))?;
     Ok(hash.unwrap_or_default())
-}
-
-fn precision_of(manifest: &Manifest) -> EnginePrecision {
-    match manifest.precision {
-        Precision::Fp32 => EnginePrecision::Fp32,
-        Precision::Fp16 => EnginePrecision::Fp16,
-        Precision::Bf16 => EnginePrecision::Bf16,
-    }
 }
 
 /// The sizes that runs of this bundle have. The engine is made fastest for every camera and the longest prompt: the

@@ -45,6 +45,9 @@ pub struct StampedChunk {
     pub info: ChunkInfo,
     /// The actions.
     pub actions: ActionChunk,
+    /// The state in the observation that it answers, in robot units: entry i is the position of the joint that entry i
+    /// of an action moves. NaN where the observation has none.
+    pub state: Box<[f32]>,
 }
 
 impl StampedChunk {
@@ -53,7 +56,8 @@ impl StampedChunk {
     /// # Panics
     /// If either is zero.
     pub fn new(rows: usize, dim: usize) -> Self {
-        StampedChunk { info: ChunkInfo::default(), actions: ActionChunk::new(rows, dim) }
+        let (actions, state) = (ActionChunk::new(rows, dim), vec![f32::NAN; dim].into());
+        StampedChunk { info: ChunkInfo::default(), actions, state }
     }
 
     /// Takes over another chunk of the same shape without allocating.
@@ -63,6 +67,7 @@ impl StampedChunk {
     pub(crate) fn copy_from(&mut self, other: &StampedChunk) {
         self.info = other.info;
         self.actions.as_mut_slice().copy_from_slice(other.actions.as_slice());
+        self.state.copy_from_slice(&other.state);
     }
 
     /// Writes what will be executed from `from_rows` rows into this chunk on: one action a row of `out`, joined as

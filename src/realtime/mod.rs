@@ -16,6 +16,7 @@ mod primitive;
 pub mod reading;
 pub mod recorder;
 mod ring;
+pub mod splice;
 pub mod thread;
 pub mod timeline;
 pub mod wake;

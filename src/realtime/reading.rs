@@ -50,6 +50,8 @@ bitflags! {
         const HUNG = 1 << 7;
         /// The inference thread has given up or gone.
         const STOPPED = 1 << 8;
+        /// A chunk took over by time, because the splice rule is by state and no state was handed in for this tick.
+        const UNMEASURED = 1 << 9;
     }
 }
 
@@ -107,6 +109,7 @@ mod tests {
             (Flags::REPEATED, 64, "repeated"),
             (Flags::HUNG, 128, "hung"),
             (Flags::STOPPED, 256, "stopped"),
+            (Flags::UNMEASURED, 512, "unmeasured"),
         ];
         for (flag, bits, name) in flags {
             assert_eq!(flag.bits(), bits, "numbers are part of the C interface and never change");
@@ -115,7 +118,7 @@ mod tests {
         let two = Flags::CLAMPED | Flags::HUNG;
         assert!(two.contains(Flags::HUNG) && !two.contains(Flags::HUNG | Flags::STOPPED));
         assert_eq!(serde_json::to_string(&two).unwrap(), r#"["clamped","hung"]"#);
-        assert_eq!(Flags::from_bits_truncate(u32::MAX).names().count(), 9);
+        assert_eq!(Flags::from_bits_truncate(u32::MAX).names().count(), 10);
     }
 
     #[test]

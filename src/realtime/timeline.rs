@@ -7,6 +7,7 @@ use super::clock::{Timestamp, nanos};
 use super::limiter::Limiter;
 use super::plan::{Grid, PlanClock};
 use super::reading::{Flags, Reading, Status};
+use super::splice::{Seam, Splice, Splicer};
 use crate::{Error, ErrorKind, Result};
 
 /// The course of motion when there is nothing valid to follow any more.
@@ -32,6 +33,8 @@ pub struct TimelineConfig {
     pub action_period: Duration,
     /// The way from one row to the next.
     pub interpolation: Interpolation,
+    /// The rule for the row at which a new chunk takes over.
+    pub splice: Splice,
     /// An action whose observation is older than this is STALE.
     pub max_age: Duration,
     /// An action whose observation is older than this is not followed any more: HOLD.
@@ -53,6 +56,7 @@ impl Default for TimelineConfig {
             control_period: Duration::from_millis(1),
             action_period: Duration::from_millis(20),
             interpolation: Interpolation::Linear,
+            splice: Splice::Time,
             max_age: Duration::from_millis(500),
             hold_after: Duration::from_secs(1),
             on_underrun: Underrun::HoldLast,
@@ -123,6 +127,7 @@ pub struct Timeline {
     on_underrun: Underrun,
     max_missed_ticks: u64,
     limiter: Limiter,
+    splicer: Splicer,
     grid: Grid,
     plan: PlanClock,
     /// The chunk being executed, its number of rows, and the time played at its row 0.
@@ -161,6 +166,7 @@ impl Timeline {
             on_underrun: config.on_underrun,
             max_missed_ticks: u64::from(config.max_missed_ticks),
             limiter: Limiter::new(steps.into(), config.trip_after),
+            splicer: Splicer::new(config.splice, config.interpolation, dim),
             grid: Grid::new(control_period),
             plan: PlanClock::new(),
             info: ChunkInfo::default(),
@@ -178,6 +184,15 @@ impl Timeline {
             slept: 0,
             slept_at: Timestamp::default(),
         })
+    }
+
+    /// Sets the scale on which each joint's distances are compared where a chunk takes over by progress; 1 for all
+    /// joints otherwise.
+    ///
+    /// # Panics
+    /// If there is not one scale a joint.
+    pub fn set_joint_scales(&mut self, scales: &[f32]) {
+        self.splicer.set_scales(scales);
     }
 
     /// Returns the number of the episode that is followed.
@@ -222,6 +237,16 @@ impl Timeline {
         self.value.copy_from_slice(position);
         self.known = true;
         true
+    }
+
+    /// Takes the measured state for the next tick, for [`Splice::State`]: one value a joint in robot units, NaN for a
+    /// joint that is not measured. False, and nothing done, if the length is wrong, a value infinite, or nothing
+    /// measured.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_state(&mut self, state: &[f32]) -> bool {
+        self.splicer.measure(state)
     }
 
     /// Ends the HOLD that a trip of the step limit led to. The newest chunk is followed from where it stands.
@@ -325,7 +350,12 @@ impl Timeline {
             self.exhausted = false;
             self.joined = false;
             flags |= Flags::NEW_CHUNK;
+            self.splice(chunk, before, at);
+            if self.splicer.lacks_state(chunk) {
+                flags |= Flags::UNMEASURED;
+            }
         }
+        self.splicer.end_tick();
         self.start_or_stop(now, at, fault, flags.contains(Flags::NEW_CHUNK));
         let position = self.position(at);
         if self.info.number > 0 && (self.plan.moved(before, at) || self.follows_to_the_end()) {
@@ -353,6 +383,22 @@ impl Timeline {
         self.last.row = row as u32;
         self.last.remaining = if self.exhausted { 0 } else { (self.rows - 1 - row).max(0) as u32 };
         self.last.missed = u32::try_from(missed).unwrap_or(u32::MAX);
+    }
+
+    /// Moves the new chunk's beginning so that it takes over at `at` by the rule, at the place within a row that time
+    /// gives. The last action was given at `before`.
+    fn splice(&mut self, chunk: &StampedChunk, before: i64, at: i64) {
+        let rows = |time: i64| time as f64 / self.action_period as f64;
+        let position = self.position(at);
+        let due = position / self.action_period;
+        let seam = Seam {
+            last: self.known.then_some(&*self.value),
+            due: due as usize,
+            phase: rows(position % self.action_period),
+            since: rows(self.plan.played(at) - self.plan.played(before)),
+        };
+        let row = self.splicer.row(chunk, &seam) as i64;
+        self.origin += (due - row) * self.action_period;
     }
 
     /// Returns true if the plan is followed although there is reason to hold.

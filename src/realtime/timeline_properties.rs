@@ -98,6 +98,7 @@ proptest! {
         flag_only in any::<bool>(),
         linear in any::<bool>(),
         trip_after in 0u32..20,
+        splice in proptest::sample::select(Splice::ALL.to_vec()),
         step in 0.01f32..5.0,
         reads in proptest::collection::vec(
             (0u64..60_000_000, proptest::option::weighted(0.15, (0u64..900, 1usize..30, -50f32..50.0)), 0u32..20),
@@ -112,6 +113,7 @@ proptest! {
                 (_, Some(ms)) => Underrun::RampToHold(Duration::from_millis(ms)),
                 _ => Underrun::HoldLast,
             },
+            splice,
             step_limits: Some(vec![step]),
             trip_after,
             ..config()
@@ -131,6 +133,9 @@ proptest! {
             }
             if odd == 0 {
                 timeline.clear_trip();
+            }
+            if odd > 10 {
+                timeline.set_state(&[value + odd as f32 - 15.0]);
             }
             let fault = if odd == 1 { Flags::HUNG } else { Flags::empty() };
             let reading = timeline.read(now, &held, fault);

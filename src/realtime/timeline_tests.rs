@@ -32,6 +32,7 @@ fn config() -> TimelineConfig {
         control_period: Duration::from_millis(20),
         action_period: Duration::from_millis(20),
         interpolation: Interpolation::None,
+        splice: Splice::Time,
         max_age: Duration::from_millis(500),
         hold_after: Duration::from_secs(1),
         ..TimelineConfig::default()

@@ -162,6 +162,16 @@ impl Controller {
         self.timeline.set_step_limits(limits)
     }
 
+    /// Takes the measured state for the next read, for [`Splice::State`](super::Splice::State): one value for each joint
+    /// of an action, in the units of the observation's state, NaN for a joint that is not measured. False, and nothing
+    /// done, if the length is wrong, a value infinite, or nothing measured.
+    ///
+    /// RT-safe: yes. Thread: control.
+    #[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+    pub fn set_state(&mut self, state: &[f32]) -> bool {
+        self.timeline.set_state(state)
+    }
+
     /// Ends the HOLD that a trip of the step limit led to.
     ///
     /// RT-safe: yes. Thread: control.

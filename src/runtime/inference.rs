@@ -55,6 +55,18 @@ pub trait Inference: Send {
         None
     }
 
+    /// Returns the scale on which distances of each joint are compared where a chunk takes over by progress
+    /// ([`Splice`](super::Splice)), in robot units; 0 for a joint that is not to count. `None`: all joints alike.
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        None
+    }
+
+    /// Returns the robot's state in an observation, in robot units: entry i is the position of the joint that entry i of
+    /// an action moves. Fewer or more entries are possible, none means that there is no such state.
+    fn state<'a>(&self, _observation: &'a Self::Observation) -> &'a [f32] {
+        &[]
+    }
+
     /// Returns the threads that compute beside the calling one, by Linux thread id: the runtime gives them the
     /// inference thread's priority and CPUs of their own.
     fn worker_threads(&self) -> Vec<i32> {

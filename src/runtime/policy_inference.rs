@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::Inference;
 use crate::action::ActionLimits;
+use crate::aloha;
+use crate::bundle::Manifest;
 use crate::limits::MAX_CAMERAS;
-use crate::observation::{Frame, MAX_FRAME_SIDE, Observation};
+use crate::observation::{CameraFrame, Frame, FrameError, MAX_FRAME_SIDE, Observation};
 use crate::policy::rtc::Guidance;
 use crate::policy::{InferOptions, Noise, Policy};
 use crate::{Error, ErrorKind, Result};
@@ -106,6 +108,19 @@ impl ObservationSlot {
         Some(frame)
     }
 
+    /// Writes a frame that is in a driver's memory, in whatever layout, into `camera`'s place as RGB. The camera is present
+    /// from now on. Allocates nothing and copies nothing in between.
+    ///
+    /// # Errors
+    /// Every [`FrameError`]; nothing changes then.
+    pub fn convert_frame(&mut self, camera: usize, frame: &CameraFrame<'_>) -> Result<(), FrameError> {
+        let slot = self.cameras.get_mut(camera).ok_or(FrameError::NoCamera)?;
+        let room = slot.data.get_mut(..frame.rgb_len()?).ok_or(FrameError::Room)?;
+        frame.write_rgb(room)?;
+        slot.size = Some((frame.width, frame.height));
+        Ok(())
+    }
+
     /// Marks a camera as absent.
     pub fn clear_frame(&mut self, camera: usize) {
         if let Some(slot) = self.cameras.get_mut(camera) {
@@ -117,6 +132,19 @@ impl ObservationSlot {
     pub fn state_mut(&mut self) -> &mut [f32] {
         &mut self.state
     }
+}
+
+/// Returns the spread of each joint's actions in training. In a policy of relative actions the absolute ones do not count:
+/// grippers, as a rule, which jump from one end to the other and say nothing about how far along its path the robot is.
+fn joint_scales(manifest: &Manifest) -> Vec<f32> {
+    let action = &manifest.action;
+    let mut scales = action.normalization.scales().unwrap_or_else(|| vec![1.0; action.dim]);
+    if manifest.adapt_to_pi {
+        scales = aloha::scales_to_robot(scales);
+    }
+    let relative = action.relative_mask.iter().flatten();
+    scales.iter_mut().zip(relative).filter(|(_, relative)| !**relative).for_each(|(scale, _)| *scale = 0.0);
+    scales
 }
 
 /// Makes room for a frame, written to once: zeroed memory is not there before that, and no sensor is to wait for it.
@@ -180,6 +208,14 @@ impl Inference for PolicyInference {
 
     fn limits(&self) -> Option<ActionLimits> {
         self.policy.manifest().action.limits.clone()
+    }
+
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        Some(joint_scales(self.policy.manifest()))
+    }
+
+    fn state<'a>(&self, observation: &'a ObservationSlot) -> &'a [f32] {
+        &observation.state
     }
 
     fn worker_threads(&self) -> Vec<i32> {
@@ -254,6 +290,8 @@ impl Inference for PolicyInference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Normalization;
+    use crate::observation::{Pixels, Plane};
 
     #[test]
     fn chunks_draw_different_noise_from_one_seed() {
@@ -266,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn joints_count_by_their_statistics_and_absolute_ones_beside_relative_ones_do_not() {
+        let mut manifest = Manifest::parse(include_bytes!("../../models/pi0-tiny/manifest.json")).unwrap();
+        let std: Vec<f32> = (1..8).map(|joint| joint as f32).collect();
+        manifest.action.normalization =
+            Normalization::MeanStd { eps: 0.0, mean: vec![0.0; 7], std: std.clone() };
+        manifest.action.relative_mask = None;
+        assert_eq!(joint_scales(&manifest), std);
+        manifest.action.relative_mask = Some((0..7).map(|joint| joint < 6).collect());
+        assert_eq!(joint_scales(&manifest), [&std[..6], &[0.0]].concat());
+        manifest.action.normalization = Normalization::Quantiles {
+            eps: 0.0,
+            q01: std.iter().map(|v| -v).collect(),
+            q99: std.iter().map(|v| 3.0 * v).collect(),
+        };
+        assert_eq!(joint_scales(&manifest), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 0.0]);
+        manifest.action.normalization = Normalization::Identity { eps: 0.0 };
+        assert_eq!(joint_scales(&manifest), [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
+    }
+
+    #[test]
     fn a_slot_takes_what_it_has_room_for() {
         let camera = |name: &str| CameraSlot { name: name.into(), data: vec![0; 24], size: None };
         let mut slot = ObservationSlot { cameras: vec![camera("a"), camera("b")], state: vec![0.0; 2] };
@@ -275,5 +333,29 @@ mod tests {
         assert_eq!(slot.cameras.iter().map(|c| c.size).collect::<Vec<_>>(), [None, Some((4, 2))]);
         slot.clear_frame(1);
         assert_eq!(slot.cameras[1].size, None);
+    }
+
+    #[test]
+    fn a_slot_converts_what_it_has_room_for() {
+        let camera = CameraSlot { name: "a".into(), data: vec![0; 24], size: None };
+        let mut slot = ObservationSlot { cameras: vec![camera], state: vec![] };
+        let data: Vec<u8> = (0..48).collect();
+        let frame = |row_bytes, width, height| CameraFrame {
+            pixels: Pixels::Bgr(Plane { data: &data, row_bytes }),
+            width,
+            height,
+        };
+        for (camera, frame, error) in [
+            (1, frame(6, 2, 2), FrameError::NoCamera),
+            (0, frame(6, 2, 5), FrameError::Room),
+            (0, frame(6, 0, 2), FrameError::Side),
+            (0, frame(5, 2, 2), FrameError::RowBytes),
+        ] {
+            assert_eq!(slot.convert_frame(camera, &frame), Err(error));
+            assert_eq!((slot.cameras[0].size, &slot.cameras[0].data), (None, &vec![0; 24]));
+        }
+        slot.convert_frame(0, &frame(7, 2, 2)).unwrap();
+        assert_eq!(slot.cameras[0].size, Some((2, 2)));
+        assert_eq!(slot.cameras[0].data[..13], [2, 1, 0, 5, 4, 3, 9, 8, 7, 12, 11, 10, 0]);
     }
 }

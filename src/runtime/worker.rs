@@ -309,11 +309,17 @@ impl<I: Inference, C: Clock> Worker<I, C> {
         if let Some(error) = self.too_late(&job.info) {
             return self.failed(Failure::Error(error), false);
         }
-        let Ends { shared, chunks, recorder, events, .. } = &mut self.ends;
+        // The observation is still the one that it was begun with: no newer one is taken while there is a job.
+        let Ends { shared, observations, chunks, recorder, events, .. } = &mut self.ends;
         let counts = &shared.inference;
         let slot = chunks.slot();
         slot.info = job.info;
-        let call = |inference: &mut I| inference.finish(slot.actions.as_mut_slice());
+        let observation = &observations.get().data;
+        let call = |inference: &mut I| {
+            slot.state.fill(f32::NAN);
+            slot.state.iter_mut().zip(inference.state(observation)).for_each(|(to, from)| *to = *from);
+            inference.finish(slot.actions.as_mut_slice())
+        };
         let got = match quantum(&mut self.inference, &self.clock, shared, Some(&counts.finish_ns), call) {
             Ok(got) => got,
             Err(failure) => return self.failed(failure, false),

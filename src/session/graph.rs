@@ -137,6 +137,8 @@ impl Graph {
                 .with_intra_op_spinning(options.spin)?
                 // Workers may spin inside a run, never between runs: a control loop shares these cores.
                 .with_config_entry("session.force_spinning_stop", "1")?
+                // Without it, x86-64 processors that have no VNNI add 8-bit products in 16 bits, which overflow.
+                .with_config_entry("session.x64quantprecision", "1")?
                 .with_prepacking(options.prepack)?
                 .commit_from_file(path)
         };

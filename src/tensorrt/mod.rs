@@ -34,7 +34,7 @@ pub(crate) use build::{Building, CacheLock};
 pub(crate) use context::context_model;
 pub(crate) use directory::default_path;
 pub use pins::{GpuPin, Pins};
-pub use record::{BuilderConfig, EnginePrecision, Record};
+pub use record::{BuilderConfig, Record};
 pub(crate) use store::{CacheEntry, EngineCache};
 
 // Building them takes the session layer.

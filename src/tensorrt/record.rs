@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::pins::Pins;
-use crate::bundle::{FileEntry, versioned};
+use crate::bundle::{FileEntry, Precision, versioned};
 use crate::error::{ErrorKind, Result};
 
 /// The record's name in its set's directory.
@@ -43,8 +43,8 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuilderConfig {
-    /// Number formats the builder may choose from beside f32.
-    pub precision: EnginePrecision,
+    /// The precision of the bundle, which types the engines. A build sets it, whatever it was.
+    pub precision: Precision,
     /// Most bytes of GPU memory a layer may use while it computes; `None` leaves it to TensorRT.
     pub workspace: Option<u64>,
     /// The effort with which the builder looks for the fastest kernels, 0 to 5.
@@ -57,29 +57,13 @@ impl Default for BuilderConfig {
     fn default() -> Self {
         // Level 3 is TensorRT's own default.
         BuilderConfig {
-            precision: EnginePrecision::Fp32,
+            precision: Precision::Fp32,
             workspace: None,
             optimization_level: 3,
             auxiliary_streams: None,
         }
     }
 }
-
-/// Number formats that TensorRT may compute in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EnginePrecision {
-    /// f32 alone (which on the GPUs of today is TF32 inside matrix products, as TensorRT sets it).
-    Fp32,
-    /// f16 where the builder finds it faster.
-    Fp16,
-    /// bf16 where the builder finds it faster.
-    Bf16,
-    /// int8 where the graph says how to quantise, f16 elsewhere.
-    Int8,
-}
-
-words!(EnginePrecision, "precision", str::eq, { Fp32 => "fp32", Fp16 => "fp16", Bf16 => "bf16", Int8 => "int8" });
 
 impl Record {
     /// Parses a record and checks that it holds plain names only, and that each graph's context model is among its

@@ -56,6 +56,7 @@ fn tolerances_hold_for_single_stages_and_older_bundles_have_a_cosine() {
         max_abs: relative,
         max_expected: 1.0,
         relative,
+        relative_l2: relative / 2.0,
         cosine,
     };
     let older: Tolerance = serde_json::from_value(json!({"stages": 1e-2, "actions": 1e-3})).unwrap();
@@ -72,6 +73,12 @@ fn tolerances_hold_for_single_stages_and_older_bundles_have_a_cosine() {
     );
     assert!(!tolerance.allows("pixel_values", &deviation(1e-4, 1.0)));
     assert_eq!(["keys", "pixel_values", "actions"].map(|s| tolerance.relative(s)), [1e-2, 1e-5, 1e-3]);
+    let json = json!({"stages": 1, "actions": 1, "relative_l2": {"keys": 1e-2}});
+    let tolerance: Tolerance = serde_json::from_value(json).unwrap();
+    assert!(
+        tolerance.allows("keys", &deviation(2e-2, 1.0)) && !tolerance.allows("keys", &deviation(3e-2, 1.0))
+    );
+    assert!(tolerance.allows("values", &deviation(3e-2, 1.0)));
 }
 
 #[test]
@@ -95,6 +102,7 @@ fn golden_files_are_held_to_their_contract() {
             ("/tolerance", json!({"stages": 1, "actions": 1, "by_stage": {"keys": -1}})),
             ["tolerance is -1", "positive"],
         ),
+        (("/tolerance", json!({"stages": 1, "actions": 1, "relative_l2": {"v": 1}})), ["\"v\"", "no stage"]),
         (("/tolerance", json!({"stages": 1, "actions": 1, "by_stage": {"key": 1}})), ["\"key\"", "no stage"]),
         (("/cases", json!([])), ["golden.json", "no cases"]),
         (("/cases/0/noise", json!("../../noise.npy")), ["case one", "not in the manifest's files"]),

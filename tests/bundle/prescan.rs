@@ -171,15 +171,46 @@ fn contrib_operators_are_for_targets_that_have_them() {
         graph.nodes.push(node_of_domain(op, "com.microsoft"));
         fixture.write().open()
     };
-    with_target("cpu", "MatMulNBits", 1).unwrap();
-    with_target("cuda", "MatMulNBits", 1).unwrap();
+    with_target("cpu", "MatMulIntegerToFloat", 1).unwrap();
+    with_target("cuda", "MatMulIntegerToFloat", 1).unwrap();
     assert_refused(
-        with_target("tensorrt", "MatMulNBits", 1),
+        with_target("tensorrt", "MatMulIntegerToFloat", 1),
         Integrity,
         &["com.microsoft", "target cannot run"],
     );
     assert_refused(with_target("cpu", "Inverse", 1), Integrity, &["node 1 (Inverse", "com.microsoft"]);
-    assert_refused(with_target("cpu", "MatMulNBits", 2), Integrity, &["version 2", "com.microsoft"]);
+    assert_refused(with_target("cpu", "MatMulIntegerToFloat", 2), Integrity, &["version 2", "com.microsoft"]);
+}
+
+/// Kernels read as many weights and scales as the attributes say, whatever is there.
+#[test]
+fn weights_in_blocks_must_be_as_many_as_their_node_says() {
+    const GOOD: [(&str, u64); 4] = [("N", 3), ("K", 40), ("bits", 8), ("block_size", 32)];
+    let blocks = |attributes: [(&str, u64); 4], inputs: &[&str]| {
+        let attributes = attributes.map(|(name, value)| int_attribute(name, value));
+        let mut node = wired("MatMulNBits", "blocks", inputs, "out", &attributes);
+        block(&mut node, 7, "com.microsoft");
+        node
+    };
+    let build = |node: Vec<u8>, weights: u64, scales: u64| {
+        move |m: &mut Model| {
+            m.opsets.push(("com.microsoft", 1));
+            m.nodes.push(node);
+            m.initializers.push(inline("w", &[weights], &vec![0; 4 * weights as usize]));
+            m.initializers.push(inline("s", &[scales], &vec![0; 4 * scales as usize]));
+        }
+    };
+    let inputs = ["in", "w", "s"];
+    open_with(build(blocks(GOOD, &inputs), 192, 6)).unwrap();
+    refused(&["\"w\" has 191 elements", "reads 192"], build(blocks(GOOD, &inputs), 191, 6));
+    refused(&["\"s\" has 5 elements", "reads 6"], build(blocks(GOOD, &inputs), 192, 5));
+    refused(&["node 1 (MatMulNBits", "three inputs"], build(blocks(GOOD, &["in", "w", "s", "z"]), 192, 6));
+    refused(&["\"x\"", "not an initializer"], build(blocks(GOOD, &["in", "x", "s"]), 192, 6));
+    for (place, wrong) in [(0, 0), (1, 0), (0, 1 << 40), (2, 5), (2, 16), (3, 0), (3, 48), (3, 1 << 20)] {
+        let mut attributes = GOOD;
+        attributes[place].1 = wrong;
+        refused(&["node 1 (MatMulNBits"], build(blocks(attributes, &inputs), 192, 6));
+    }
 }
 
 #[test]
@@ -240,6 +271,7 @@ fn counts_that_kernels_rely_on_must_agree() {
         refused(&["node 1 (Attention", "kv_num_heads is not from 1"], |m| m.nodes.push(heads(1, wrong)));
     }
     refused(&["has no q_num_heads"], |m| m.nodes.push(node("Attention", &[])));
+    refused(&["has no num_heads"], |m| m.nodes.push(node_of_domain("MultiHeadAttention", "com.microsoft")));
     open_with(|m| m.nodes.push(heads(8, 1))).unwrap();
 }
 

@@ -30,6 +30,11 @@ pub fn tiny_pi05() -> PathBuf {
     project().join("models/pi05-tiny")
 }
 
+/// A small bundle of every precision that the CPU provider runs and the repository has.
+pub fn every_precision() -> [PathBuf; 2] {
+    [tiny(), project().join("models/pi0-openpi-int8")]
+}
+
 /// The small policy on two threads.
 pub fn load_tiny() -> Policy {
     load(&tiny()).expect("models/pi0-tiny loads; scripts/fetch_onnxruntime.sh fetches the library it needs")

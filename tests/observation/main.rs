@@ -5,6 +5,7 @@ mod bundle_support;
 
 mod allocations;
 mod bpe;
+mod camera_frame;
 mod golden;
 mod pillow;
 mod preprocess;

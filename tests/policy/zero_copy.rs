@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::common::{Scene, load_tiny};
+use crate::common::{Scene, every_precision, load, load_tiny};
 use pi0_edge::{InferOptions, Noise, Policy, Stage};
 
 fn addresses(policy: &Policy) -> HashMap<(String, String), (usize, usize)> {
@@ -11,7 +11,10 @@ fn addresses(policy: &Policy) -> HashMap<(String, String), (usize, usize)> {
 
 #[test]
 fn producers_and_consumers_share_addresses() {
-    let mut policy = load_tiny();
+    every_precision().iter().for_each(|bundle| share_addresses(load(bundle).unwrap()));
+}
+
+fn share_addresses(mut policy: Policy) {
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     scene.with(|o| policy.infer(o, &InferOptions::default()).map(|_| ())).unwrap();
     let bound = addresses(&policy);
@@ -61,7 +64,10 @@ fn addresses_stay_when_cameras_and_prompt_change() {
 
 #[test]
 fn nothing_stale_is_read() {
-    let mut policy = load_tiny();
+    every_precision().iter().for_each(|bundle| read_nothing_stale(load(bundle).unwrap()));
+}
+
+fn read_nothing_stale(mut policy: Policy) {
     let options = InferOptions { noise: Noise::Seed(3), num_steps: Some(4), guidance: None };
     let scene = Scene::new(&policy, &[0, 1], "pick up the cube");
     let clean = scene.with(|o| policy.infer(o, &options).cloned()).unwrap();

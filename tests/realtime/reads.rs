@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::fake::{Behaviour, Fake};
 use pi0_edge::rtc::RtcConfig;
 use pi0_edge::runtime::{
-    Controller, Flags, Replan, Runtime, RuntimeConfig, Status, ThreadConfig, TimelineConfig, Timestamp,
+    Controller, Flags, Replan, Runtime, RuntimeConfig, Splice, Status, ThreadConfig, TimelineConfig,
+    Timestamp,
 };
 use pi0_edge::stats::Histogram;
 use pi0_edge_probe::allocations::{CountingAllocator, on_this_thread};
@@ -123,7 +124,12 @@ fn read_many(case: &str) -> ! {
     let reads: u64 = std::env::var("PI0_READS").ok().and_then(|v| v.parse().ok()).unwrap_or(1_000_000);
     let config = RuntimeConfig {
         // Hardly a read comes twice in one tick, and with every tick there is a new chunk.
-        timeline: TimelineConfig { control_period: Duration::from_micros(1), ..TimelineConfig::default() },
+        // And each takes over by progress, which is the longest way.
+        timeline: TimelineConfig {
+            control_period: Duration::from_micros(1),
+            splice: Splice::Command,
+            ..TimelineConfig::default()
+        },
         replan: Replan::Period(Duration::ZERO),
         rtc: Some(RtcConfig::default()),
         thread: ThreadConfig::off(),

@@ -122,6 +122,28 @@
 #define PI0_INTERPOLATION_LINEAR 1
 
 /**
+ * A new chunk takes over at the row that is due: as many rows in as were executed since its observation.
+ */
+#define PI0_SPLICE_TIME 0
+
+/**
+ * A new chunk takes over at the row, of those due, that follows on the last action most closely. For actions that are
+ * positions.
+ */
+#define PI0_SPLICE_COMMAND 1
+
+/**
+ * A new chunk takes over at the row, of those due, for which it expects the robot to be where it was measured to be. For
+ * actions that are positions, and programs that call `pi0_controller_set_state` before each read.
+ */
+#define PI0_SPLICE_STATE 2
+
+/**
+ * A new chunk takes over at its row 0, whenever it comes.
+ */
+#define PI0_SPLICE_ARRIVAL 3
+
+/**
  * When there is nothing valid to follow, the last action is held.
  */
 #define PI0_UNDERRUN_HOLD 0
@@ -197,6 +219,66 @@
 #define PI0_RTC_EXP 3
 
 /**
+ * R, G, B.
+ */
+#define PI0_PIXELS_RGB 0
+
+/**
+ * B, G, R.
+ */
+#define PI0_PIXELS_BGR 1
+
+/**
+ * R, G, B and a byte that is left out.
+ */
+#define PI0_PIXELS_RGBA 2
+
+/**
+ * B, G, R and a byte that is left out.
+ */
+#define PI0_PIXELS_BGRA 3
+
+/**
+ * One byte that is R, G and B.
+ */
+#define PI0_PIXELS_GREY 4
+
+/**
+ * Y, Cb, Y, Cr for two pixels, also called YUY2. The width is even.
+ */
+#define PI0_PIXELS_YUYV 5
+
+/**
+ * Cb, Y, Cr, Y for two pixels. The width is even.
+ */
+#define PI0_PIXELS_UYVY 6
+
+/**
+ * A plane of Y, and one of half as many rows with Cb, Cr for two by two pixels. Width and height are even.
+ */
+#define PI0_PIXELS_NV12 7
+
+/**
+ * ITU-R BT.601, Y from 16 to 235 and Cb, Cr from 16 to 240: USB cameras, unless they say otherwise.
+ */
+#define PI0_YUV_BT601_LIMITED 0
+
+/**
+ * ITU-R BT.601, all from 0 to 255: JPEG.
+ */
+#define PI0_YUV_BT601_FULL 1
+
+/**
+ * ITU-R BT.709, Y from 16 to 235 and Cb, Cr from 16 to 240: video of 720 rows and more.
+ */
+#define PI0_YUV_BT709_LIMITED 2
+
+/**
+ * ITU-R BT.709, all from 0 to 255.
+ */
+#define PI0_YUV_BT709_FULL 3
+
+/**
  * The first read from a chunk.
  */
 #define PI0_FLAG_NEW_CHUNK 1
@@ -240,6 +322,11 @@
  * Inference has given up or ended.
  */
 #define PI0_FLAG_STOPPED 256
+
+/**
+ * A chunk took over by time, because `splice` is `PI0_SPLICE_STATE` and no state was handed in for this tick.
+ */
+#define PI0_FLAG_UNMEASURED 512
 
 /**
  * A chunk was published. `number` counts the rows that guided it, `duration_ns` is from begin to publication.
@@ -906,6 +993,14 @@ typedef struct pi0_runtime_config {
      * 0.
      */
     uint32_t reserved;
+    /**
+     * `PI0_SPLICE_...`: the row at which a new chunk takes over.
+     */
+    uint32_t splice;
+    /**
+     * 0.
+     */
+    uint32_t reserved_splice;
 } pi0_runtime_config;
 
 /**
@@ -1141,6 +1236,59 @@ typedef struct pi0_stats {
      */
     uint64_t observations_unusable;
 } pi0_stats;
+
+/**
+ * A camera's frame as its driver has it: 8 bits a value, rows from the top, each `row_bytes` after the one before. The
+ * last row need not be followed by a gap. Borrows the pixels for as long as a call takes.
+ *
+ * Where two or four pixels share one pair of Cb and Cr, each of them gets that pair.
+ */
+typedef struct pi0_camera_frame {
+    /**
+     * `sizeof(pi0_camera_frame)`.
+     */
+    size_t struct_size;
+    /**
+     * `PI0_PIXELS_...`
+     */
+    uint32_t format;
+    /**
+     * `PI0_YUV_...`, what Y, Cb and Cr were made with; other formats have no use for it.
+     */
+    uint32_t yuv;
+    /**
+     * Pixels in a row, 1 to 16384.
+     */
+    uint32_t width;
+    /**
+     * Rows, 1 to 16384.
+     */
+    uint32_t height;
+    /**
+     * The pixels; of NV12, the plane of Y.
+     */
+    const uint8_t *data;
+    /**
+     * Bytes that are there. A frame that ends before its last row does is refused.
+     */
+    size_t data_size;
+    /**
+     * From one row to the next.
+     */
+    size_t row_bytes;
+    /**
+     * Of NV12, the plane of Cb and Cr: often `data + height * row_bytes`. NULL for other formats.
+     */
+    const uint8_t *chroma;
+    /**
+     * Bytes that are there.
+     */
+    size_t chroma_size;
+    /**
+     * From one row of it to the next.
+     */
+    size_t chroma_row_bytes;
+} pi0_camera_frame;
 
 /**
  * The outcome of a publication.
@@ -1713,6 +1861,21 @@ pi0_status pi0_runtime_take_policy(struct pi0_runtime *runtime,
                                    struct pi0_error *error);
 
 /**
+ * Writes a camera's frame as RGB, `height * width * 3` bytes without gaps, which `rgb_size` must be: for
+ * `pi0_policy_infer`. The runtime's slots have `pi0_observation_writer_convert_frame`. `rgb` is no part of the frame;
+ * `error` may be NULL.
+ *
+ * RT-safe: yes. Thread: any.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_STRUCT_SIZE, PI0_ERR_ARGUMENT (no such format or matrix, or a plane too many),
+ * PI0_ERR_SIZE (a side is 0, above 16384 or odd where it must be even, rows overlap, or a plane ends before its last row
+ * does), PI0_ERR_PANIC.
+ */
+pi0_status pi0_camera_frame_to_rgb(const struct pi0_camera_frame *frame,
+                                   uint8_t *rgb,
+                                   size_t rgb_size,
+                                   struct pi0_error *error);
+
+/**
  * The number of the camera called `name`, to be used with the other functions.
  *
  * RT-safe: no. Thread: sensor.
@@ -1755,6 +1918,22 @@ pi0_status pi0_observation_writer_set_frame(struct pi0_observation_writer *write
                                             uint32_t height,
                                             const uint8_t *rgb,
                                             size_t row_bytes);
+
+/**
+ * Converts a camera's frame from the layout that its driver has it in to RGB, into its slot: no copy in between. The
+ * camera is present from now on. A frame that is refused changes nothing: clear the camera, or give the next frame.
+ * `error` may be NULL.
+ *
+ * RT-safe: yes. Thread: sensor.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_STRUCT_SIZE, PI0_ERR_ARGUMENT (no
+ * such camera, format or matrix, or a plane too many), PI0_ERR_SIZE (a side is 0, above 16384 or odd where it must be
+ * even, the frame is larger than the slot, rows overlap, or a plane ends before its last row does), PI0_ERR_POISONED,
+ * PI0_ERR_FORKED, PI0_ERR_PANIC.
+ */
+pi0_status pi0_observation_writer_convert_frame(struct pi0_observation_writer *writer,
+                                                uint32_t camera,
+                                                const struct pi0_camera_frame *frame,
+                                                struct pi0_error *error);
 
 /**
  * Marks a camera as absent.
@@ -1848,6 +2027,18 @@ pi0_status pi0_controller_set_reference(struct pi0_controller *controller,
 pi0_status pi0_controller_set_step_limits(struct pi0_controller *controller,
                                           const float *limits,
                                           size_t len);
+
+/**
+ * Hands in the measured state for the next read, for `PI0_SPLICE_STATE`. `len` values, which must be `action_dim`: one
+ * for each joint of an action, in the units of the observation's state, NaN for a joint that is not measured.
+ *
+ * RT-safe: yes. Thread: control.
+ * Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_SIZE, PI0_ERR_NON_FINITE (a
+ * value is infinite, or none is a number), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+ */
+pi0_status pi0_controller_set_state(struct pi0_controller *controller,
+                                    const float *state,
+                                    size_t len);
 
 /**
  * Ends the hold that a trip of the step limit led to.

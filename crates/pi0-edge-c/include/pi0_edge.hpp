@@ -121,6 +121,9 @@ struct ThreadConfig : pi0_thread_config {
 struct RuntimeConfig : pi0_runtime_config {
     RuntimeConfig() noexcept { pi0_runtime_config_default(this, sizeof(pi0_runtime_config)); }
 };
+struct CameraFrame : pi0_camera_frame {
+    CameraFrame() noexcept : pi0_camera_frame(detail::sized<pi0_camera_frame>()) {}
+};
 struct Reading : pi0_reading {
     Reading() noexcept : pi0_reading(detail::sized<pi0_reading>()) {}
     bool has(std::uint32_t flag) const noexcept { return (flags & flag) != 0; }
@@ -211,6 +214,12 @@ public:
         return pi0_observation_writer_set_frame(get(), camera, width, height, rgb, row_bytes);
     }
 
+    // A frame in its driver's layout, converted into the slot.
+    pi0_status convert_frame(std::uint32_t camera, const pi0_camera_frame& frame,
+                             pi0_error* error = nullptr) noexcept {
+        return pi0_observation_writer_convert_frame(get(), camera, &frame, error);
+    }
+
     pi0_status clear_frame(std::uint32_t camera) noexcept {
         return pi0_observation_writer_clear_frame(get(), camera);
     }
@@ -251,6 +260,11 @@ public:
 
     pi0_status set_step_limits(Span<const float> limits) noexcept {
         return pi0_controller_set_step_limits(get(), limits.data(), limits.size());
+    }
+
+    // The measured state for the next read, for PI0_SPLICE_STATE; NaN for a joint that is not measured.
+    pi0_status set_state(Span<const float> state) noexcept {
+        return pi0_controller_set_state(get(), state.data(), state.size());
     }
 
     pi0_status clear_trip() noexcept { return pi0_controller_clear_trip(get()); }

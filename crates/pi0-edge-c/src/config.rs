@@ -14,13 +14,24 @@ use pi0_edge::ActionLimits;
 use pi0_edge::internals::nanos;
 use pi0_edge::runtime::{
     DelayConfig, DelayRule, Interpolation, MemoryLock, PolicyInferenceOptions, Realtime, Replan,
-    RuntimeConfig, ThreadConfig, TimelineConfig, Underrun,
+    RuntimeConfig, Splice, ThreadConfig, TimelineConfig, Underrun,
 };
 
 /// Each row of a chunk stands for a whole action period.
 pub const PI0_INTERPOLATION_NONE: u32 = 0;
 /// The action moves evenly from one row to the next.
 pub const PI0_INTERPOLATION_LINEAR: u32 = 1;
+
+/// A new chunk takes over at the row that is due: as many rows in as were executed since its observation.
+pub const PI0_SPLICE_TIME: u32 = 0;
+/// A new chunk takes over at the row, of those due, that follows on the last action most closely. For actions that are
+/// positions.
+pub const PI0_SPLICE_COMMAND: u32 = 1;
+/// A new chunk takes over at the row, of those due, for which it expects the robot to be where it was measured to be. For
+/// actions that are positions, and programs that call `pi0_controller_set_state` before each read.
+pub const PI0_SPLICE_STATE: u32 = 2;
+/// A new chunk takes over at its row 0, whenever it comes.
+pub const PI0_SPLICE_ARRIVAL: u32 = 3;
 
 /// When there is nothing valid to follow, the last action is held.
 pub const PI0_UNDERRUN_HOLD: u32 = 0;
@@ -198,6 +209,11 @@ pub struct pi0_runtime_config {
     pub event_fd: i32,
     /// 0.
     pub reserved: u32,
+
+    /// `PI0_SPLICE_...`: the row at which a new chunk takes over.
+    pub splice: u32,
+    /// 0.
+    pub reserved_splice: u32,
 }
 grows!(pi0_runtime_config, reserved);
 
@@ -233,6 +249,7 @@ impl Default for pi0_runtime_config {
             max_errors: config.max_errors,
             event_capacity: config.event_capacity as u32,
             event_fd: -1,
+            splice: PI0_SPLICE_TIME,
             ..zeroed()
         }
     }
@@ -285,8 +302,8 @@ impl pi0_runtime_config {
         let (prompt, flight_record) = unsafe {
             (optional_string(self.prompt, "prompt")?, optional_string(self.flight_record, "flight_record")?)
         };
-        if self.reserved != 0 {
-            return Err(Fail::argument("reserved must be 0"));
+        if (self.reserved, self.reserved_splice) != (0, 0) {
+            return Err(Fail::argument("reserved and reserved_splice must be 0"));
         }
         if self.event_capacity > MOST_EVENTS {
             let given = self.event_capacity;
@@ -341,6 +358,13 @@ impl pi0_runtime_config {
                 PI0_INTERPOLATION_NONE => Interpolation::None,
                 PI0_INTERPOLATION_LINEAR => Interpolation::Linear,
                 other => return unknown("interpolation", other),
+            },
+            splice: match self.splice {
+                PI0_SPLICE_TIME => Splice::Time,
+                PI0_SPLICE_COMMAND => Splice::Command,
+                PI0_SPLICE_STATE => Splice::State,
+                PI0_SPLICE_ARRIVAL => Splice::Arrival,
+                other => return unknown("splice", other),
             },
             max_age: Duration::from_nanos(self.max_age_ns),
             hold_after: Duration::from_nanos(self.hold_after_ns),

@@ -39,6 +39,8 @@ pub const PI0_FLAG_REPEATED: u32 = 64;
 pub const PI0_FLAG_HUNG: u32 = 128;
 /// Inference has given up or ended.
 pub const PI0_FLAG_STOPPED: u32 = 256;
+/// A chunk took over by time, because `splice` is `PI0_SPLICE_STATE` and no state was handed in for this tick.
+pub const PI0_FLAG_UNMEASURED: u32 = 512;
 
 /// Everything a read says beside the action itself.
 #[repr(C)]
@@ -180,6 +182,30 @@ pub unsafe extern "C" fn pi0_controller_set_step_limits(
         match control.controller.set_step_limits(limits) {
             true => Ok(()),
             false => Err(Fail::new(PI0_ERR_ARGUMENT, "a step limit is not positive")),
+        }
+    })
+}
+
+/// Hands in the measured state for the next read, for `PI0_SPLICE_STATE`. `len` values, which must be `action_dim`: one
+/// for each joint of an action, in the units of the observation's state, NaN for a joint that is not measured.
+///
+/// RT-safe: yes. Thread: control.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_SIZE, PI0_ERR_NON_FINITE (a
+/// value is infinite, or none is a number), PI0_ERR_POISONED, PI0_ERR_FORKED, PI0_ERR_PANIC.
+#[unsafe(no_mangle)]
+#[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+pub unsafe extern "C" fn pi0_controller_set_state(
+    controller: *mut pi0_controller,
+    state: *const f32,
+    len: usize,
+) -> pi0_status {
+    guard(|| {
+        let mut control = CONTROLLERS.owned(controller)?;
+        // SAFETY: `state` is NULL or has `len` values, as documented.
+        let state = unsafe { joints(state, len, control.action_dim) }?;
+        match control.controller.set_state(state) {
+            true => Ok(()),
+            false => Err(Fail::new(PI0_ERR_NON_FINITE, "a value is infinite, or nothing is measured")),
         }
     })
 }

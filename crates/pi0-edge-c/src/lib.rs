@@ -7,9 +7,9 @@
 //! into the caller: a bug becomes a status, and the handle it hit can only be freed.
 //!
 //! One file a part: [`policy`] opens a bundle and computes chunks one by one, with what [`inference`] describes;
-//! [`runtime`] starts the real-time runtime from [`config`] and [`rtc`]; [`observation`] and [`controller`] are its two sides;
-//! [`event`], [`log`] and [`stats`] tell how it fares. Pointers become references in `boundary` and handles objects
-//! in `handle`; callbacks are called by the threads of `carrier`.
+//! [`runtime`] starts the real-time runtime from [`config`] and [`rtc`]; [`observation`], with what [`frame`]
+//! describes, and [`controller`] are its two sides; [`event`], [`log`] and [`stats`] tell how it fares. Pointers become
+//! references in `boundary` and handles objects in `handle`; callbacks are called by the threads of `carrier`.
 //!
 //! The library is never unloaded, even by `dlclose`: a thread of it may be running, and its handlers for exit and
 //! fork stay registered. Loading it again gives the same library back.
@@ -26,6 +26,7 @@ pub mod config;
 pub mod controller;
 mod descriptor;
 pub mod event;
+pub mod frame;
 mod handle;
 pub mod inference;
 pub mod log;

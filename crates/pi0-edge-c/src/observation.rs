@@ -2,7 +2,10 @@
 
 use std::ffi::c_char;
 
-use super::boundary::{grows, guard, not_null, put, result_size, slice, string, write_result};
+use super::boundary::{
+    grows, guard, guard_with, not_null, pi0_error, put, result_size, slice, string, write_result,
+};
+use super::frame::{camera_frame, pi0_camera_frame};
 use super::handle::Table;
 use super::status::{
     Fail, PI0_ERR_ARGUMENT, PI0_ERR_FUTURE, PI0_ERR_ORDER, PI0_ERR_RUNTIME, PI0_ERR_SIZE, Result, pi0_status,
@@ -123,6 +126,33 @@ pub unsafe extern "C" fn pi0_observation_writer_set_frame(
         }
         Ok(())
     })
+}
+
+/// Converts a camera's frame from the layout that its driver has it in to RGB, into its slot: no copy in between. The
+/// camera is present from now on. A frame that is refused changes nothing: clear the camera, or give the next frame.
+/// `error` may be NULL.
+///
+/// RT-safe: yes. Thread: sensor.
+/// Statuses: PI0_OK, PI0_ERR_NULL, PI0_ERR_HANDLE, PI0_ERR_BUSY, PI0_ERR_THREAD, PI0_ERR_STRUCT_SIZE, PI0_ERR_ARGUMENT (no
+/// such camera, format or matrix, or a plane too many), PI0_ERR_SIZE (a side is 0, above 16384 or odd where it must be
+/// even, the frame is larger than the slot, rows overlap, or a plane ends before its last row does), PI0_ERR_POISONED,
+/// PI0_ERR_FORKED, PI0_ERR_PANIC.
+#[unsafe(no_mangle)]
+#[cfg_attr(pi0_rtsan, sanitize(realtime = "nonblocking"))]
+pub unsafe extern "C" fn pi0_observation_writer_convert_frame(
+    writer: *mut pi0_observation_writer,
+    camera: u32,
+    frame: *const pi0_camera_frame,
+    error: *mut pi0_error,
+) -> pi0_status {
+    let body = || {
+        let mut writer = WRITERS.owned(writer)?;
+        // SAFETY: `frame` is NULL or as the structure's documentation says.
+        let frame = unsafe { camera_frame(frame) }?;
+        Ok(writer.slot().convert_frame(camera as usize, &frame)?)
+    };
+    // SAFETY: `error` is NULL or a structure, as documented.
+    unsafe { guard_with(error, body) }
 }
 
 /// Marks a camera as absent.

@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 
 use crate::environment;
 use crate::figures::{Chunk, Stage, ms, stages};
+use crate::interrupt::{self, Heeding};
 use crate::observation::StoredObservation;
 use crate::options::MeasureOptions;
 use crate::output::TableFormat;
+use crate::progress::{Progress, Unit};
 use crate::row;
 use crate::table::Table;
 
@@ -50,17 +52,26 @@ pub fn run(args: &Args) -> Result<()> {
     let mut policy = args.measure.load.load()?;
     let observation = args.measure.observation(&policy)?;
     let report = measure(args, &mut policy, &observation)?;
-    args.format.print(|| report.text(), || report.markdown(), || report.json())
+    args.format.print(|| report.text(), || report.markdown(), || report.json())?;
+    args.format.next(|| format!("pi0-edge bench control {}", args.measure.load.typed()));
+    Ok(())
 }
 
 fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) -> Result<Report> {
     let options = args.measure.infer_options();
     let iterations = args.iterations as usize;
+    let _heeding = Heeding::new();
+    let progress =
+        Progress::new("measuring", u64::from(args.warmup) + u64::from(args.iterations), Unit::Of("chunks"));
     observation.with(|o| {
         policy.infer(o, &options)?;
         let first_chunk_ms = ms(policy.timing().total);
         policy.capture_graphs()?;
-        for _ in 1..args.warmup {
+        for i in 1..args.warmup {
+            progress.set(i.into());
+            if interrupt::requested() {
+                return Err(interrupt::nothing_yet());
+            }
             policy.infer(o, &options)?;
         }
         let num_steps = policy.timing().steps.len();
@@ -68,18 +79,26 @@ fn measure(args: &Args, policy: &mut Policy, observation: &StoredObservation) ->
         let mut steps = Vec::with_capacity(iterations * num_steps);
         // Nothing but the policy may allocate between here and the reading of the counter.
         let allocated = allocations::on_this_thread();
-        for _ in 0..iterations {
+        for i in 0..args.iterations {
+            progress.set(u64::from(args.warmup) + u64::from(i));
+            if interrupt::requested() {
+                break;
+            }
             policy.infer(o, &options)?;
             chunks.push(Chunk::new(0.0, policy.timing()));
             steps.extend(policy.timing().steps.iter().map(|&d| ms(d)));
         }
         let allocations = allocations::on_this_thread() - allocated;
+        drop(progress);
+        if chunks.is_empty() {
+            return Err(interrupt::nothing_yet());
+        }
         const STAGES: [&str; 6] = ["preprocess", "vision", "prefix", "denoise_step", "chunk", "overhead"];
         Ok(Report {
             stages: stages(&chunks, &steps, &STAGES),
             first_chunk_ms,
             warmup: args.warmup,
-            allocations_per_chunk: allocations as f64 / iterations as f64,
+            allocations_per_chunk: allocations as f64 / chunks.len() as f64,
             environment: environment::describe(policy, args.measure.load.threads),
             memory: environment::memory(policy),
             device_memory: environment::device_memory(policy)?,

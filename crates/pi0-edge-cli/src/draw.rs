@@ -24,6 +24,22 @@ const CURVES: [RGBColor; 8] = [
     RGBColor(0x8a, 0x6d, 0x00),
 ];
 
+/// What a document is drawn in where dark colours are preferred; those of style.css.
+const DARK: [(RGBColor, &str); 12] = [
+    (WHITE, "#14171b"),
+    (INK, "#e3e7eb"),
+    (SOFT, "#9aa4ae"),
+    (RULE, "#343a41"),
+    (CURVES[0], "#6cb0f5"),
+    (CURVES[1], "#f0915a"),
+    (CURVES[2], "#6cc58a"),
+    (CURVES[3], "#c79be0"),
+    (CURVES[4], "#ef7f8b"),
+    (CURVES[5], "#a6b0ba"),
+    (CURVES[6], "#5fc9d2"),
+    (CURVES[7], "#d9bd4f"),
+];
+
 /// A place in the coordinates of a chart.
 pub type Point = (f64, f64);
 
@@ -65,6 +81,11 @@ fn px(pixels: f64) -> i32 {
 
 fn colour(n: usize) -> RGBColor {
     CURVES[n % CURVES.len()]
+}
+
+/// A colour as SVG has it.
+fn hex(RGBColor(r, g, b): RGBColor) -> String {
+    format!("#{r:02X}{g:02X}{b:02X}")
 }
 
 fn stroke(colour: RGBColor, pixels: f64) -> ShapeStyle {
@@ -177,8 +198,8 @@ pub fn inline(name: &str, chart: &Chart<'_>) -> String {
     let svg = svg(720.0, 240.0, |paper| chart.draw(paper, 56.0, 34.0, 10.0));
     let named = [(INK, "ink".into()), (SOFT, "soft".into()), (RULE, "rule".into())];
     let curves = CURVES.into_iter().enumerate().map(|(i, c)| (c, format!("c{i}")));
-    let svg = named.into_iter().chain(curves).fold(svg, |svg, (RGBColor(r, g, b), name)| {
-        svg.replace(&format!("\"#{r:02X}{g:02X}{b:02X}\""), &format!("\"var(--{name})\""))
+    let svg = named.into_iter().chain(curves).fold(svg, |svg, (colour, name)| {
+        svg.replace(&format!("\"{}\"", hex(colour)), &format!("\"var(--{name})\""))
     });
     // A part of a page has the page's name space.
     let svg = svg.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1);
@@ -198,7 +219,7 @@ pub fn document(title: &str, legend: &[(Key, String)], charts: &[(&str, Chart<'_
     const HEAD: f64 = 64.0;
     const CHART: f64 = 114.0;
     const FOOT: f64 = 36.0;
-    svg(1000.0, HEAD + CHART * charts.len() as f64 + FOOT, |paper| {
+    let drawn = svg(1000.0, HEAD + CHART * charts.len() as f64 + FOOT, |paper| {
         paper.fill(&WHITE)?;
         let at = |x: f64, y: f64| (px(x), px(y));
         paper.draw(&Text::new(title, at(LEFT, 10.0), font(15.0, INK)))?;
@@ -224,7 +245,14 @@ pub fn document(title: &str, legend: &[(Key, String)], charts: &[(&str, Chart<'_
             rest = below;
         }
         Ok(())
-    })
+    });
+    // What does not know about preferences shows the colours that are drawn.
+    let rule = |(light, dark): (RGBColor, &str)| {
+        let light = hex(light);
+        format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}")
+    };
+    let dark = DARK.map(rule).concat();
+    drawn.replacen(">\n", &format!(">\n<style>@media (prefers-color-scheme: dark){{{dark}}}</style>\n"), 1)
 }
 
 #[cfg(test)]
@@ -262,6 +290,10 @@ mod tests {
         );
         assert!(page.contains("a&lt;b &amp; c") && !page.contains("a<b") && !page.contains("\"#"), "{page}");
         let alone = document("t", &[(Key::Ring, "ring".into())], &[("joint", chart)]);
+        assert!(
+            alone.contains("fill=\"#FFFFFF\"") && alone.contains("[fill=\"#FFFFFF\"]{fill:#14171b}"),
+            "white paper, dark where that is preferred: {alone}"
+        );
         assert!(
             alone.contains("\"#C4540F\"") && alone.contains("joint") && !alone.contains("var("),
             "{alone}"

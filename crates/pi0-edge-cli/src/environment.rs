@@ -1,6 +1,6 @@
 //! The machine, the software and the settings of a measurement.
 
-use pi0_edge::{Policy, Result};
+use pi0_edge::{Manifest, Policy, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,12 +21,14 @@ pub fn processor() -> Option<String> {
 /// Machine, kernel, ONNX Runtime, bundle and settings, as one JSON object.
 pub fn describe(policy: &Policy, threads: usize) -> Value {
     let m = policy.manifest();
+    let runtime = policy.inspect().environment();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     json!({
         "pi0_edge": env!("CARGO_PKG_VERSION"),
         "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "onnxruntime": policy.inspect().environment().build_info(),
-        "onnxruntime_library": policy.inspect().environment().library().file_name().map(|f| f.to_string_lossy()),
+        "onnxruntime": runtime.version(),
+        "onnxruntime_build": runtime.build_info().trim_start_matches("ORT Build Info: "),
+        "onnxruntime_library": runtime.library().file_name().map(|f| f.to_string_lossy()),
         "execution_provider": policy.provider(),
         "architecture": std::env::consts::ARCH,
         "processor": processor(),
@@ -38,7 +40,13 @@ pub fn describe(policy: &Policy, threads: usize) -> Value {
         "bundle": policy.bundle().root().file_name().map(|f| f.to_string_lossy()),
         "checkpoint": m.source.checkpoint,
         "precision": m.precision,
+        "weights": weights(m),
     })
+}
+
+/// Returns the origin of the weights: `checkpoint`, which a bundle does not tell trained from untrained, or `random`.
+pub fn weights(manifest: &Manifest) -> &'static str {
+    if manifest.source.format == "synthetic" { "random" } else { "checkpoint" }
 }
 
 /// A value as people read it: a text or an enum's word as it is, everything else as JSON; nothing of null.
@@ -53,7 +61,7 @@ pub fn word(value: &impl Serialize) -> String {
 /// A description as lines for people, each after `bullet`; what is unknown is left out.
 pub fn lines(description: &Value, bullet: &str) -> String {
     let known = description.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    known.map(|(key, value)| format!("{bullet}{key}: {}\n", word(value))).collect()
+    known.map(|(key, value)| format!("{bullet}{}: {}\n", key.replace('_', " "), word(value))).collect()
 }
 
 /// Nodes of each graph by the provider that runs them.

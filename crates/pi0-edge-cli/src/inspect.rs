@@ -10,7 +10,7 @@ use pi0_edge_doctor::{BOARDS, BundleFacts, MemoryNeeds, fits};
 use serde_json::{Value, json};
 
 use crate::environment::word;
-use crate::output::Format;
+use crate::output::{Format, quoted};
 
 /// Most characters that are shown of a prompt.
 const MAX_PROMPT: usize = 200;
@@ -36,7 +36,9 @@ pub fn run(args: &Args) -> Result<()> {
         let needs = BundleFacts::read(&args.bundle).memory;
         return args.format.print(|| memory_text(&needs), || memory_json(&needs));
     }
-    args.format.print(|| text(manifest), || serde_json::to_value(manifest).unwrap_or_default())
+    args.format.print(|| text(manifest), || serde_json::to_value(manifest).unwrap_or_default())?;
+    args.format.next(|| format!("pi0-edge check {}", quoted(&args.bundle)));
+    Ok(())
 }
 
 /// A question to a board's memory: a label, the bytes, and where the figure comes from.
@@ -109,6 +111,16 @@ fn text(m: &Manifest) -> String {
     let mut line = |key: &str, value: String| _ = writeln!(out, "{key:<12}{value}");
     line("policy", format!("{} from {} ({})", word(&m.policy), m.source.checkpoint, m.source.format));
     line("precision", format!("{}, for {}", word(&m.precision), word(&m.target)));
+    if let Some(q) = &m.quantization {
+        let (kept, c) = (q.kept.len(), &q.calibration);
+        line(
+            "quantised",
+            format!(
+                "{}, {kept} products kept more exact; calibrated with {} observations of {}",
+                q.scheme, c.observations, c.source
+            ),
+        );
+    }
     line("size", format!("{:.1} MB in {} files", size as f64 / 1e6, m.files.len()));
     for c in &m.cameras {
         let need = if c.required { "required" } else { "may be absent" };
@@ -128,7 +140,7 @@ fn text(m: &Manifest) -> String {
     line(
         "prompt",
         format!(
-            "at most {} tokens, longer ones are {}{}; default {}",
+            "at most {} tokens, longer ones are {}{}; {}",
             m.prompt.max_tokens,
             if m.prompt.truncation { "cut" } else { "refused" },
             match m.prompt.format {
@@ -136,10 +148,10 @@ fn text(m: &Manifest) -> String {
                 PromptFormat::Pi05PaddedState => ", the padded state in the prompt",
                 _ => "",
             },
-            one_line(
-                &m.prompt.default.as_ref().map_or("none".to_owned(), |task| format!("{task:?}")),
-                MAX_PROMPT
-            )
+            match &m.prompt.default {
+                Some(task) => one_line(&format!("the default is {task:?}"), MAX_PROMPT),
+                None => "there is no default: every observation brings its own".to_owned(),
+            }
         ),
     );
     line("flow", format!("{} steps by default", m.flow.num_steps));

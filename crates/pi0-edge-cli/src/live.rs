@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use pi0_edge::{Error, ErrorKind, Result};
 
+use crate::interrupt::{self, Heeding};
+
 /// Runs the control loop and the sensors, each on a thread of its own, until the control loop has ended; meanwhile
-/// looks on, `period` apart. Both are given a flag that says that it is over; then `wake` is called, for sensors that
+/// looks on, `period` apart, also for Ctrl-C, which ends it. Both are given a flag that says that it is over; then `wake` is called, for sensors that
 /// wait for something.
 ///
 /// # Errors
@@ -20,6 +22,7 @@ pub fn run<C: Send, S: Send>(
     mut look: impl FnMut(&AtomicBool) -> Result<()>,
     wake: impl FnOnce(),
 ) -> Result<(C, S)> {
+    let _heeding = Heeding::new();
     // Relaxed throughout: nothing is handed over by it.
     let over = &AtomicBool::new(false);
     thread::scope(|scope| {
@@ -28,7 +31,7 @@ pub fn run<C: Send, S: Send>(
             let mut looked = Ok(());
             while !control.is_finished() && looked.is_ok() {
                 looked = look(over);
-                over.fetch_or(looked.is_err(), Ordering::Relaxed);
+                over.fetch_or(looked.is_err() || interrupt::requested(), Ordering::Relaxed);
                 thread::sleep(period);
             }
             let ended = join(control);

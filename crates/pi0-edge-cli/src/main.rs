@@ -1,7 +1,7 @@
 //! `pi0-edge`: the command line. One file a verb; each is a thin layer over the library.
 //!
 //! Machine output goes to stdout, people's output and progress to stderr. Exit code 0: done; 1: failed, with the
-//! reason in words; 2: the command line was wrong.
+//! reason in words; 2: the command line was wrong; 130: Ctrl-C or SIGTERM ended it, with what it had so far.
 
 #![deny(unsafe_code)]
 
@@ -16,7 +16,9 @@ mod engines;
 mod environment;
 mod figures;
 mod frame;
+mod generate;
 mod inspect;
+mod interrupt;
 mod live;
 mod mcap;
 mod observation;
@@ -24,6 +26,7 @@ mod options;
 mod output;
 #[cfg(test)]
 mod parsers;
+mod progress;
 mod replay;
 mod run;
 mod serve;
@@ -31,10 +34,12 @@ mod synthesize;
 mod table;
 mod watched;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use pi0_edge::Provider;
+use clap::{CommandFactory, Parser, Subcommand};
+use env_logger::{Target, WriteStyle};
+use pi0_edge::{Provider, Result};
 use pi0_edge_probe::allocations::CountingAllocator;
 
 /// Counts the allocations that `bench` reports. ONNX Runtime's own, in C++, are not among them.
@@ -60,7 +65,7 @@ ONNX Runtime is looked for at --ort-library, $ORT_DYLIB_PATH, beside the executa
 
 /// Runs PI0 policies: an observation in, an action chunk out.
 #[derive(Parser)]
-#[command(name = "pi0-edge", version, about, after_help = EXAMPLES)]
+#[command(name = "pi0-edge", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -70,7 +75,7 @@ struct Cli {
 enum Verb {
     /// Compute one action chunk from one observation
     Run(run::Args),
-    /// Verify a bundle's integrity and its parity with the reference policy, stage by stage
+    /// Verify a bundle: integrity, then parity with the reference policy, or as much of it as can be shown
     Check(check::Args),
     /// Measure latency by stage; `bench control`: what reading the action costs a control loop; `bench device`: all
     /// of it, with a report
@@ -87,34 +92,54 @@ enum Verb {
     Engines(engines::Args),
     /// Show what a bundle holds
     Inspect(inspect::Args),
-    /// Make a full-size bundle with random weights, to measure with
+    /// Make a bundle with random weights, to measure with: full size, or small
     Synthesize(synthesize::Args),
+    /// Write the man pages and the shells' completions
+    #[command(hide = true)]
+    Generate(generate::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    log_to_stderr();
     Provider::explain_failures_with(pi0_edge_doctor::explain_failure);
-    let result = match cli.verb {
+    // A server ends in its own way.
+    let listening = if matches!(cli.verb, Verb::Serve(_)) { Ok(()) } else { interrupt::listen() };
+    let result = listening.and_then(|()| run(cli.verb));
+    interrupt::settle();
+    if let Err(e) = &result {
+        progress::say(&format!("pi0-edge: {e}"));
+    }
+    match result {
+        _ if interrupt::requested() => ExitCode::from(interrupt::STATUS),
+        Ok(code) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn log_to_stderr() {
+    let colours = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let style = if colours { WriteStyle::Always } else { WriteStyle::Never };
+    let env = env_logger::Env::default().default_filter_or("warn");
+    let mut logger = env_logger::Builder::new();
+    logger.target(Target::Pipe(Box::new(progress::Log))).write_style(style).parse_env(env).init();
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => benches::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Mcap(args) => mcap::run(&args),
         Verb::Serve(args) => serve::run(&args),
-        Verb::Doctor(args) => match doctor::run(&args) {
-            Ok(code) => return code,
-            Err(e) => Err(e),
-        },
+        Verb::Doctor(args) => return doctor::run(&args),
         Verb::Engines(args) => engines::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Synthesize(args) => synthesize::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("pi0-edge: {e}");
-            ExitCode::FAILURE
-        }
+        Verb::Generate(args) => generate::run(&args, Cli::command()),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pi0_edge::{Bundle, ErrorKind, Result, Verify};
 use pi0_edge_mcap::{Clock, Flight, Names, Recording};
 
-use crate::output::{print, read_json};
+use crate::output::{print, quoted, read_json};
 
 /// Largest flight record read.
 const MAX_RECORD: u64 = 256 << 20;
@@ -22,7 +22,7 @@ pub struct Args {
     /// Bundle whose names the joints get (default: numbers)
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// Rows of a chunk per second: the rate the policy was trained at
+    /// Action rate: rows of a chunk per second, the rate the policy was trained at
     #[arg(long, value_name = "HZ", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     action_rate: u32,
 }
@@ -38,5 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut recording = Recording::create(&args.output, names, Clock::Boot)?;
     recording.flight(flight)?;
     let counts = recording.finish()?;
-    print(&format!("{} ticks and {} chunks in {}\n", counts.ticks, counts.chunks, args.output.display()))
+    print(&format!("{} ticks and {} chunks in {}\n", counts.ticks, counts.chunks, args.output.display()))?;
+    eprintln!("next: open {} in Foxglove, Rerun or PlotJuggler", quoted(&args.output));
+    Ok(())
 }

@@ -1,14 +1,22 @@
 //! Options that several verbs share.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use pi0_edge::runtime::Realtime;
-use pi0_edge::{DeviceMemory, InferOptions, Policy, PolicyOptions, Provider, Result, Verify, Weights};
+use pi0_edge::{
+    Bundle, DeviceMemory, InferOptions, Policy, PolicyOptions, Provider, Result, Verify, Weights,
+};
 
 use crate::observation::StoredObservation;
+use crate::output::quoted;
+use crate::progress::{Progress, Unit};
+
+/// Headings of options in help texts; what has none comes first.
+const LOADING: &str = "Loading the policy";
+pub const CHUNKING: &str = "Real-time chunking";
+pub const RIGHTS: &str = "Threads and their rights";
 
 /// Options of loading a bundle.
 #[derive(Args, Clone, Debug)]
@@ -16,38 +24,38 @@ pub struct LoadOptions {
     /// The bundle's directory
     pub bundle: PathBuf,
     /// The execution provider; nothing else computes, or it is an error
-    #[arg(long, value_name = "cpu|cuda|tensorrt", default_value_t)]
+    #[arg(help_heading = LOADING, long, value_name = "cpu|cuda|tensorrt", default_value_t)]
     pub provider: Provider,
     /// Directory of TensorRT engines (default: pi0-edge/engines in the user's cache)
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = LOADING, long, value_name = "DIR")]
     pub engine_cache: Option<PathBuf>,
     /// The GPU, as CUDA counts them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(help_heading = LOADING, long, value_name = "N", default_value_t = 0)]
     pub gpu: u32,
     /// Place of tensors that host and graphs both touch: on each side with copies between them, or in one place
     /// that both see (for a Jetson); auto: unified on the CPU, separate on a GPU
-    #[arg(long, value_parser = choice(DEVICE_MEMORY), default_value = "auto")]
+    #[arg(help_heading = LOADING, long, value_parser = choice(DEVICE_MEMORY), default_value = "auto")]
     pub device_memory: DeviceMemory,
     /// Replay CUDA graphs, captured while warming up
-    #[arg(long, value_parser = choice(CUDA_GRAPHS), default_value = "on", action = ArgAction::Set)]
+    #[arg(help_heading = LOADING, long, value_parser = choice(CUDA_GRAPHS), default_value = "on", action = ArgAction::Set)]
     pub cuda_graphs: bool,
     /// Threads of one operator (default: one per available core)
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(help_heading = LOADING, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
     /// ONNX Runtime's shared library
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = LOADING, long, value_name = "FILE")]
     pub ort_library: Option<PathBuf>,
     /// Verification before use: every byte, those of files that changed since they were last verified, or sizes alone
-    #[arg(long, value_parser = choice(VERIFY), default_value = "changed")]
+    #[arg(help_heading = LOADING, long, value_parser = choice(VERIFY), default_value = "changed")]
     pub verify: Verify,
     /// Place of weights: `mapped` from the file, `packed` into the fastest layout, or each as suits it
-    #[arg(long, value_parser = choice(WEIGHTS), default_value = "auto")]
+    #[arg(help_heading = LOADING, long, value_parser = choice(WEIGHTS), default_value = "auto")]
     pub weights: Weights,
     /// Let worker threads, and the one that waits for a GPU, sleep instead of spin inside a run
-    #[arg(long)]
+    #[arg(help_heading = LOADING, long)]
     pub no_spin: bool,
     /// Write ONNX Runtime's profile of every graph to this directory, as traces (slows every run)
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = LOADING, long, value_name = "DIR")]
     pub profile: Option<PathBuf>,
 }
 
@@ -117,6 +125,15 @@ pub fn choice<T: Copy + Send + Sync + 'static>(
 }
 
 impl LoadOptions {
+    /// The bundle as it is typed, and the provider where it is another than the default.
+    pub fn typed(&self) -> String {
+        let provider = match self.provider {
+            Provider::Cpu => String::new(),
+            other => format!(" --provider {other}"),
+        };
+        quoted(&self.bundle) + &provider
+    }
+
     /// Returns the library's options.
     pub fn policy_options(&self) -> PolicyOptions {
         PolicyOptions {
@@ -134,54 +151,26 @@ impl LoadOptions {
         }
     }
 
-    /// Loads the policy, showing progress on a terminal while a large bundle is verified.
+    /// Opens the bundle alone, and shows how far that is.
+    pub fn open(&self) -> Result<Bundle> {
+        let progress = Progress::new("verifying", 0, Unit::Bytes);
+        Bundle::open(&self.bundle, self.verify, &mut |done, total| progress.set_of(done, total))
+    }
+
+    /// Loads the policy, and shows how far that is.
     pub fn load(&self) -> Result<Policy> {
         self.load_watched(|| {})
     }
 
     /// Loads the policy and calls `verified` whenever another part of it has been verified.
     pub fn load_watched(&self, mut verified: impl FnMut()) -> Result<Policy> {
-        let mut progress = Progress::new("verifying");
-        let policy = Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
+        let mut progress = Progress::new("verifying", 0, Unit::Bytes);
+        Policy::load_with_progress(&self.bundle, &self.policy_options(), &mut |done, total| {
             verified();
-            progress.show(done, total);
-        });
-        progress.clear();
-        policy
-    }
-}
-
-/// One self-overwriting line on stderr; silent when stderr is not a terminal or the work is small.
-pub struct Progress {
-    what: &'static str,
-    enabled: bool,
-    shown: Option<u64>,
-}
-
-impl Progress {
-    const WORTH_SHOWING: u64 = 256 << 20;
-
-    /// Creates a line that is silent until there is something to show; `what` is being done.
-    pub fn new(what: &'static str) -> Self {
-        Progress { what, enabled: std::io::stderr().is_terminal(), shown: None }
-    }
-
-    /// Shows `done` of `total` bytes.
-    pub fn show(&mut self, done: u64, total: u64) {
-        if !self.enabled || total < Self::WORTH_SHOWING {
-            return;
-        }
-        let percent = done * 100 / total;
-        if self.shown != Some(percent) {
-            self.shown = Some(percent);
-            eprint!("\r{} {percent:3} % of {:.1} GB", self.what, total as f64 / 1e9);
-        }
-    }
-
-    /// Removes the line.
-    pub fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            eprint!("\r\x1b[K");
-        }
+            progress.set_of(done, total);
+            if done == total {
+                progress = Progress::new("loading the graphs", 0, Unit::Bytes);
+            }
+        })
     }
 }

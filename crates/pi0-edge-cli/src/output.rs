@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::ArrayView2;
 use pi0_edge::internals::{escaped, read_inside};
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::interrupt::{self, Begun};
+use crate::progress::say;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -22,12 +25,29 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prints the form that is asked for. What could act on a terminal is escaped.
+    /// Prints the form that is asked for, marked if the work was interrupted. What could act on a terminal is escaped.
     pub fn print(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<()> {
+        let interrupted = interrupt::requested();
         print(&escaped(&match self {
+            Format::Text if interrupted => format!("INTERRUPTED: what there was until then\n\n{}", text()),
             Format::Text => text(),
-            Format::Json => format!("{:#}\n", json()),
+            Format::Json => {
+                let mut json = json();
+                if let Some(object) = json.as_object_mut().filter(|_| interrupted) {
+                    object.insert("interrupted".into(), true.into());
+                }
+                format!("{json:#}\n")
+            }
         }))
+    }
+}
+
+impl Format {
+    /// Says on stderr what to type next, where people read.
+    pub fn next(self, words: impl FnOnce() -> String) {
+        if self == Format::Text && !interrupt::requested() {
+            say(&format!("next: {}", words()));
+        }
     }
 }
 
@@ -55,6 +75,25 @@ impl TableFormat {
             TableFormat::Md => Format::Text.print(markdown, json),
             TableFormat::Json => Format::Json.print(text, json),
         }
+    }
+}
+
+impl TableFormat {
+    /// As [`Format::next`].
+    pub fn next(self, words: impl FnOnce() -> String) {
+        if let TableFormat::Text = self {
+            Format::Text.next(words);
+        }
+    }
+}
+
+/// A path as it is typed in a shell.
+pub fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@,".contains(c);
+    match text.chars().all(plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 
@@ -94,28 +133,70 @@ pub fn parse_json<T: DeserializeOwned>(text: &[u8], path: &Path, kind: ErrorKind
 }
 
 /// Writes `array` as an .npy file, whole or not at all.
-pub fn write_npy(path: &Path, array: ArrayView2<'_, f32>) -> Result<()> {
-    write_whole(path, |file| Ok(pi0_edge_golden::write_npy(file, array)?))
+pub fn write_npy(file: NewFile, array: ArrayView2<'_, f32>) -> Result<()> {
+    file.write(|file| Ok(pi0_edge_golden::write_npy(file, array)?))
 }
 
-/// Lets `fill` write a file under a temporary name and renames it, so that a failure leaves nothing behind.
-pub fn write_whole(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<&File>) -> std::result::Result<(), Cause>,
-) -> Result<()> {
-    let part = path.with_file_name(format!(".{}.{}.part", file_name(path), std::process::id()));
-    let write = || -> std::result::Result<(), Cause> {
-        let file = File::create_new(&part)?;
-        let mut buffered = BufWriter::new(&file);
-        fill(&mut buffered)?;
-        buffered.flush()?;
-        file.sync_all()?;
-        Ok(std::fs::rename(&part, path)?)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(&part);
-        cannot("write", path)(e)
-    })
+/// A file that is begun before the work whose results it will hold, so that a place where none can be fails at once. It has
+/// its name when it is whole; until then, and if it never is, nothing is there but what was before.
+#[derive(Debug)]
+pub struct NewFile {
+    path: PathBuf,
+    file: File,
+    /// None where the name is that of a device or a pipe, which is written to as it is.
+    part: Option<Begun>,
+}
+
+impl NewFile {
+    pub fn create(path: &Path) -> Result<Self> {
+        let create = || -> std::io::Result<_> {
+            let there = std::fs::metadata(path).ok().map(|m| m.file_type());
+            if there.is_some_and(|there| there.is_dir()) {
+                return Err(std::io::ErrorKind::IsADirectory.into());
+            }
+            if there.is_some_and(|there| !there.is_file()) {
+                return Ok((None, File::options().write(true).open(path)?));
+            }
+            let part = path.with_file_name(format!(".{}.{}.part", file_name(path), std::process::id()));
+            let (part, file) = Begun::create(part, |part| File::create_new(part))?;
+            Ok((Some(part), file))
+        };
+        let (part, file) = create().map_err(cannot("write", path))?;
+        Ok(NewFile { path: path.to_owned(), file, part })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its name until it is whole, for those who write it themselves.
+    pub fn part(&self) -> &Path {
+        self.part.as_ref().map_or(&self.path, Begun::path)
+    }
+
+    /// Lets `fill` write it, and gives it its name.
+    pub fn write(
+        self,
+        fill: impl FnOnce(&mut BufWriter<&File>) -> std::result::Result<(), Cause>,
+    ) -> Result<()> {
+        let NewFile { path, file, part } = self;
+        let write = || -> std::result::Result<(), Cause> {
+            let mut buffered = BufWriter::new(&file);
+            fill(&mut buffered)?;
+            buffered.flush()?;
+            if let Some(part) = part {
+                file.sync_all()?;
+                part.rename(&path)?;
+            }
+            Ok(())
+        };
+        write().map_err(cannot("write", &path))
+    }
+
+    /// As [`write`](Self::write), of content that is at hand.
+    pub fn write_bytes(self, content: impl AsRef<[u8]>) -> Result<()> {
+        self.write(|file| Ok(file.write_all(content.as_ref())?))
+    }
 }
 
 /// The last part of a path, for people.

@@ -1,15 +1,21 @@
 //! Every parser that sees a file, as a function of the file's bytes: the tests give them the files in fuzz/seeds, whole
 //! and damaged. Each ends, and what it says of a file fits a terminal.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use pi0_edge::bundle::{GraphName, Manifest, Target};
-use pi0_edge::internals::{PromptTokenizer, Rules, TokenTable, prescan};
+use pi0_edge::bundle::{FileEntry, GraphName, Manifest, Target};
+use pi0_edge::internals::{PromptTokenizer, Rules, TokenTable, check_context_model, prescan};
 use pi0_edge::runtime::ThreadConfig;
 use pi0_edge::tensorrt::Record;
-use pi0_edge::{ErrorKind, Result};
+use pi0_edge::{Error, ErrorKind, Result};
 use pi0_edge_golden::{Golden, parse_npy};
+use pi0_edge_mcap::{Clock, Flight, Names, Recording};
 
 use crate::observation::ObservationFile;
 use crate::output::parse_json;
@@ -20,17 +26,21 @@ pub type Parser = fn(&[u8]);
 
 /// The parsers by the names of their folders.
 pub const ALL: &[(&str, Parser)] = &[
+    ("context", context),
     ("engines", |bytes| shown(Record::parse(bytes))),
     ("episode", |bytes| {
         shown(parse_json::<EpisodeFile>(bytes, path(), ErrorKind::Observation).and_then(|e| e.check(path())));
     }),
+    ("flight", |bytes| shown(parse_json(bytes, path(), ErrorKind::InvalidArgument).and_then(flight))),
     ("golden", |bytes| shown(Golden::parse(bytes, "golden.json"))),
     ("graph", graph),
     ("image", |bytes| _ = frame::decode(bytes)),
+    ("library", library),
     ("manifest", |bytes| shown(Manifest::parse(bytes))),
     ("npy", |bytes| shown(parse_npy(bytes, "array.npy", ErrorKind::Integrity))),
     ("observation", |bytes| shown(parse_json::<ObservationFile>(bytes, path(), ErrorKind::Observation))),
     ("recording", recorded),
+    ("serve", served),
     ("token_table", token_table),
     ("tokenizer", tokenizer),
 ];
@@ -94,6 +104,54 @@ fn token_table(bytes: &[u8]) {
         }
         error => shown(error),
     }
+}
+
+/// Writes a flight record down as `mcap` does.
+fn flight(flight: Flight) -> Result<()> {
+    let names = Names::numbered(flight.action_dim(), Duration::from_millis(20));
+    let file = in_memory(b"");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut recording = Recording::create(path.as_ref(), names, Clock::Boot)?;
+    recording.flight(flight)?;
+    recording.finish().map(|_| ())
+}
+
+/// A context model beside one engine.
+fn context(bytes: &[u8]) {
+    let files = BTreeMap::from([("a.engine".to_owned(), FileEntry { size: 1, sha256: String::new() })]);
+    shown(check_context_model(bytes, &files).map_err(|what| Error::new(ErrorKind::Engine, what)));
+}
+
+fn in_memory(bytes: &[u8]) -> File {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::memfd_create("file", flags).expect("memory for a file"));
+    file.write_all(bytes).expect("memory for a file");
+    file
+}
+
+fn library(bytes: &[u8]) {
+    let library = pi0_edge_doctor::internals::read_library(in_memory(bytes));
+    shown(library.map_err(|what| Error::new(ErrorKind::Io, what)));
+}
+
+/// All that a client sends, its handshake first.
+fn served(bytes: &[u8]) {
+    let options = pi0_edge_serve::Options {
+        listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        api_key: None,
+        max_message: 1 << 20,
+        max_clients: 1,
+        seed: 0,
+        num_steps: None,
+        prompt: None,
+        rename: Vec::new(),
+        embodiment: None,
+        metadata: serde_json::Map::new(),
+        metrics_every: None,
+    };
+    let got = pi0_edge_serve::internals::serve_bytes(&PI0, &options, bytes).expect("sockets");
+    // A greeting, a few words for each request, and as much for each ping as it had.
+    assert!(got.len() < 20_000 + 100 * bytes.len(), "{} bytes for {}", got.len(), bytes.len());
 }
 
 fn recorded(bytes: &[u8]) {

@@ -10,8 +10,8 @@ use serde_json::{Map, json};
 
 use crate::figures::ms;
 use crate::observation::{StoredObservation, action_names};
-use crate::options::LoadOptions;
-use crate::output::{Format, refuse, write_npy};
+use crate::options::{CHUNKING, LoadOptions};
+use crate::output::{Format, NewFile, refuse, write_npy};
 use crate::table::Table;
 
 /// Arguments of `run`.
@@ -33,19 +33,19 @@ pub struct Args {
     num_steps: Option<usize>,
     /// Join on to the previous chunk (real-time chunking): its rows not yet executed, in robot units. A policy trained
     /// for it takes --inference-delay of them as they are; another one is guided by all of them
-    #[arg(long, value_name = "FILE.npy")]
+    #[arg(help_heading = CHUNKING, long, value_name = "FILE.npy")]
     previous: Option<PathBuf>,
     /// Rows that will be executed before this chunk is ready
-    #[arg(long, value_name = "TICKS", default_value_t = 0, requires = "previous")]
+    #[arg(help_heading = CHUNKING, long, value_name = "ROWS", default_value_t = 0, requires = "previous")]
     inference_delay: usize,
     /// Row where guidance ends (lerobot's meaning of the word)
-    #[arg(long, value_name = "ROWS", default_value_t = 10, requires = "previous")]
+    #[arg(help_heading = CHUNKING, long, value_name = "ROWS", default_value_t = 10, requires = "previous")]
     execution_horizon: usize,
     /// Schedule of the guidance weights: linear, exp, ones or zeros
-    #[arg(long, value_name = "NAME", default_value_t, requires = "previous")]
+    #[arg(help_heading = CHUNKING, long, value_name = "NAME", default_value_t, requires = "previous")]
     rtc_schedule: PrefixSchedule,
     /// Upper bound of the guidance weight
-    #[arg(long, value_name = "W", default_value_t = 10.0, requires = "previous")]
+    #[arg(help_heading = CHUNKING, long, value_name = "W", default_value_t = 10.0, requires = "previous")]
     max_guidance_weight: f32,
     /// Format of the output on stdout
     #[arg(long, value_enum, default_value = "text")]
@@ -87,6 +87,7 @@ fn read_previous(path: &Path, args: &Args, policy: &Policy) -> Result<(ArrayD<f3
 pub fn run(args: &Args) -> Result<()> {
     // Cheap to read and likely to be wrong: before the bundle is verified and loaded.
     let observation = StoredObservation::read(&args.observation)?;
+    let output = args.output.as_deref().map(NewFile::create).transpose()?;
     let mut policy = args.load.load()?;
     let noise = args.noise.as_deref().map(|path| read_noise(path, &policy)).transpose()?;
     let previous = args.previous.as_deref().map(|path| read_previous(path, args, &policy)).transpose()?;
@@ -104,10 +105,11 @@ pub fn run(args: &Args) -> Result<()> {
         }),
     };
     observation.with(|o| policy.infer(o, &options).map(|_| ()))?;
-    if let Some(path) = &args.output {
-        write_npy(path, policy.chunk().view())?;
-    }
-    args.format.print(|| text(&policy), || as_json(&policy))
+    let written = output.map_or(Ok(()), |file| write_npy(file, policy.chunk().view()));
+    args.format.print(|| text(&policy), || as_json(&policy))?;
+    written?;
+    args.format.next(|| format!("pi0-edge bench {}", args.load.typed()));
+    Ok(())
 }
 
 /// The stages and their times in ms, to the microsecond.
@@ -136,14 +138,14 @@ fn text(policy: &Policy) -> String {
     let (chunk, t) = (policy.chunk().view(), policy.timing());
     let names = action_names(policy);
     let width = names.iter().map(String::len).max().unwrap_or(0).max(9) + 2;
-    let head: Vec<&str> = std::iter::once("tick").chain(names.iter().map(String::as_str)).collect();
-    let row = |(tick, values): (usize, ArrayView1<'_, f32>)| {
-        std::iter::once(format!("{tick:4}")).chain(values.iter().map(|v| format!("{v:.4}"))).collect()
+    let head: Vec<&str> = std::iter::once("row").chain(names.iter().map(String::as_str)).collect();
+    let row = |(row, values): (usize, ArrayView1<'_, f32>)| {
+        std::iter::once(format!("{row:4}")).chain(values.iter().map(|v| format!("{v:.4}"))).collect()
     };
     let table = Table::new(&head).rows(chunk.rows().into_iter().enumerate().map(row));
     let widths: Vec<usize> = std::iter::once(4).chain(names.iter().map(|_| width)).collect();
     format!(
-        "{}\n{} actions of {} values, {} steps, prefix of {} rows\n{}\n",
+        "{}\n{} rows of {} values, {} steps, prefix of {} rows\n{}\n",
         table.text(&widths),
         chunk.nrows(),
         chunk.ncols(),

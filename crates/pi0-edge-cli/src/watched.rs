@@ -76,6 +76,14 @@ impl<W: Watcher> Inference for Watched<W> {
         lock(&self.policy).limits()
     }
 
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        lock(&self.policy).joint_scales()
+    }
+
+    fn state<'a>(&self, seen: &'a ObservationSlot) -> &'a [f32] {
+        lock(&self.policy).state(seen)
+    }
+
     fn worker_threads(&self) -> Vec<i32> {
         lock(&self.policy).worker_threads()
     }

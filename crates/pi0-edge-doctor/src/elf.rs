@@ -1,6 +1,8 @@
 //! The parts of a shared library that the dynamic loader reads.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -11,6 +13,14 @@ use object::{Endianness, ReadCache};
 
 type Header = FileHeader64<Endianness>;
 type Data<'a> = &'a ReadCache<File>;
+type Parsed<T> = Result<T, Box<dyn Error>>;
+
+/// Most names that are kept of a library: it is made of tables that can point at one name from everywhere.
+const MAX_NAMES: usize = 1 << 14;
+/// Most exported symbols that are looked at.
+const MAX_SYMBOLS: usize = 1 << 18;
+/// Most sections of GPU code. A library has one or two, and each is walked.
+const MAX_FATBINS: usize = 16;
 
 /// Exported names worth keeping: they tell which providers a library was built with.
 const KEPT_EXPORTS: [&str; 2] = ["OrtSessionOptionsAppendExecutionProvider_", "GetProvider"];
@@ -48,10 +58,11 @@ pub(super) fn architecture(machine: u16) -> String {
     }
 }
 
-fn parse(data: Data<'_>) -> object::Result<Elf> {
+fn parse(data: Data<'_>) -> Parsed<Elf> {
     let header = Header::parse(data)?;
     let endian = header.endian()?;
-    let tables = Tables { endian, sections: header.sections(endian, data)?, data };
+    let sections = header.sections(endian, data)?;
+    let tables = Tables { endian, sections, data, names: Cell::new(0) };
     let mut elf = Elf {
         machine: header.e_machine(endian),
         needed: Vec::new(),
@@ -65,9 +76,9 @@ fn parse(data: Data<'_>) -> object::Result<Elf> {
     let dynamic = tables.sections.dynamic_table(endian, data)?;
     for entry in dynamic.iter() {
         match entry.tag {
-            DT_NEEDED => elf.needed.push(text(dynamic.string(entry)?)),
-            DT_RPATH => elf.rpath.extend(search_path(dynamic.string(entry)?)),
-            DT_RUNPATH => elf.runpath.extend(search_path(dynamic.string(entry)?)),
+            DT_NEEDED => elf.needed.push(tables.text(dynamic.string(entry)?)?),
+            DT_RPATH => tables.search_path(dynamic.string(entry)?, &mut elf.rpath)?,
+            DT_RUNPATH => tables.search_path(dynamic.string(entry)?, &mut elf.runpath)?,
             _ => {}
         }
     }
@@ -75,18 +86,13 @@ fn parse(data: Data<'_>) -> object::Result<Elf> {
         if tables.sections.section_name(endian, section)? == b".nv_fatbin"
             && let Some((start, size)) = section.file_range(endian)
         {
+            if elf.fatbin.len() == MAX_FATBINS {
+                return Err(format!("it has more than {MAX_FATBINS} sections of GPU code").into());
+            }
             elf.fatbin.push(start..start.saturating_add(size));
         }
     }
     Ok(elf)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn search_path(bytes: &[u8]) -> Vec<String> {
-    text(bytes).split(':').filter(|d| !d.is_empty()).map(str::to_owned).collect()
 }
 
 /// The section table of a file.
@@ -94,44 +100,66 @@ struct Tables<'a> {
     endian: Endianness,
     sections: SectionTable<'a, Header, Data<'a>>,
     data: Data<'a>,
+    /// Names that were kept.
+    names: Cell<usize>,
 }
 
 impl Tables<'_> {
-    fn defined_versions(&self) -> object::Result<Vec<String>> {
+    fn text(&self, bytes: &[u8]) -> Parsed<String> {
+        if self.names.replace(self.names.get() + 1) >= MAX_NAMES {
+            return Err(format!(
+                "it names more than {MAX_NAMES} libraries, directories, versions and symbols"
+            )
+            .into());
+        }
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    fn search_path(&self, bytes: &[u8], path: &mut Vec<String>) -> Parsed<()> {
+        for directory in bytes.split(|&byte| byte == b':').filter(|d| !d.is_empty()) {
+            path.push(self.text(directory)?);
+        }
+        Ok(())
+    }
+
+    fn defined_versions(&self) -> Parsed<Vec<String>> {
         let mut names = Vec::new();
         if let Some((mut definitions, link)) = self.sections.gnu_verdef(self.endian, self.data)? {
             let strings = self.sections.strings(self.endian, self.data, link)?;
             while let Some((_, mut auxiliary)) = definitions.next()? {
                 // The first one names the version, the others its predecessors.
                 if let Some(first) = auxiliary.next()? {
-                    names.push(text(first.name(self.endian, strings)?));
+                    names.push(self.text(first.name(self.endian, strings)?)?);
                 }
             }
         }
         Ok(names)
     }
 
-    fn required_versions(&self) -> object::Result<BTreeMap<String, Vec<String>>> {
+    fn required_versions(&self) -> Parsed<BTreeMap<String, Vec<String>>> {
         let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
         if let Some((mut needs, link)) = self.sections.gnu_verneed(self.endian, self.data)? {
             let strings = self.sections.strings(self.endian, self.data, link)?;
             while let Some((need, mut auxiliary)) = needs.next()? {
-                let names = all.entry(text(need.file(self.endian, strings)?)).or_default();
+                let names = all.entry(self.text(need.file(self.endian, strings)?)?).or_default();
                 while let Some(version) = auxiliary.next()? {
-                    names.push(text(version.name(self.endian, strings)?));
+                    names.push(self.text(version.name(self.endian, strings)?)?);
                 }
             }
         }
         Ok(all)
     }
 
-    fn exports(&self) -> object::Result<Vec<String>> {
+    fn exports(&self) -> Parsed<Vec<String>> {
         let symbols = self.sections.symbols(self.endian, self.data, SHT_DYNSYM)?;
         let mut names = Vec::new();
+        if symbols.len() > MAX_SYMBOLS {
+            return Err(format!("it has {} symbols, more than {MAX_SYMBOLS}", symbols.len()).into());
+        }
         for symbol in symbols.iter().filter(|s| !s.is_undefined(self.endian)) {
-            let name = text(symbol.name(self.endian, symbols.strings())?);
-            if KEPT_EXPORTS.iter().any(|k| name.starts_with(k)) {
-                names.push(name);
+            let name = symbol.name(self.endian, symbols.strings())?;
+            if KEPT_EXPORTS.iter().any(|kept| name.starts_with(kept.as_bytes())) {
+                names.push(self.text(name)?);
             }
         }
         Ok(names)
@@ -142,4 +170,22 @@ impl Tables<'_> {
 pub(super) fn expand_origin(directory: &str, library: &Path) -> String {
     let origin = library.parent().unwrap_or(Path::new("/")).to_string_lossy();
     directory.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_multiply_are_refused() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/library");
+        let read = |name: &str| Elf::read(File::open(seeds.join(name)).unwrap());
+        let error = read("one-version-everywhere").unwrap_err();
+        assert!(error.contains("names more than 16384"), "{error}");
+        let elf = read("cuda.so").unwrap();
+        assert_eq!((elf.machine, elf.fatbin.len()), (EM_X86_64, 1));
+        assert_eq!(elf.needed, ["libc.so.6"]);
+        assert_eq!(elf.runpath, ["$ORIGIN", "/usr/lib/x"]);
+        assert_eq!(elf.exports.len(), 2);
+    }
 }

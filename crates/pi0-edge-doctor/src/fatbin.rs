@@ -81,7 +81,7 @@ fn scan_entries(file: &File, entries: Range<u64>, kernels: &mut Kernels) -> io::
 /// Finds the next container behind padding, which can be up to a page long.
 fn next_container(file: &File, mut range: Range<u64>) -> io::Result<Option<u64>> {
     let mut buffer = [0; 4096];
-    while range.start + CONTAINER_HEADER <= range.end {
+    while range.start.saturating_add(CONTAINER_HEADER) <= range.end {
         let piece = &mut buffer[..(range.end - range.start).min(4096) as usize];
         file.read_exact_at(piece, range.start)?;
         if let Some(i) = piece.windows(4).position(|w| u32_at(w, 0) == MAGIC) {

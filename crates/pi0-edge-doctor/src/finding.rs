@@ -80,6 +80,8 @@ codes! {
         BundleFormat = "BUNDLE_FORMAT",
         /// Files of the bundle are absent or of the wrong size.
         BundleIncomplete = "BUNDLE_INCOMPLETE",
+        /// The bundle has no golden data to show parity with the reference policy by.
+        NoGoldenData = "NO_GOLDEN_DATA",
         /// The GPU cannot compute in the bundle's precision.
         PrecisionUnsupported = "PRECISION_UNSUPPORTED",
     }

@@ -23,6 +23,8 @@ mod elf;
 mod facts;
 mod fatbin;
 mod finding;
+#[doc(hidden)]
+pub mod internals;
 mod loader;
 mod needs;
 mod render;

@@ -62,8 +62,10 @@ impl Report {
         };
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
         if self.is_usable() {
+            let bundle = self.bundle.as_ref().map_or("BUNDLE", |bundle| &bundle.path);
             format!(
-                "Nothing found that stops it ({errors}, {warnings}). That it computes rightly, only check can tell."
+                "Nothing found that stops it ({errors}, {warnings}). Next, to see whether it computes rightly: \
+                 pi0-edge check {bundle}"
             )
         } else {
             format!("It will not run ({errors}, {warnings}).")

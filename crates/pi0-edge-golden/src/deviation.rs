@@ -11,6 +11,8 @@ pub struct Deviation {
     pub max_expected: f64,
     /// `max_abs / max_expected`. 0 where both are 0.
     pub relative: f64,
+    /// Euclidean length of `got - want` as a share of that of `want`. 0 where both are 0.
+    pub relative_l2: f64,
     /// Cosine of the angle between the two as vectors: 1 where the directions agree, whatever the lengths. 1 where both
     /// are zero, 0 where one is or a value is not finite.
     pub cosine: f64,
@@ -23,10 +25,11 @@ impl Deviation {
     }
 
     /// Combines two parts of one stage, such as layers, into the worse: the larger relative error with its magnitudes,
-    /// and the smaller cosine.
+    /// the larger relative length, and the smaller cosine.
     pub fn worst(self, other: Deviation) -> Self {
         let larger = if other.relative > self.relative { other } else { self };
-        Deviation { cosine: self.cosine.min(other.cosine), ..larger }
+        let relative_l2 = self.relative_l2.max(other.relative_l2);
+        Deviation { relative_l2, cosine: self.cosine.min(other.cosine), ..larger }
     }
 }
 
@@ -48,7 +51,7 @@ pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
     }
     let (mut max_abs, mut max_expected) = (0f64, 0f64);
     // Squares of f32 values fit f64 with room for any number of them.
-    let (mut dot, mut got_squared, mut want_squared) = (0f64, 0f64, 0f64);
+    let (mut dot, mut got_squared, mut want_squared, mut off_squared) = (0f64, 0f64, 0f64, 0f64);
     for (&got, &want) in sampled.zip(want) {
         let (got, want) = (f64::from(got), f64::from(want));
         let difference = got - want;
@@ -56,6 +59,7 @@ pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
         max_abs = max_abs.max(if difference.is_finite() { difference.abs() } else { f64::INFINITY });
         max_expected = max_expected.max(if want.is_finite() { want.abs() } else { 0.0 });
         dot += got * want;
+        off_squared += difference * difference;
         got_squared += got * got;
         want_squared += want * want;
     }
@@ -65,7 +69,10 @@ pub fn compare(got: &[f32], want: &[f32], stride: usize) -> Result<Deviation> {
         // `f64::min` would make a 1 of a NaN.
         _ => (dot / (got_squared * want_squared).sqrt()).clamp(-1.0, 1.0),
     };
-    Ok(Deviation { max_abs, max_expected, relative, cosine: if cosine.is_finite() { cosine } else { 0.0 } })
+    let relative_l2 = if off_squared == 0.0 { 0.0 } else { (off_squared / want_squared).sqrt() };
+    let relative_l2 = if relative_l2.is_nan() { f64::INFINITY } else { relative_l2 };
+    let cosine = if cosine.is_finite() { cosine } else { 0.0 };
+    Ok(Deviation { max_abs, max_expected, relative, relative_l2, cosine })
 }
 
 #[cfg(test)]
@@ -77,6 +84,7 @@ mod tests {
         let d = compare(&[1.0, 9.0, -4.5, 9.0, 2.0], &[1.0, -4.0, 2.0], 2).unwrap();
         assert_eq!((d.max_abs, d.max_expected, d.relative), (0.5, 4.0, 0.125));
         assert!(d.is_within(0.125) && !d.is_within(0.1));
+        assert_eq!(compare(&[3.0, 4.0, 1.0], &[3.0, 4.0, 0.0], 1).unwrap().relative_l2, 0.2);
     }
 
     #[test]
@@ -97,7 +105,10 @@ mod tests {
     #[test]
     fn equal_zeros_are_within_any_tolerance() {
         let d = compare(&[0.0; 3], &[0.0; 3], 1).unwrap();
-        assert_eq!(d, Deviation { max_abs: 0.0, max_expected: 0.0, relative: 0.0, cosine: 1.0 });
+        assert_eq!(
+            d,
+            Deviation { max_abs: 0.0, max_expected: 0.0, relative: 0.0, relative_l2: 0.0, cosine: 1.0 }
+        );
         assert!(d.is_within(1e-9));
         let off = compare(&[1e-9], &[0.0], 1).unwrap();
         assert!(off.relative.is_infinite() && !off.is_within(1.0));
@@ -109,6 +120,7 @@ mod tests {
             [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::INFINITY, f32::INFINITY), (f32::NAN, f32::NAN)]
         {
             let d = compare(&[1.0, got], &[1.0, want], 1).unwrap();
+            assert!(d.relative_l2.is_infinite());
             assert!(d.max_abs.is_infinite() && !d.is_within(1e30) && d.cosine == 0.0, "{got} {want}");
             assert!(!d.worst(compare(&[1.0], &[1.0], 1).unwrap()).is_within(1.0));
         }

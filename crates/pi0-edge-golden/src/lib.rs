@@ -69,6 +69,9 @@ pub struct Tolerance {
     /// which are f32 in every precision.
     #[serde(default)]
     pub by_stage: BTreeMap<String, f64>,
+    /// Largest [`Deviation::relative_l2`] of single stages; of a quantised bundle all but `pixel_values`. Others may have any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub relative_l2: BTreeMap<String, f64>,
 }
 
 fn default_cosine() -> f64 {
@@ -84,20 +87,22 @@ impl Tolerance {
 
     /// Returns true if `deviation`, of `stage`, is within both bounds.
     pub fn allows(&self, stage: &str, deviation: &Deviation) -> bool {
-        deviation.is_within(self.relative(stage)) && deviation.cosine >= self.cosine
+        let length = self.relative_l2.get(stage).is_none_or(|&most| deviation.relative_l2 <= most);
+        deviation.is_within(self.relative(stage)) && length && deviation.cosine >= self.cosine
     }
 
     fn check(&self) -> Result<()> {
-        for limit in [self.stages, self.actions].iter().chain(self.by_stage.values()) {
+        let by_stage = || self.by_stage.iter().chain(&self.relative_l2);
+        for limit in [self.stages, self.actions].iter().chain(by_stage().map(|(_, limit)| limit)) {
             let sound = limit.is_finite() && *limit > 0.0;
             ensure(sound, || format!("a tolerance is {limit}, it must be positive and finite"))?;
         }
         let cosine = self.cosine;
         let sound = (0.0..=1.0).contains(&cosine);
         ensure(sound, || format!("tolerance.cosine is {cosine}, it must be from 0 to 1"))?;
-        self.by_stage.keys().try_for_each(|name| {
+        by_stage().try_for_each(|(name, _)| {
             let known = STAGES.contains(&name.as_str());
-            ensure(known, || format!("tolerance.by_stage names {name:?}, which is no stage"))
+            ensure(known, || format!("tolerance names {name:?}, which is no stage"))
         })
     }
 }

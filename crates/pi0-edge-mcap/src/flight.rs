@@ -15,8 +15,14 @@ pub struct Flight {
 impl Flight {
     /// Returns the width of an action; 0 in a record that has none.
     pub fn action_dim(&self) -> usize {
-        let chunks = self.chunks.iter().flat_map(|chunk| &chunk.actions);
-        chunks.chain(self.ticks.iter().filter_map(|tick| tick.action.as_ref())).next().map_or(0, Vec::len)
+        self.written().next().map_or(0, Vec::len)
+    }
+
+    /// Returns the actions that a recording gets; those of rejected chunks are none of them.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &Vec<f32>> {
+        let chunks = self.chunks.iter().filter(|chunk| chunk.rejected.is_none());
+        let rows = chunks.flat_map(|chunk| &chunk.actions);
+        rows.chain(self.ticks.iter().filter_map(|tick| tick.action.as_ref()))
     }
 }
 

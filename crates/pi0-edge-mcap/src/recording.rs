@@ -131,19 +131,25 @@ impl Recording {
     /// Writes the ticks and chunks that have not been written yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], naming the file.
+    /// [`ErrorKind::Io`], naming the file; [`ErrorKind::InvalidArgument`] for an action that has another number of values
+    /// than there are names.
     pub fn flight(&mut self, flight: Flight) -> Result<()> {
+        let names = self.names.action.len();
+        if let Some(other) = flight.written().find(|action| action.len() != names) {
+            let what = format!("the record has an action of {} values; {names} have names", other.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
         for tick in &flight.ticks {
             let next = self.next_tick.unwrap_or(tick.tick);
             if tick.tick >= next {
-                self.counts.missed_ticks += tick.tick - next;
-                self.next_tick = Some(tick.tick + 1);
+                self.counts.missed_ticks = self.counts.missed_ticks.saturating_add(tick.tick - next);
+                self.next_tick = Some(tick.tick.saturating_add(1));
                 self.tick(tick)?;
             }
         }
         for chunk in &flight.chunks {
             if chunk.number >= self.next_chunk {
-                self.next_chunk = chunk.number + 1;
+                self.next_chunk = chunk.number.saturating_add(1);
                 self.chunk(chunk)?;
             }
         }
@@ -175,7 +181,7 @@ impl Recording {
         let rows = (0u64..).zip(&chunk.actions);
         let points = rows.fold(head.u32(chunk.actions.len() as u32), |cdr, (row, action)| {
             // Positions, and neither velocities, accelerations nor efforts.
-            cdr.numbers(action).u32(0).u32(0).u32(0).time(row * period)
+            cdr.numbers(action).u32(0).u32(0).u32(0).time(row.saturating_mul(period))
         });
         self.write(Topic::Chunk, chunk.published_ns + self.offset, &points.into_bytes())
     }
@@ -277,6 +283,17 @@ mod tests {
         }
         let counts = recording.finish().unwrap();
         assert_eq!(counts, Counts { ticks: 6, missed_ticks: 3, chunks: 3, ..Counts::default() });
+    }
+
+    #[test]
+    fn every_action_has_a_value_for_each_name() {
+        let names = Names::numbered(2, Duration::from_millis(20));
+        let directory = tempfile::tempdir().unwrap();
+        let mut recording = Recording::create(&directory.path().join("a.mcap"), names, Clock::Boot).unwrap();
+        // What was rejected may have been of any width, and is not written.
+        recording.flight(Flight { ticks: Vec::new(), chunks: vec![chunk(1, Some("width"))] }).unwrap();
+        let error = recording.flight(Flight { ticks: vec![tick(7)], chunks: Vec::new() }).unwrap_err();
+        assert!(error.to_string().contains("an action of 1 values; 2 have names"), "{error}");
     }
 
     #[test]

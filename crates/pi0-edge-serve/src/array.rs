@@ -44,9 +44,10 @@ impl Dtype {
     fn parse(name: &str) -> Result<(Dtype, usize), String> {
         let found = Self::NAMES.into_iter().find(|(known, ..)| *known == name);
         let known = || Self::NAMES.map(|(known, ..)| known).join(", ");
-        found
-            .map(|(_, dtype, size)| (dtype, size))
-            .ok_or_else(|| format!("an array of dtype {name:?}; these are taken: {}", known()))
+        found.map(|(_, dtype, size)| (dtype, size)).ok_or_else(|| {
+            let name: String = name.chars().take(32).collect();
+            format!("an array of dtype {name:?}; these are taken: {}", known())
+        })
     }
 }
 
@@ -254,6 +255,8 @@ mod tests {
             let error = Numbers::read(&value).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+        let error = Numbers::read(&array(&"\u{7f}".repeat(1 << 16), &[1], &[0])).unwrap_err();
+        assert!(error.len() < 500, "{} bytes", error.len());
     }
 
     #[test]

@@ -47,6 +47,13 @@ impl Reply {
     pub(crate) fn new(answer: Sender<Result<Answer>>, bell: &Arc<Bell>, wanted: &Arc<()>) -> Self {
         Reply { answer: Some(answer), bell: Arc::clone(bell), wanted: Arc::downgrade(wanted) }
     }
+
+    pub(crate) fn give(&self, answer: Result<Answer>) {
+        if let Some(reply) = &self.answer {
+            // A client that went away meanwhile wants no answer.
+            let _ = reply.send(answer);
+        }
+    }
 }
 
 impl Drop for Reply {
@@ -96,9 +103,6 @@ pub(crate) fn run(mut policy: Policy, first_seed: u64, jobs: &Receiver<Job>, met
                 queue_ms: ms(queued),
             }
         });
-        if let Some(reply) = &job.reply.answer {
-            // A client that went away meanwhile wants no answer.
-            let _ = reply.send(answer);
-        }
+        job.reply.give(answer);
     }
 }

@@ -13,6 +13,8 @@ mod array;
 mod connection;
 mod handshake;
 mod inference;
+#[doc(hidden)]
+pub mod internals;
 mod metrics;
 mod names;
 mod options;

@@ -14,6 +14,8 @@ use crate::value::Value;
 
 /// Unknown keys that are told about; what comes after these is ignored without a word.
 const MOST_TOLD: usize = 16;
+/// Longest name of a value, those of the maps around it included, in bytes. Each value has one.
+const MAX_NAME: usize = 256;
 
 /// A refused message.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl Contract {
 
     fn request(&self, message: &Value<'_>, bytes: &Bytes) -> std::result::Result<Request, String> {
         let mut leaves = Vec::new();
-        flatten(message, "", &mut leaves);
+        flatten(message, "", &mut leaves)?;
         let mut request = Request::default();
         let mut states: [Option<Vec<f32>>; 2] = [None, None];
         let mut horizon = None;
@@ -215,16 +217,30 @@ impl Request {
 }
 
 /// Lists what the maps inside each other hold, by names in the form of [`plain`].
-fn flatten<'v, 'a>(value: &'v Value<'a>, path: &str, leaves: &mut Vec<(String, &'v Value<'a>)>) {
+///
+/// # Errors
+/// A name that is too long.
+fn flatten<'v, 'a>(
+    value: &'v Value<'a>,
+    path: &str,
+    leaves: &mut Vec<(String, &'v Value<'a>)>,
+) -> std::result::Result<(), String> {
     match value {
         Value::Map(entries) if value.get("__ndarray__").is_none() && scalar_of(value).is_none() => {
             for (key, value) in entries {
+                if path.len() + key.len() >= MAX_NAME {
+                    return Err(format!(
+                        "a name of {} bytes or more; at most {MAX_NAME} are taken",
+                        path.len() + key.len()
+                    ));
+                }
                 let path = if path.is_empty() { (*key).to_owned() } else { format!("{path}.{key}") };
-                flatten(value, &path, leaves);
+                flatten(value, &path, leaves)?;
             }
         }
         _ => leaves.push((plain(path), value)),
     }
+    Ok(())
 }
 
 fn size(value: &Value<'_>) -> std::result::Result<usize, String> {
@@ -265,4 +281,21 @@ fn interleaved(planes: &[u8]) -> Vec<u8> {
     let (red, rest) = planes.split_at(planes.len() / 3);
     let (green, blue) = rest.split_at(rest.len() / 2);
     red.iter().zip(green).zip(blue).flat_map(|((r, g), b)| [*r, *g, *b]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_not_copied_for_each_of_many_values() {
+        let long = "x".repeat(1 << 20);
+        let many = Value::Map(vec![("k", Value::Nil); 1 << 16]);
+        let error = flatten(&Value::Map(vec![(&long, many)]), "", &mut Vec::new()).unwrap_err();
+        assert!(error.len() < 100 && error.contains("at most 256"), "{error}");
+        let inner = Value::Map(vec![("images", Value::Map(vec![("base", Value::Nil)]))]);
+        let (outer, mut leaves) = (Value::Map(vec![("observation", inner)]), Vec::new());
+        flatten(&outer, "", &mut leaves).unwrap();
+        assert_eq!(leaves, [("images.base".to_owned(), &Value::Nil)]);
+    }
 }

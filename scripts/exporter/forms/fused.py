@@ -1,16 +1,18 @@
 """Operators that ONNX Runtime's CUDA provider runs as one kernel each, and that read nothing of the host's while they run.
 
-Attention is the operator of ONNX 23, without a mask, so that the provider takes Flash Attention in 16 bits. PI0's state token would
-need one: it sees the prefix and itself alone. It does not depend on the step either, so that the prefill computes it, as one more row
-of keys and values before those of the prefix.
+Attention has no mask, so that the provider takes Flash Attention in 16 bits. PI0's state token would need one: it sees the prefix and
+itself alone. It does not depend on the step either, so that the prefill computes it, as one more row of keys and values before those
+of the prefix. It is ONNX Runtime's own operator, with heads as rows, where it is to be one that Jetson has; and else that of ONNX,
+which needs no cuDNN, has bf16, and takes the first of the keys alone, for a prefix that is padded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, Sequence
 
 import numpy as np
+import onnx
 
 from ..config import PI0
 from ..sources import Rows, Source, Values
@@ -23,6 +25,16 @@ if TYPE_CHECKING:
 CONTRIB = "com.microsoft"
 # Of more outputs than these, the provider fetches the addresses from the host.
 OUTPUTS = 32
+# ONNX Runtime's norm, which it has in the default domain; ONNX's own is newer. Registered for ONNX's checker.
+RMS_NORM = "SimplifiedLayerNormalization"
+onnx.defs.register_schema(onnx.defs.OpSchema(
+    RMS_NORM, "", 1,
+    type_constraints=[("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "")],
+    inputs=[onnx.defs.OpSchema.FormalParameter(name, "T") for name in ("X", "scale")],
+    outputs=[onnx.defs.OpSchema.FormalParameter("Y", "T")],
+    attributes=[onnx.defs.OpSchema.Attribute(name, kind) for name, kind in
+                (("axis", onnx.defs.OpSchema.AttrType.INT), ("epsilon", onnx.defs.OpSchema.AttrType.FLOAT))],
+))
 
 
 class FusedResidual:
@@ -52,7 +64,7 @@ class FusedResidual:
                 weight = g.weight("ones", Values(np.ones(scale.width)))
             else:
                 weight = g.op("Reshape", "scale", [scale.scale, g.ints(scale.width)])
-            normed = self._normed("SkipSimplifiedLayerNormalization", "RMSNormalization", [weight])
+            normed = self._normed("SkipSimplifiedLayerNormalization", RMS_NORM, [weight])
             if modulated:
                 normed = g.op("Mul", "scaled", [normed, scale.scale]) if scale.rows else normed
                 normed = g.op("Add", "shifted", [normed, scale.shift])
@@ -96,7 +108,7 @@ class WideResidual(FusedResidual):
 
 @dataclass(frozen=True)
 class PairTables:
-    """Rotary tables for the rows of one graph, [1, rows, head_dim / 2] in the compute dtype."""
+    """Rotary tables for the rows of one graph, [rows, head_dim / 2] in the compute dtype."""
 
     cos: str
     sin: str
@@ -104,14 +116,12 @@ class PairTables:
     @classmethod
     def inputs(cls, g: Graph, prefix: str, rows: int | str, head_dim: int) -> PairTables:
         names = [f"{prefix}rope_{part}" for part in ("cos", "sin")]
-        tables = [g.input(name, "f32", [rows, head_dim // 2]) for name in names]
-        whole = g.ints(1, -1, head_dim // 2)
-        return cls(*(g.op("Reshape", f"{name}.rows", [g.cast(f"{name}.cast", table, "compute"), whole])
-                     for name, table in zip(names, tables)))
+        return cls(*(g.cast(f"{name}.cast", g.input(name, "f32", [rows, head_dim // 2]), "compute") for name in names))
 
     def rotate(self, g: Graph, name: str, x: str, heads: int) -> str:
         """Rotates ``x`` [1, rows, heads · head_dim]; ``name`` is the result's in full."""
-        return g.node("RotaryEmbedding", [name], [x, self.cos, self.sin], num_heads=heads)[0]
+        first = g.ints(0)  # the row of the tables for the first token
+        return g.node("RotaryEmbedding", [name], [x, first, self.cos, self.sin], domain=CONTRIB, num_heads=heads)[0]
 
 
 class Fused(Portable):
@@ -179,10 +189,10 @@ class Fused(Portable):
             g.output(name, g.compute, [1, "prefix", d.head_dim])
 
     def attend(self, g: Graph, d: Dimensions, query: str, key: str, value: str, padding: list[str]) -> str:
-        return _attention(g, query, key, value, d.query_heads, 1, padding)
+        return self.attention(g, d, query, key, value, padding)
 
     def suffix(self, g: Graph, d: Dimensions, suffix: int, state: bool, padding: list[str]) -> SuffixAttention:
-        return SuffixAttention(g, d, suffix + state, padding)
+        return SuffixAttention(self, g, d, suffix + state, padding)
 
     # -- vision ---------------------------------------------------------------------------------------------------------
 
@@ -205,7 +215,7 @@ class Fused(Portable):
     def attend_view(self, g: Graph, d: Dimensions, together: str) -> str:
         rows = g.op("Reshape", "query_key_value_views", [together, g.ints(-1, d.tokens_per_view, 3 * d.vision_width)])
         parts = g.split_op("Split", ["query", "key", "value"], [rows], axis=2, num_outputs=3)
-        scaled = _attention(g, *parts, d.vision_heads, d.vision_heads, [])
+        scaled = self.attention_of_views(g, d, *parts)
         return g.op("Reshape", "rows", [scaled, g.ints(-1, d.vision_width)])
 
     def gelu_of(self, g: Graph, name: str, x: str, weight: Source, bias: Source) -> str:
@@ -215,12 +225,51 @@ class Fused(Portable):
         return g.op("FastGelu", "gelu", [product, bias], domain=CONTRIB)
 
 
+    def attention(self, g: Graph, d: Dimensions, query: str, key: str, value: str, count: list[str]) -> str:
+        """Every query head over the one key head: all its keys, or the first ``count``. Queries are scaled already."""
+        inputs = [query, key, value, *(["", "", "", *count] if count else [])]
+        return g.op("Attention", "attention", inputs, q_num_heads=d.query_heads, kv_num_heads=1, scale=1.0)
+
+    def attention_of_views(self, g: Graph, d: Dimensions, query: str, key: str, value: str) -> str:
+        heads = d.vision_heads
+        return g.op("Attention", "attention", [query, key, value], q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+
+
+class OlderFused(Fused):
+    """The forms of the target ``cuda`` that ONNX Runtime 1.23 takes. Not in bf16, and not of a padded prefix."""
+
+    onnxruntime = "1.23"
+
+    def opset(self, padded: bool) -> int:
+        return 20
+
+    def suffix(self, g: Graph, d: Dimensions, suffix: int, state: bool, padding: list[str]) -> Callable[..., str]:
+        return lambda query, key, value, past: self.attention(g, d, query, key, value, padding, past)
+
+    def attention(
+        self, g: Graph, d: Dimensions, query: str, key: str, value: str, count: list[str], past: Sequence[str] = (),
+    ) -> str:
+        """Over the keys of ``past`` too. The operator joins them itself; a Concat of two lengths would read the host's memory there."""
+        assert not count
+        # Every query sees every key, so that its heads may as well be rows.
+        rows = g.op("Reshape", "query_rows", [query, g.ints(1, -1, d.head_dim)])
+        whole = g.ints(1, 1, -1, d.head_dim)
+        past = [g.op("Reshape", f"past_{name}", [cached, whole]) for name, cached in zip(("key", "value"), past)]
+        inputs, names = [rows, key, value], ["attention"]
+        if past:
+            inputs, names = [*inputs, "", "", "", *past], [*names, "keys", "values"]
+        return g.split_op("MultiHeadAttention", names, inputs, domain=CONTRIB, num_heads=1, scale=1.0)[0]
+
+    def attention_of_views(self, g: Graph, d: Dimensions, query: str, key: str, value: str) -> str:
+        return g.op("MultiHeadAttention", "attention", [query, key, value], domain=CONTRIB, num_heads=d.vision_heads, scale=1.0)
+
+
 class SuffixAttention:
     """Attention over suffix and prefix. The suffix's keys come first, so that those which count are the first ones; ``rows``: those
     beside the prefix's."""
 
-    def __init__(self, g: Graph, d: Dimensions, rows: int, padding: list[str]):
-        self._g, self._heads = g, d.query_heads
+    def __init__(self, forms: Fused, g: Graph, d: Dimensions, rows: int, padding: list[str]):
+        self._forms, self._g, self._d = forms, g, d
         self._count = [g.op("Add", "key_rows", [*padding, g.ints(rows)])] if padding else []
 
     def __call__(self, query: str, key: str, value: str, past: list[str]) -> str:
@@ -228,7 +277,7 @@ class SuffixAttention:
         keys, values = (
             g.op("Concat", name, [own, cached], axis=1) for name, own, cached in zip(("keys", "values"), (key, value), past)
         )
-        return _attention(g, query, keys, values, self._heads, 1, self._count)
+        return self._forms.attention(g, self._d, query, keys, values, self._count)
 
 
 class Flat:
@@ -244,9 +293,3 @@ class Flat:
 
     def pieces(self):
         return self._source.pieces()
-
-
-def _attention(g: Graph, query: str, key: str, value: str, heads: int, key_heads: int, count: list[str]) -> str:
-    """Attention over all keys, or the first ``count``; queries are scaled already. As the queries, [batch, rows, width]."""
-    inputs = [query, key, value, *(["", "", "", *count] if count else [])]
-    return g.op("Attention", "attention", inputs, q_num_heads=heads, kv_num_heads=key_heads, scale=1.0)

@@ -25,11 +25,7 @@ MASKED = -30000.0
 
 def linear(g: Graph, name: str, x: str, weight: Source, bias: Source | None = None) -> str:
     """``x · weightᵀ + bias``; operands and result in the compute dtype."""
-    with g.scope(name):
-        operands = [x, g.weight("weight", weight)]
-        if bias is not None:
-            operands.append(g.weight("bias", bias))
-    return g.op("Gemm", name, operands, transB=1)
+    return g.forms.product(g, name, x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -74,13 +70,15 @@ class Residual:
                 unit = g.op("Mul", "one", [unit, g.weight("ones", Values(np.ones(scale.width)), "f32")])
                 normed = g.op("Add", "shifted", [g.op("Mul", "scaled", [unit, scale.scale]), scale.shift])
             else:
-                normed = g.op("Mul", "scaled", [unit, g.weight("scale", Values(1 + scale), "f32")])
+                scale = (1 + scale) / g.forms.smoothing(g.name, g.full("scaled"))
+                normed = g.op("Mul", "scaled", [unit, g.weight("scale", Values(scale), "f32")])
         return normed if dtype == "f32" else g.cast(f"{name}.cast", normed, dtype)
 
     def layer_norm(self, model: Model, tensor: str) -> str:
         """The vision encoder's norm, its result in the compute dtype."""
         g = self._g
-        weights = [g.weight(f"norm.{part}", Values(model.vector(f"{tensor}.{part}")), "f32") for part in ("weight", "bias")]
+        smoothing = g.forms.smoothing(g.name, g.full("norm"))
+        weights = [g.weight(f"norm.{part}", Values(model.vector(f"{tensor}.{part}") / smoothing), "f32") for part in ("weight", "bias")]
         return g.cast("norm.cast", g.op("LayerNormalization", "norm", [self.rows, *weights], axis=-1, epsilon=EPS), "compute")
 
     def actions(self, skipped: int) -> Residual:
@@ -118,6 +116,18 @@ class Portable:
     def recorded(self, policy: str) -> dict:
         """What the manifest says of the forms where they are not those of every provider."""
         return {"onnxruntime": self.onnxruntime} if self.onnxruntime else {}
+
+    def product(self, g: Graph, name: str, x: str, weight: Source, bias: Source | None = None) -> str:
+        """``x · weightᵀ + bias``."""
+        with g.scope(name):
+            operands = [x, g.weight("weight", weight)]
+            if bias is not None:
+                operands.append(g.weight("bias", bias))
+        return g.op("Gemm", name, operands, transB=1)
+
+    def smoothing(self, graph: str, value: str) -> np.ndarray | float:
+        """What the columns of ``value``, which products read, are divided by, whose weights are multiplied by it."""
+        return 1.0
 
     def opset(self, padded: bool) -> int:
         """The operator set of a graph; ``padded``: its prefix may hold rows that are not to be seen."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..config import PI05
 from ..graph import Graph
-from ..model import Model
+from ..model import EXPERT, Model
 from ..sources import Rows, Values
 
 
@@ -40,8 +40,19 @@ def _modulations(g: Graph, model: Model, embedding: str) -> list[str]:
         x = g.op("Gemm", name, [x, *weights], transB=1)
         x = g.op("Mul", f"{name}.silu", [x, g.op("Sigmoid", f"{name}.sigmoid", [x])])
     norms = model.expert_norms()
+    factors = {norm: _factor(g, model, norm) for norm in norms}
     # A norm scales by one more than its layer says: added here, once, in place of in every step.
     one = np.repeat(np.float32([1, 0, 0]), model.dimensions.expert_width)
-    biases = np.concatenate([model.vector(norm + ".dense.bias") + one for norm in norms])
-    weight = Rows(*(model[norm + ".dense.weight"] for norm in norms))
+    biases = np.concatenate([(model.vector(norm + ".dense.bias") + one) * factor for norm, factor in factors.items()])
+    weight = Rows(*((model[norm + ".dense.weight"], factor) for norm, factor in factors.items()))
     return [x, g.weight("norms.weight", weight, "f32"), g.weight("norms.bias", Values(biases), "f32")]
+
+
+def _factor(g: Graph, model: Model, norm: str) -> np.ndarray | float:
+    """What scale, shift and gate of a norm are multiplied by, where the products that read it have it smoothed."""
+    place = norm.removeprefix(EXPERT).replace("layers.", "layer.")
+    place = place.replace("input_layernorm", "attention").replace("post_attention_layernorm", "mlp")
+    smoothing = g.forms.smoothing("denoise_step", f"{place}.norm.shifted")
+    if isinstance(smoothing, float):
+        return 1.0
+    return np.concatenate([1 / smoothing, 1 / smoothing, np.ones(model.dimensions.expert_width, np.float32)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from .tokenizer import WORDS
+
 OPENPI_CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 FULL_CAMERAS = (
     "observation.images.base_0_rgb",
@@ -35,6 +37,7 @@ class CheckpointSpec:
     patch_size: int = 14
     image_size: tuple[int, int] = (224, 224)
     vocab: int = 257152
+    words: tuple[str, ...] = WORDS  # that the tokenizer learns
 
     cameras: tuple[str, ...] = FULL_CAMERAS
     empty_cameras: int = 0
@@ -51,6 +54,7 @@ class CheckpointSpec:
     policy_dtype: str = "float32"  # config.json's dtype
     normalization: str = "MEAN_STD"  # PI0.5's own default is QUANTILES
     relative: bool = False
+    joints: tuple[str, ...] = ()  # names of an action's values; by default those of an arm with a gripper
     exclude_joints: tuple[str, ...] = ("gripper",)
     rename: dict[str, str] = field(default_factory=dict)
     model_prefix: bool = True
@@ -59,6 +63,7 @@ class CheckpointSpec:
     old_processors: bool = False  # pipelines without the relative and absolute steps
     format: str = "lerobot"  # or openpi
     rtc_max_delay: int = 0  # PI0.5 trained for real-time chunking, with delays up to this
+    outliers: bool = False  # channels and weights that stand out, see outliers.py
 
     @property
     def patches(self) -> int:
@@ -67,8 +72,8 @@ class CheckpointSpec:
 
     @property
     def action_names(self) -> list[str]:
-        """Joint names as a robot arm has them, the last one a gripper."""
-        return [f"joint_{i}.pos" for i in range(self.action_dim - 1)] + ["gripper.pos"]
+        """Names of an action's values: ``joints``, or as a robot arm has them, the last one a gripper."""
+        return list(self.joints) or [f"joint_{i}.pos" for i in range(self.action_dim - 1)] + ["gripper.pos"]
 
     def problems(self) -> list[str]:
         """Everything that keeps this from being a model, in words."""
@@ -84,6 +89,8 @@ class CheckpointSpec:
             found.append("head_dim and expert width must be even: rotary and time embeddings come in halves")
         if self.state_dim > self.max_state_dim or self.action_dim > self.max_action_dim:
             found.append("state and action must not be wider than their padded widths")
+        if self.joints and len(self.joints) != self.action_dim:
+            found.append(f"{len(self.joints)} joints are named, and an action has {self.action_dim} values")
         if self.relative and self.state_dim < self.action_dim:
             found.append("relative actions need a state at least as wide as the action")
         if self.format == "openpi" and (self.cameras != OPENPI_CAMERAS or self.max_state_dim != self.max_action_dim):

@@ -17,10 +17,10 @@ from typing import Iterator
 
 import numpy as np
 
-from ..bundle import GRAPHS
 from ..forms import Portable
 from ..graph import ALIGNMENT, NUMPY, Graph
-from ..manifest import COMPUTE, Options, build_manifest, embedding_factor
+from ..graphs import GRAPHS
+from ..manifest import Options, build_manifest, embedding_factor
 from ..model import Model
 from ..processors import read_lerobot
 from ..sources import Rows, Source
@@ -42,7 +42,7 @@ FEW = 4
 
 def write_template(directory: Path, spec: CheckpointSpec, options: Options) -> None:
     """Writes graphs, tokenizer, manifest and recipe of ``spec`` to the new directory ``directory``."""
-    compute = COMPUTE[options.precision]
+    compute = options.compute
     directory.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = Path(temporary)

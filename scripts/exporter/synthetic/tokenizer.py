@@ -1,7 +1,7 @@
 """A small tokenizer of PaliGemma's kind: byte-pair encoding over sentencepiece-like text, bytes as the last resort.
 
 It has the special tokens and their ids, the space written as U+2581, single digits and the newline token of the real one, and
-merges learnt from a list of words that occur in manipulation tasks.
+merges learnt from a list of words, by default ones that occur in manipulation tasks.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 SPACE = "\u2581"
-WORDS = """
+WORDS = tuple("""
 the pick up and place cube block red green blue yellow white black box bin cup mug bowl plate into onto on in from to of a with
 left right hand arm gripper robot table drawer open close push pull move put take grasp lift lower stack fold towel shirt cloth
 bottle lid sponge spoon fork knife banana apple orange tape pen marker button switch door handle shelf cabinet pot pan stove
 then next first it all objects object clean wipe pour water sort hang insert peg hole cable plug slowly carefully
-""".split()
+""".split())
 MERGES = 152
 
 
-def tokenizer_json() -> dict:
+def tokenizer_json(words: tuple[str, ...] = WORDS) -> dict:
     """The content of ``tokenizer.json``, as Hugging Face's tokenizers read it."""
-    merges = _learn_merges()
+    merges = _learn_merges(words)
     pieces = list(SPECIAL)
     pieces += [f"<0x{byte:02X}>" for byte in range(256)]
     pieces += ["\n", SPACE, *string.ascii_letters, *string.digits, *".,;:!?'\"()-_/"]
@@ -73,18 +73,17 @@ def tokenizer_config() -> dict:
     }
 
 
-def write_tokenizer(directory: Path) -> None:
+def write_tokenizer(directory: Path, words: tuple[str, ...] = WORDS) -> None:
     directory.mkdir(parents=True)
-    for name, content in (("tokenizer.json", tokenizer_json()), ("tokenizer_config.json", tokenizer_config())):
+    for name, content in (("tokenizer.json", tokenizer_json(words)), ("tokenizer_config.json", tokenizer_config())):
         (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _learn_merges() -> list[tuple[str, str]]:
+def _learn_merges(known: tuple[str, ...]) -> list[tuple[str, str]]:
     """Byte-pair encoding of the word list: join the most frequent pair, the alphabetically first one on a tie."""
-    words = [[*word] for plain in WORDS for word in (plain, SPACE + plain)]
+    words = [[*word] for plain in known for word in (plain, SPACE + plain)]
     merges: list[tuple[str, str]] = []
-    while len(merges) < MERGES:
-        pairs = Counter(pair for word in words for pair in zip(word, word[1:]))
+    while len(merges) < MERGES and (pairs := Counter(pair for word in words for pair in zip(word, word[1:]))):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         words = [_join(word, best) for word in words]

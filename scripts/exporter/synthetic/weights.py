@@ -10,6 +10,7 @@ from typing import Callable, Iterable
 import ml_dtypes
 import numpy as np
 
+from .outliers import Outliers
 from .tensors import TensorSpec
 
 BLOCK = 1 << 20  # values generated at a time
@@ -21,6 +22,7 @@ def write_weights(
     tensors: Iterable[TensorSpec],
     dtype_of: Callable[[str], str],
     seed: int,
+    outliers: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Writes ``tensors`` in safetensors' own order: wide dtypes first, then by name."""
@@ -40,20 +42,24 @@ def write_weights(
         out.write(len(text).to_bytes(8, "little"))
         out.write(text)
         for tensor in ordered:
-            done += _write_tensor(out, tensor, dtype_of(tensor.name), seed)
+            done += _write_tensor(out, tensor, dtype_of(tensor.name), seed, outliers)
             progress(done, offset)
 
 
-def _write_tensor(out, tensor: TensorSpec, dtype: str, seed: int) -> int:
+def _write_tensor(out, tensor: TensorSpec, dtype: str, seed: int, outliers: bool) -> int:
     # Each tensor has its own stream, so that its values depend on the seed and its name only.
     bare = tensor.name.removeprefix("model.")
     random = np.random.Generator(np.random.SFC64([seed, zlib.crc32(bare.encode())]))
+    rough = Outliers(tensor, seed) if outliers else None
     buffer = np.empty(min(BLOCK, tensor.count), np.float32)
     written = 0
     for start in range(0, tensor.count, BLOCK):
         block = buffer[: min(BLOCK, tensor.count - start)]
-        random.standard_normal(out=block, dtype=np.float32)
-        block *= np.float32(tensor.scale)
-        block += np.float32(tensor.offset)
+        if rough:
+            rough.fill(block, start, random)
+        else:
+            random.standard_normal(out=block, dtype=np.float32)
+            block *= np.float32(tensor.scale)
+            block += np.float32(tensor.offset)
         written += out.write(memoryview(block if dtype == "F32" else block.astype(ml_dtypes.bfloat16).view(np.uint16)))
     return written

@@ -6,7 +6,7 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language};
 
 /// Files of crates/pi0-edge-c/src, in the order in which a reader needs them.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "version",
     "status",
     "boundary",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 13] = [
     "config",
     "rtc",
     "runtime",
+    "frame",
     "observation",
     "controller",
     "event",

@@ -140,6 +140,14 @@ impl Inference for Fake {
         self.max_delay
     }
 
+    fn joint_scales(&self) -> Option<Vec<f32>> {
+        Some(vec![1.0; self.dim])
+    }
+
+    fn state<'a>(&self, observation: &'a f32) -> &'a [f32] {
+        std::slice::from_ref(observation)
+    }
+
     fn set_num_steps(&mut self, num_steps: usize) -> Result<()> {
         self.call(Call::NumSteps(num_steps), |_| Duration::ZERO)?;
         if num_steps == 0 {

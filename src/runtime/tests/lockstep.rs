@@ -19,6 +19,7 @@ pub(super) fn config() -> RuntimeConfig {
             control_period: 10 * MS,
             action_period: 20 * MS,
             interpolation: Interpolation::None,
+            splice: Splice::Time,
             max_age: 500 * MS,
             hold_after: 1000 * MS,
             ..TimelineConfig::default()

@@ -10,6 +10,7 @@ use super::lockstep::{MS, Rig, config};
 use crate::realtime::cell::cell;
 use crate::realtime::clock::{Clock, Timestamp};
 use crate::realtime::reading::Status;
+use crate::runtime::{RuntimeConfig, Splice, TimelineConfig};
 use crate::stats::{Counter, Histogram};
 
 const ATTRIBUTE: &str = r#"sanitize(realtime = "nonblocking")"#;
@@ -31,6 +32,13 @@ fn what_is_marked_runs_under_the_sanitizer() {
     assert!(rig.controller.set_reference(&[0.0; 2]));
     assert!(rig.controller.set_step_limits(&[0.5, f32::INFINITY]));
     rig.run(50, |_, _| {});
+    for splice in Splice::ALL {
+        let timeline = TimelineConfig { splice, ..config().timeline };
+        let mut rig = Rig::new(Fake::new(20, 2), &RuntimeConfig { timeline, ..config() });
+        rig.run(50, |_, _| {});
+        assert!(rig.controller.set_state(&[10.0, f32::NAN]));
+        rig.run(50, |_, _| {});
+    }
     rig.controller.clear_trip();
     rig.clock.advance(10 * MS);
     assert_ne!(rig.controller.read_at(rig.clock.now()).status, Status::Empty);

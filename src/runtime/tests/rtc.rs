@@ -1,13 +1,16 @@
 //! Real-time chunking: what inference is given, and what comes of it.
 
+use std::collections::BTreeMap;
+
 use super::fake::{Call, Fake, Guided};
 use super::lockstep::{MS, Rig, config};
 use crate::policy::rtc::{PrefixSchedule, RtcConfig, prefix_weights};
 use crate::realtime::chunk::Interpolation;
+use crate::realtime::clock::Clock;
 use crate::realtime::delay::DelayConfig;
 use crate::realtime::reading::{Flags, Status};
 use crate::realtime::timeline::TimelineConfig;
-use crate::runtime::{Event, Replan, RuntimeConfig};
+use crate::runtime::{Event, Replan, RuntimeConfig, Splice};
 
 fn with_rtc() -> RuntimeConfig {
     RuntimeConfig { rtc: Some(RtcConfig::default()), ..config() }
@@ -50,6 +53,52 @@ fn the_leftover_is_what_would_have_been_executed_from_the_capture_on() {
         // The last of the reads before it, ten milliseconds earlier.
         let info = &record.chunks[1].info;
         assert_eq!(info.progress_at.as_nanos(), info.begun.as_nanos() - 10_000_000);
+    }
+}
+
+/// Whichever row a chunk took over at: the next one is guided by what was really executed from its capture on.
+#[test]
+fn the_leftover_begins_with_what_was_executed_by_every_splice_rule() {
+    for splice in Splice::ALL {
+        let base = with_rtc();
+        // Chunks that begin at once, so that it matters; half of the delay is that of the step.
+        let config = RuntimeConfig {
+            timeline: TimelineConfig { splice, ..base.timeline.clone() },
+            replan: Replan::Period(150 * MS),
+            ..base
+        };
+        let mut fake = Fake::new(20, 1);
+        fake.spread = 3.0;
+        let mut rig = Rig::new(fake, &config);
+        rig.script.lock().unwrap().step_time = 20 * MS;
+        let (mut executed, mut rows) = (BTreeMap::new(), vec![]);
+        for _ in 0..300 {
+            let state = rig.controller.action().map_or(0.0, |action| action[0]);
+            assert!(rig.controller.set_state(&[state]));
+            let now = rig.clock.now();
+            rig.run(1, |reading, value| {
+                executed.insert(now, (reading.chunk, value));
+                assert!(!reading.flags.contains(Flags::UNMEASURED));
+                if reading.flags.contains(Flags::NEW_CHUNK) && reading.chunk > 1 {
+                    rows.push(reading.row);
+                }
+            });
+        }
+        let chunks = rig.runtime().flight_record().chunks;
+        let mut compared = 0;
+        for call in rig.calls() {
+            let (Call::Begin { chunk, .. }, Some(got)) = (&call, guided(&call)) else { continue };
+            let Some(kept) = chunks.iter().find(|kept| kept.info.number == *chunk) else { continue };
+            let (followed, value) = executed[&kept.info.captured];
+            if followed + 1 == *chunk {
+                assert_eq!(Some(got.leftover[0]), value, "{splice}, chunk {chunk}");
+                compared += 1;
+            }
+        }
+        assert!(compared >= 5, "{splice}: only {compared} compared");
+        let late = rows.iter().filter(|row| **row < 4).count();
+        println!("{splice}: rows {rows:?}");
+        assert_eq!(late > 0, splice != Splice::Time, "{splice}: rows {rows:?}");
     }
 }
 

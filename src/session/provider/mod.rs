@@ -1,6 +1,10 @@
 //! The execution providers, one module each: how a session gets the one that was asked for, and why it did not.
 
 mod cuda;
+#[cfg(test)]
+#[path = "../../../tests/bundle_support/onnx.rs"]
+#[allow(dead_code)]
+mod onnx;
 pub(super) mod tensorrt;
 #[cfg(test)]
 #[path = "../tests/tensorrt_options.rs"]
@@ -136,9 +140,10 @@ mod tests {
     use super::*;
     use crate::session::device::{DeviceMemory, DeviceOptions};
     use crate::session::memory::fake;
+    use crate::session::placement;
 
     #[test]
-    fn the_cuda_providers_library_takes_every_option() {
+    fn the_cuda_providers_library_takes_every_option_and_refuses_strays() {
         fake::in_a_child("session::provider::tests::options_in_a_child");
     }
 
@@ -157,8 +162,44 @@ mod tests {
             cuda::functions().append(builder(), &options).map(|_| ()).unwrap();
         }
         // The negative control: a name that the library does not know is refused by that name.
+        strays_are_refused(environment, &device);
         let unknown = [("enable_cuda_graphs", "1".to_owned())];
         let error = cuda::functions().append(builder(), &unknown).map(|_| ()).unwrap_err();
         assert!(error.message().contains("enable_cuda_graphs"), "{}", error.message());
+    }
+
+    /// As of an ONNX Runtime that does not tell placement: graphs that the provider takes whole are made, one with an operator
+    /// that only the CPU's has is not.
+    fn strays_are_refused(environment: &Environment, device: &Device) {
+        let graph =
+            GraphOptions { threads: 1, prepack: false, spin: false, cuda_graph: false, profile: None };
+        let builder = || {
+            let builder = Session::builder(environment.inner()).unwrap();
+            let builder = placement::demand(builder, None, Provider::Cuda).unwrap();
+            cuda::functions().append(builder, &cuda::options(device, &graph)).unwrap()
+        };
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        for (bundle, graph) in [("pi0-tiny", "prefix_prefill"), ("pi05-tiny", "denoise_step")] {
+            builder().commit_from_file(models.join(bundle).join(format!("{graph}.onnx"))).unwrap();
+        }
+        let value = |name: &str, shape: &[u64]| {
+            onnx::value_info(&serde_json::json!({"name": name, "dtype": "f32", "shape": shape}))
+        };
+        let mut stray = onnx::Model {
+            ir_version: 10,
+            opsets: vec![("", 20)],
+            nodes: vec![onnx::wired("Neg", "taken", &["x"], "y", &[])],
+            initializers: vec![],
+            inputs: vec![value("x", &[1, 4, 4])],
+            outputs: vec![value("y", &[1, 4, 4])],
+            graph_extra: vec![],
+            model_extra: vec![],
+        };
+        builder().commit_from_memory(&stray.encode()).unwrap();
+        stray.nodes.push(onnx::wired("Det", "left", &["y"], "d", &[]));
+        stray.outputs.push(value("d", &[1]));
+        let error = builder().commit_from_memory(&stray.encode()).map(|_| ()).unwrap_err();
+        let said = placement::not_made("graph", error, Provider::Cuda).to_string();
+        assert!(said.contains("cuda was asked for and does not take every node"), "{said}");
     }
 }

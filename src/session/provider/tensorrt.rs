@@ -9,11 +9,11 @@ use ort::sys::OrtTensorRTProviderOptionsV2;
 
 use super::Functions;
 use crate::bundle::graphs::{PREFIX, STEPS, VIEWS};
-use crate::bundle::{Dim, TensorSpec};
+use crate::bundle::{Dim, Precision, TensorSpec};
 use crate::error::Result;
 use crate::session::device::Device;
 use crate::session::graph::GraphOptions;
-use crate::tensorrt::{BuilderConfig, EnginePrecision};
+use crate::tensorrt::BuilderConfig;
 
 /// A key and a value of the provider's options, by the names its library knows. An unknown key is an error there.
 type Setting = (&'static str, String);
@@ -94,12 +94,14 @@ pub(in crate::session) fn build_settings(
         ("trt_builder_optimization_level", build.options.optimization_level.to_string()),
     ];
     match build.options.precision {
-        EnginePrecision::Fp32 => {}
-        EnginePrecision::Fp16 => settings.push(("trt_fp16_enable", on())),
-        EnginePrecision::Bf16 => settings.push(("trt_bf16_enable", on())),
-        EnginePrecision::Int8 => settings.extend([("trt_fp16_enable", on()), ("trt_int8_enable", on())]),
+        Precision::Fp32 => {}
+        Precision::Fp16 => settings.push(("trt_fp16_enable", on())),
+        Precision::Bf16 => settings.push(("trt_bf16_enable", on())),
+        Precision::Int8 | Precision::Int4 => {
+            settings.extend([("trt_fp16_enable", on()), ("trt_int8_enable", on())]);
+        }
     }
-    if build.options.precision != EnginePrecision::Fp32 {
+    if build.options.precision != Precision::Fp32 {
         // The norms' squares and means are f32 in the graph for a reason; the builder may otherwise take them along.
         settings.push(("trt_layer_norm_fp32_fallback", on()));
     }
@@ -199,14 +201,14 @@ mod tests {
         let with = |precision| {
             settings(GraphName::DenoiseStep, &BuilderConfig { precision, ..BuilderConfig::default() })
         };
-        let of = with(EnginePrecision::Fp32);
+        let of = with(Precision::Fp32);
         for key in ["trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_layer_norm_fp32_fallback"] {
             assert_eq!(value(&of, key), None, "{key}");
         }
         for (precision, key) in [
-            (EnginePrecision::Fp16, "trt_fp16_enable"),
-            (EnginePrecision::Bf16, "trt_bf16_enable"),
-            (EnginePrecision::Int8, "trt_int8_enable"),
+            (Precision::Fp16, "trt_fp16_enable"),
+            (Precision::Bf16, "trt_bf16_enable"),
+            (Precision::Int8, "trt_int8_enable"),
         ] {
             assert_eq!(value(&with(precision), key), Some("1"));
             assert_eq!(value(&with(precision), "trt_layer_norm_fp32_fallback"), Some("1"));

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::Command;
 
 use super::tensorrt::{EngineBuild, RunSizes, build_settings, functions, load_settings};
-use crate::bundle::{GraphName, Manifest};
+use crate::bundle::{GraphName, Manifest, Precision};
 use crate::session::Environment;
 use crate::session::fake::gpu_build::gpu_build;
-use crate::tensorrt::{BuilderConfig, EnginePrecision};
+use crate::tensorrt::BuilderConfig;
 
 #[path = "../../../tests/nvidia/mod.rs"]
 mod nvidia;
@@ -28,8 +28,7 @@ fn all_settings() -> Vec<Vec<(&'static str, String)>> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(bundle).join("manifest.json");
         let manifest = Manifest::read(&path).unwrap();
         for graph in GraphName::ALL {
-            use EnginePrecision::{Bf16, Fp16, Fp32, Int8};
-            for precision in [Fp32, Fp16, Bf16, Int8] {
+            for precision in [Precision::Fp32, Precision::Fp16, Precision::Bf16, Precision::Int8] {
                 let options = BuilderConfig {
                     precision,
                     workspace: Some(2 << 30),

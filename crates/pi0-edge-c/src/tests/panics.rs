@@ -58,6 +58,7 @@ const CALLS: &[Call] = calls! {
         pi0_observation_writer_camera(null(), null_mut())
         pi0_observation_writer_frame(0, 1, 1, null_mut())
         pi0_observation_writer_set_frame(0, 1, 1, null(), 3)
+        pi0_observation_writer_convert_frame(0, null(), null_mut())
         pi0_observation_writer_clear_frame(0)
         pi0_observation_writer_set_state(null(), 0)
         pi0_observation_writer_publish(0, null_mut())
@@ -66,6 +67,7 @@ const CALLS: &[Call] = calls! {
         pi0_controller_read(null_mut(), 0, null_mut())
         pi0_controller_set_reference(null(), 0)
         pi0_controller_set_step_limits(null(), 0)
+        pi0_controller_set_state(null(), 0)
         pi0_controller_clear_trip()
         pi0_controller_attach();
 };

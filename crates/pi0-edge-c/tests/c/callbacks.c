@@ -83,6 +83,9 @@ static void start_another(void)
     RETURNS(pi0_observation_writer_attach(other.writer));
     RETURNS(pi0_controller_attach(other.controller));
     RETURNS(look(&other, 1));
+    const pi0_camera_frame frame = {.struct_size = sizeof frame, .width = WIDTH, .height = HEIGHT,
+                                    .data = pixels, .data_size = sizeof pixels, .row_bytes = WIDTH * 3};
+    RETURNS(pi0_observation_writer_convert_frame(other.writer, 0, &frame, NULL));
     RETURNS(pi0_controller_read(other.controller, state, info.action_dim, NULL));
     RETURNS(pi0_observation_writer_free(other.writer));
     RETURNS(pi0_controller_free(other.controller));
@@ -103,6 +106,11 @@ static void everything(int in_log_callback)
     pi0_policy *policy = NULL;
     uint32_t found = 0;
 
+    static uint8_t pixels[3];
+    const pi0_camera_frame frame = {.struct_size = sizeof frame, .format = PI0_PIXELS_BGR, .width = 1, .height = 1,
+                                    .data = (const uint8_t *)"bgr", .data_size = 3, .row_bytes = 3};
+
+    RETURNS(pi0_camera_frame_to_rgb(&frame, pixels, sizeof pixels, &error));
     CHECK(pi0_version() != NULL && pi0_now_ns() > 0 && pi0_status_str(PI0_OK) != NULL);
     RETURNS(pi0_rtc_config_default(&rtc, sizeof rtc));
     rtc.execution_horizon = 4;

@@ -26,10 +26,11 @@ static pi0_stats stats;
 static pi0_realtime realtime;
 static pi0_event event;
 static pi0_published published;
+static pi0_camera_frame camera_frame;
 static pi0_reading reading;
 static pi0_error error;
 static float values[4096], ones[4096];
-static uint8_t pixels[WIDTH * HEIGHT * 3];
+static uint8_t pixels[WIDTH * HEIGHT * 3], rgb[WIDTH * HEIGHT * 3];
 static uint8_t *pixels_out;
 static uint32_t number;
 static char text[256], camera_names[MAX_CAMERAS][256], long_text[1 << 20];
@@ -99,6 +100,8 @@ static void world(void)
     observation = (pi0_observation){.struct_size = sizeof observation, .images = images, .image_count = robot.info.cameras,
                                     .state = values, .state_len = robot.info.state_dim,
                                     .prompt = "pick up the cube"};
+    camera_frame = (pi0_camera_frame){.struct_size = sizeof camera_frame, .width = WIDTH, .height = HEIGHT,
+                                      .data = pixels, .data_size = sizeof pixels, .row_bytes = WIDTH * 3};
     info.struct_size = sizeof info;
     timing.struct_size = sizeof timing;
     stats.struct_size = sizeof stats;

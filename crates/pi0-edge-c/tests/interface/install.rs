@@ -88,13 +88,18 @@ fn programs_build_against_what_is_installed_and_run() {
     let cpp = cmake(&crate::support::ros2_sources()[1], "OFF").join("controller_manager");
     assert!(needed(&shared) && !needed(&linked) && needed(&cpp));
 
-    // Each finds ONNX Runtime where it was installed: beside the shared library, or by name.
-    let chunk = |program: &Path| {
+    // Each finds the library and ONNX Runtime where they were installed, told nothing.
+    let told_nothing = |program: &Path| {
         let mut command = Command::new(program);
-        command.arg(bundle()).env("LD_LIBRARY_PATH", &lib);
-        if !needed(program) {
-            command.env("ORT_DYLIB_PATH", &onnxruntime);
-        }
+        command
+            .arg(bundle())
+            .current_dir(dir.path())
+            .env_remove("LD_LIBRARY_PATH")
+            .env_remove("ORT_DYLIB_PATH");
+        command
+    };
+    let chunk = |program: &Path| {
+        let mut command = told_nothing(program);
         let output = output(&mut command);
         assert!(output.status.success(), "{}: {}", program.display(), both(&output));
         String::from_utf8(output.stdout).expect("a chunk")
@@ -104,9 +109,24 @@ fn programs_build_against_what_is_installed_and_run() {
     for program in [&fixed, &shared, &linked] {
         assert_eq!(chunk(program), first, "{}", program.display());
     }
-    let mut command = Command::new(&cpp);
-    run(command.arg(bundle()).arg("1").env("LD_LIBRARY_PATH", &lib));
+    run(told_nothing(&cpp).arg("1"));
+    // Nor is there another ONNX Runtime that they could have found.
+    std::fs::rename(&places[1], dir.path().join("away")).unwrap();
+    for program in [&dynamic, &fixed, &shared, &linked] {
+        let output = output(&mut told_nothing(program));
+        assert!(both(&output).contains("libonnxruntime.so.1"), "{}: {}", program.display(), both(&output));
+        assert!(!output.status.success(), "{}", program.display());
+    }
     run(Command::new(prefix.join("bin/pi0-edge")).arg("--version"));
+    for file in [
+        "man/man1/pi0-edge.1",
+        "man/man1/pi0-edge-bench-control.1",
+        "bash-completion/completions/pi0-edge",
+        "zsh/site-functions/_pi0-edge",
+        "fish/vendor_completions.d/pi0-edge.fish",
+    ] {
+        assert!(prefix.join("share").join(file).is_file(), "{file}");
+    }
 
     // A version that is not this one is refused.
     let other = dir.path().join("other");

@@ -14,17 +14,19 @@ use std::time::Duration;
 use clap::{Args as _, FromArgMatches};
 use pi0_edge::runtime::{
     Interpolation, MemoryLock, ObservationSlot, ObservationWriter, Phase, PolicyInference,
-    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, ThreadConfig, TimelineConfig,
+    PolicyInferenceOptions, Realtime, Replan, Runtime, RuntimeConfig, Splice, ThreadConfig, TimelineConfig,
     Timestamp,
 };
 use pi0_edge::{Error, ErrorKind, Manifest, Policy, Result};
 use pi0_edge_probe::system_calls;
 
 use crate::environment;
+use crate::interrupt;
 use crate::live;
 use crate::observation::StoredObservation;
-use crate::options::{LoadOptions, REALTIME, choice};
+use crate::options::{LoadOptions, REALTIME, RIGHTS, choice};
 use crate::output::Format;
+use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched};
 use load::Load;
 pub use report::Report;
@@ -39,12 +41,15 @@ pub struct Args {
     /// Directory with observation.json and its frames (default: the bundle's first golden case, else made up)
     #[arg(long, value_name = "DIR")]
     observation: Option<PathBuf>,
-    /// Reads a second, on a fixed schedule
+    /// Control rate: ticks, which are reads, per second on a fixed schedule
     #[arg(long, value_name = "HZ", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rate: u32,
     /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     duration: u32,
+    /// Row at which a new chunk takes over: by time, by the last command, or on arrival
+    #[arg(long, value_name = "RULE", default_value_t)]
+    splice: Splice,
     /// Put load on every CPU, on memory and on the disk meanwhile
     #[arg(long)]
     load: bool,
@@ -52,16 +57,16 @@ pub struct Args {
     #[arg(long, value_name = "DIR", requires = "load")]
     load_dir: Option<PathBuf>,
     /// SCHED_FIFO priority of the control thread; inference gets 20 less
-    #[arg(long, value_name = "P", default_value_t = 80, value_parser = clap::value_parser!(i32).range(21..=99))]
+    #[arg(help_heading = RIGHTS, long, value_name = "P", default_value_t = 80, value_parser = clap::value_parser!(i32).range(21..=99))]
     priority: i32,
     /// The CPU of the control thread (default: any)
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = RIGHTS, long, value_name = "N")]
     cpu: Option<usize>,
     /// The CPUs of the inference thread (default: any)
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,N", value_delimiter = ',')]
     inference_cpus: Vec<usize>,
     /// Action where real-time rights are missing: fail, go on and say so, or ask for none
-    #[arg(long, value_parser = choice(REALTIME), default_value = "try")]
+    #[arg(help_heading = RIGHTS, long, value_parser = choice(REALTIME), default_value = "try")]
     realtime: Realtime,
     /// Also print the wake-up histogram, one row a microsecond up to US, as cyclictest's -h does
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -91,6 +96,7 @@ impl Args {
             timeline: TimelineConfig {
                 control_period: self.period(),
                 interpolation: Interpolation::None,
+                splice: self.splice,
                 ..TimelineConfig::default()
             },
             replan: Replan::Period(Duration::ZERO),
@@ -124,7 +130,11 @@ pub fn run(args: &Args) -> Result<()> {
     let report = examine(args)?;
     args.format.print(|| report.text(), || report.json())?;
     match report.broken_promises() {
-        promises if promises.is_empty() => Ok(()),
+        promises if promises.is_empty() => {
+            let (bundle, rate) = (args.policy.typed(), args.rate);
+            args.format.next(|| format!("pi0-edge replay {bundle} --episode EPISODE --rate {rate} --rtc"));
+            Ok(())
+        }
         promises => Err(Error::new(ErrorKind::Runtime, format!("promises broken: {}", promises.join(", ")))),
     }
 }
@@ -175,6 +185,7 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         ticks: u64::from(args.rate) * u64::from(args.duration),
         histogram: args.histogram.unwrap_or(1000) as usize,
     };
+    let progress = Progress::new("reading actions", args.duration.into(), Unit::Seconds);
     let outcome = live::run(
         |over| control.run(over),
         |over| publish(observation, &manifest, sensors, over),
@@ -186,13 +197,18 @@ fn measure(args: &Args, policy: Policy, observation: &StoredObservation) -> Resu
         },
         || {},
     );
+    drop(progress);
     let load = load.map(Load::finish).transpose()?;
     let calls = counter.finish();
     let stats = runtime.stats();
     let events: Vec<_> = runtime.events().try_iter().collect();
     let inference = runtime.realtime().clone();
     let stopped = runtime.stop();
-    let (Some(ticks), ()) = outcome? else {
+    let (ticks, ()) = outcome?;
+    if interrupt::requested() && ticks.as_ref().is_none_or(|ticks| ticks.count == 0) {
+        return Err(interrupt::nothing_yet());
+    }
+    let Some(ticks) = ticks else {
         let last = events.last().map(|e| format!("{e:?}")).unwrap_or_default();
         return Err(Error::new(ErrorKind::Runtime, format!("inference gave up: {last}")));
     };

@@ -82,7 +82,7 @@ impl Report {
     pub fn text(&self) -> String {
         let (args, ticks, measured) = (&self.args, &self.ticks, &self.measured);
         let mut out = format!(
-            "{}: {} Hz for {} s against a live runtime",
+            "{}: control rate {} Hz for {} s against a live runtime",
             args.policy.bundle.display(),
             args.rate,
             args.duration
@@ -171,8 +171,11 @@ impl Report {
             false => format!("READING BROKE ITS PROMISES: {}", broken.join(", ")),
         };
         let machine = match self.ticks.late {
-            0 => format!("this machine kept {} Hz", self.args.rate),
-            n => format!("THIS MACHINE DID NOT KEEP {} Hz: {n} actions were late", self.args.rate),
+            0 => format!("this machine kept a control rate of {} Hz", self.args.rate),
+            n => format!(
+                "THIS MACHINE DID NOT KEEP A CONTROL RATE OF {} Hz: {n} actions were late",
+                self.args.rate
+            ),
         };
         let not_followed = self.not_followed().map(|words| words + "\n").unwrap_or_default();
         format!("{read}; {machine}\n{not_followed}")

@@ -119,30 +119,34 @@ impl Loop {
         let mut warm_up = Ticks::new(thread, obtained.clone(), self.histogram);
         // Not until it is followed: one that took longer than the age at which actions are held never is, and that is to be
         // measured too.
-        while self.run_ticks(&mut warm_up, period, 10) == 0 {
+        let unheeded = AtomicBool::new(false);
+        while self.run_ticks(&mut warm_up, period, 10, &unheeded) == 0 {
             // Relaxed: nothing is handed over by it.
             if over.load(Ordering::Relaxed) {
                 return Ok(None);
             }
         }
-        self.run_ticks(&mut warm_up, period, 200);
+        self.run_ticks(&mut warm_up, period, 200, over);
 
         let mut ticks = Ticks::new(thread, obtained, self.histogram);
         ticks.not_counted = self.subject.install().err().map(|e| e.to_string());
         let (faults, allocated) = (page_faults(), allocations::on_this_thread());
         self.subject.start();
-        self.run_ticks(&mut ticks, period, self.ticks);
+        self.run_ticks(&mut ticks, period, self.ticks, over);
         self.subject.stop();
         ticks.allocations = allocations::on_this_thread() - allocated;
         ticks.page_faults = page_faults() - faults;
         Ok(Some(ticks))
     }
 
-    /// Ticks `count` times from now on, `period` nanoseconds apart. The chunk that was there at the last, 0 if none was.
-    fn run_ticks(&mut self, ticks: &mut Ticks, period: u64, count: u64) -> u64 {
+    /// Ticks `count` times from now on, `period` nanoseconds apart, or until it is `over`. The chunk that was there at the last, 0 if none was.
+    fn run_ticks(&mut self, ticks: &mut Ticks, period: u64, count: u64, over: &AtomicBool) -> u64 {
         let start = Timestamp::now();
         let mut last = 0;
         for tick in 1..=count {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
             let due = start.plus(tick * period);
             due.sleep_until();
             let awake = Timestamp::now();

@@ -94,14 +94,14 @@ fn software(policy: &Policy, facts: &Facts) -> Lines {
         line("CUDA", version(&facts.software.cuda)),
         line("cuDNN", version(&facts.software.cudnn)),
         line("TensorRT", version(&facts.software.tensorrt)),
-        line("ONNX Runtime", policy.inspect().environment().build_info().to_owned()),
+        line("ONNX Runtime", policy.inspect().environment().version().to_owned()),
         line("driver", facts.driver.version.clone()),
     ]
 }
 
 /// Lists what the command line and the bundle say, as `bench` describes them.
 fn run(policy: &Policy, load: &LoadOptions) -> Lines {
-    const ELSEWHERE: [&str; 9] = [
+    const ELSEWHERE: [&str; 10] = [
         "pi0_edge",
         "profile",
         "onnxruntime",
@@ -111,6 +111,7 @@ fn run(policy: &Policy, load: &LoadOptions) -> Lines {
         "kernel",
         "load_average",
         "onnxruntime_library",
+        "onnxruntime_build",
     ];
     let described = environment::describe(policy, load.threads);
     let kept = described.as_object().into_iter().flatten().filter(|(k, _)| !ELSEWHERE.contains(&k.as_str()));
@@ -161,6 +162,7 @@ fn files(policy: &Policy) -> Lines {
         line("sha256 of pi0-edge", sha256(&program)),
         line("sha256 of ONNX Runtime", sha256(library)),
         line("ONNX Runtime's file", file_name(library)),
+        line("ONNX Runtime's build", policy.inspect().environment().build_info().to_owned()),
         line("sha256 of manifest.json", sha256(&manifest)),
     ]
 }

@@ -15,11 +15,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use pi0_edge::{Policy, Result};
 
-use crate::environment::word;
+use crate::environment::{weights, word};
+use crate::interrupt;
 use crate::observation::StoredObservation;
 use crate::options::MeasureOptions;
-use crate::output::{TableFormat, cannot, file_name, refuse};
-use report::{PolicyFacts, Report};
+use crate::output::{NewFile, TableFormat, file_name, quoted, refuse};
+use report::{Files, PolicyFacts, Report};
 use sampler::Sampler;
 use summary::Summary;
 use verdict::Verdict;
@@ -32,9 +33,9 @@ pub struct Args {
     /// Length of the steady run
     #[arg(long, value_name = "M", default_value_t = 5.0, value_parser = positive)]
     minutes: f64,
-    /// The rate of the robot's control loop, which the verdict speaks of
+    /// Action rate that the verdict speaks of: rows of a chunk per second, the rate the policy was trained at
     #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = positive)]
-    control_rate: f64,
+    action_rate: f64,
     /// Idleness before a chunk that is measured for it; 0 leaves that out
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = not_negative)]
     idle: f64,
@@ -76,33 +77,41 @@ pub fn run(args: &Args) -> Result<()> {
         let stamp: String = when.chars().filter(|c| !matches!(c, ':' | '-')).collect();
         PathBuf::from(format!("pi0-edge-bench-{stamp}"))
     });
+    let files = Files::create(&directory)?;
+    let export_times = args.export_times.as_deref().map(NewFile::create).transpose()?;
     let origin = Instant::now();
     let sampler = Sampler::start(&args.root, origin)?;
-    let (policy, stored, measured) = phases::measure(args, origin)?;
+    let (policy, stored, measured, _heeding) = phases::measure(args, origin)?;
     let series = sampler.stop()?;
 
     let summary = Summary::of(&measured, &series);
     let environment = environment::gather(&policy, &args.measure.load, &args.root);
     let facts = facts(&policy, &stored);
     let (latency, is) = summary.stage("chunk").map(|f| f.planning()).unwrap_or((f64::NAN, "unknown"));
-    let jitter = match args.control_seconds {
-        0 => None,
+    drop(policy);
+    // What was measured before is reported although this may fail.
+    let (jitter, failed) = match args.control_seconds {
+        0 => (None, None),
+        _ if interrupt::requested() => (None, None),
         seconds => {
             eprintln!("a control loop beside inference, for {seconds} s");
-            drop(policy);
-            Some(jitter::measure(&args.measure.load, args.measure.observation.clone(), seconds)?)
+            let measured = jitter::measure(&args.measure.load, args.measure.observation.clone(), seconds);
+            measured.map_or_else(|e| (None, Some(e)), |jitter| (Some(jitter), None))
         }
     };
-    let verdict = Verdict::of(latency, is, facts.action_horizon, args.control_rate);
+    let mut verdict = Verdict::of(latency, is, facts.action_horizon, args.action_rate);
+    if interrupt::requested() {
+        verdict.words.insert(0, "INTERRUPTED: the figures are of what was measured until then.".into());
+    }
     let chunks = measured.steady.chunks;
     let report = Report { environment, policy: facts, summary, jitter, verdict, chunks, series, when };
-    report.write(&directory)?;
-    if let Some(path) = &args.export_times {
-        std::fs::write(path, report::times_json(&report.chunks)).map_err(cannot("write", path))?;
-    }
+    let written = files.write(&report);
+    let exported = export_times.map_or(Ok(()), |file| file.write_bytes(report::times_json(&report.chunks)));
     args.format.print(|| report::text(&report), || report::markdown(&report), || report.json())?;
-    eprintln!("wrote {}: bench.json, bench.md, trtexec.txt, times.json, report.html", directory.display());
-    Ok(())
+    written.and(exported)?;
+    eprintln!("wrote {}: {}", directory.display(), report::FILES.join(", "));
+    args.format.next(|| format!("open {}/report.html in a browser", quoted(&directory)));
+    failed.filter(|_| !interrupt::requested()).map_or(Ok(()), Err)
 }
 
 fn facts(policy: &Policy, stored: &StoredObservation) -> PolicyFacts {
@@ -111,7 +120,7 @@ fn facts(policy: &Policy, stored: &StoredObservation) -> PolicyFacts {
         kind: word(&m.policy),
         bundle: file_name(policy.bundle().root()),
         precision: word(&m.precision),
-        weights: if m.source.format == "synthetic" { "random" } else { "trained" },
+        weights: weights(m),
         num_steps: policy.timing().steps.len(),
         action_horizon: m.dimensions.action_horizon,
         action_dim: m.action.dim,

@@ -12,8 +12,10 @@ use serde::Serialize;
 use super::Args;
 use super::settle::{Settled, Settling};
 use crate::figures::{Chunk, ms};
+use crate::interrupt::{self, Heeding};
 use crate::observation::StoredObservation;
 use crate::options::LoadOptions;
+use crate::progress::{Progress, Unit};
 
 /// Chunks after idleness that are measured.
 const IDLE_REPEATS: u32 = 3;
@@ -52,37 +54,53 @@ pub struct Measured {
     pub steady: Steady,
 }
 
-/// Runs all phases; times count from `origin`. Returns the policy too, which is loaded and warm.
-pub fn measure(args: &Args, origin: Instant) -> Result<(Policy, StoredObservation, Measured)> {
+/// Runs all phases; times count from `origin`. Returns the policy too, which is loaded and warm. Interrupted before the
+/// steady run, it takes the chunks until then for that; while it starts there are none, and it ends at once.
+pub fn measure(args: &Args, origin: Instant) -> Result<(Policy, StoredObservation, Measured, Heeding)> {
     eprintln!("cold start: the bundle's files are dropped from memory first");
     evict(&args.measure.load)?;
     let (policy, _, cold) = start(args)?;
     drop(policy);
     eprintln!("warm start");
     let (mut policy, stored, warm) = start(args)?;
+    let heeding = Heeding::new();
     let measured = stored.with(|observation| {
         let mut runs =
             Runs { policy: &mut policy, observation, options: args.measure.infer_options(), origin };
         eprintln!("settling: until clocks and latency have stopped changing");
-        let settled = runs.settle(args.settle_limit)?;
+        let (settled, mut so_far) = runs.settle(args.settle_limit)?;
         let (mut after_idle, mut idle_spans) = (Vec::new(), Vec::new());
         let repeats = if args.idle > 0.0 { IDLE_REPEATS } else { 0 };
         for i in 1..=repeats {
+            if interrupt::requested() {
+                break;
+            }
             eprintln!("idle for {:.0} s, {i} of {repeats}", args.idle);
-            let from = runs.now();
-            std::thread::sleep(Duration::from_secs_f64(args.idle));
+            let (from, _progress) = (runs.now(), Progress::new("idle", args.idle as u64, Unit::Seconds));
+            while !interrupt::requested() && runs.now() - from < args.idle {
+                let left = Duration::from_secs_f64((args.idle - (runs.now() - from)).max(0.0));
+                std::thread::sleep(left.min(Duration::from_millis(100)));
+            }
+            if interrupt::requested() {
+                break;
+            }
             idle_spans.push((from, runs.now()));
             after_idle.push(runs.chunk()?.total);
         }
-        if repeats > 0 {
+        if repeats > 0 && !interrupt::requested() {
             eprintln!("settling again");
-            runs.settle(args.settle_limit)?;
+            (_, so_far) = runs.settle(args.settle_limit)?;
         }
-        eprintln!("steady run of {:.1} minutes", args.minutes);
-        let steady = runs.steady(args.minutes * 60.0)?;
+        let steady = if interrupt::requested() {
+            so_far
+        } else {
+            eprintln!("steady run of {:.1} minutes", args.minutes);
+            let _progress = Progress::new("steady run", (args.minutes * 60.0) as u64, Unit::Seconds);
+            runs.chunks(|_, seconds| seconds >= args.minutes * 60.0)?
+        };
         Ok(Measured { cold, warm, settled, after_idle, idle_spans, steady })
     })?;
-    Ok((policy, stored, measured))
+    Ok((policy, stored, measured, heeding))
 }
 
 /// Gives the memory that caches the bundle's files back to the system, as far as nobody else uses it.
@@ -138,25 +156,28 @@ impl Runs<'_> {
         Ok(Chunk::new(at, self.policy.timing()))
     }
 
-    fn settle(&mut self, limit: f64) -> Result<Settled> {
-        let (began, mut settling) = (self.now(), Settling::default());
+    /// At least one chunk, until `enough` says so of the last one, and of the seconds since the first began.
+    fn chunks(&mut self, mut enough: impl FnMut(&Chunk, f64) -> bool) -> Result<Steady> {
+        let (mut chunks, mut steps) = (Vec::new(), Vec::new());
+        let from = self.now();
         loop {
             let chunk = self.chunk()?;
-            let settled = settling.push(self.now(), chunk.total);
-            let seconds = self.now() - began;
-            if settled || seconds >= limit {
-                return Ok(settling.outcome(settled, seconds));
+            chunks.push(chunk);
+            steps.extend(self.policy.timing().steps.iter().map(|&d| ms(d)));
+            let now = self.now();
+            if enough(&chunk, now - from) || interrupt::requested() {
+                return Ok(Steady { chunks, steps, span: (from, now) });
             }
         }
     }
 
-    fn steady(&mut self, seconds: f64) -> Result<Steady> {
-        let (mut chunks, mut steps) = (Vec::new(), Vec::new());
-        let from = self.now();
-        while chunks.is_empty() || self.now() - from < seconds {
-            chunks.push(self.chunk()?);
-            steps.extend(self.policy.timing().steps.iter().map(|&d| ms(d)));
-        }
-        Ok(Steady { chunks, steps, span: (from, self.now()) })
+    fn settle(&mut self, limit: f64) -> Result<(Settled, Steady)> {
+        let _progress = Progress::new("settling, at most", limit as u64, Unit::Seconds);
+        let (began, mut settling, mut settled) = (self.now(), Settling::default(), false);
+        let chunks = self.chunks(|chunk, seconds| {
+            settled = settling.push(began + seconds, chunk.total);
+            settled || seconds >= limit
+        })?;
+        Ok((settling.outcome(settled, chunks.span.1 - began), chunks))
     }
 }

@@ -20,7 +20,8 @@ use super::summary::Summary;
 use super::verdict::Verdict;
 use crate::control;
 use crate::figures::{Chunk, Stage};
-use crate::output::cannot;
+use crate::interrupt::{self, Begun};
+use crate::output::{NewFile, cannot};
 use crate::row;
 
 pub use html::render as html;
@@ -48,7 +49,7 @@ pub struct PolicyFacts {
     pub kind: String,
     pub bundle: String,
     pub precision: String,
-    /// `trained`, or `random`: made up, so that the actions mean nothing; the times are those of trained ones.
+    /// `checkpoint`, or `random`: made up, so that the actions mean nothing; the times are those of trained ones.
     pub weights: &'static str,
     pub num_steps: usize,
     pub action_horizon: usize,
@@ -63,6 +64,7 @@ impl Report {
         json!({
             "format": "pi0-edge bench device 1",
             "when": self.when,
+            "interrupted": interrupt::requested(),
             "weights": self.policy.weights,
             "policy": self.policy,
             "figures": self.summary,
@@ -87,21 +89,36 @@ impl Report {
             "clocks_hz": columns(names.clocks.len(), |s, i| s.clocks[i]),
         })
     }
+}
 
-    /// Writes every form into `directory`, which is created.
-    pub fn write(&self, directory: &Path) -> Result<()> {
-        std::fs::create_dir_all(directory).map_err(cannot("write", directory))?;
-        for (name, content) in [
-            ("bench.json", format!("{:#}\n", self.json())),
-            ("bench.md", markdown(self)),
-            ("trtexec.txt", times::trtexec(self)),
-            ("times.json", times_json(&self.chunks)),
-            ("report.html", html(self)),
-        ] {
-            let path = directory.join(name);
-            std::fs::write(&path, content).map_err(cannot("write", &path))?;
+/// The forms of the report.
+pub const FILES: [&str; 5] = ["bench.json", "bench.md", "trtexec.txt", "times.json", "report.html"];
+
+/// The files of the report, begun before anything is measured.
+pub struct Files {
+    files: Vec<NewFile>,
+    /// The directory if there was none.
+    directory: Option<Begun>,
+}
+
+impl Files {
+    /// Begins them in `directory`, which is created.
+    pub fn create(directory: &Path) -> Result<Self> {
+        let create = || Begun::create(directory.to_owned(), |path| std::fs::create_dir_all(path));
+        let begun = (!directory.exists()).then(create).transpose().map_err(cannot("write", directory))?;
+        let files = FILES.iter().map(|name| NewFile::create(&directory.join(name)));
+        Ok(Files { files: files.collect::<Result<_>>()?, directory: begun.map(|(directory, ())| directory) })
+    }
+
+    /// Writes them all.
+    pub fn write(self, report: &Report) -> Result<()> {
+        let json = format!("{:#}\n", report.json());
+        let contents =
+            [json, markdown(report), times::trtexec(report), times_json(&report.chunks), html(report)];
+        if let Some(directory) = self.directory {
+            directory.keep();
         }
-        Ok(())
+        self.files.into_iter().zip(contents).try_for_each(|(file, content)| file.write_bytes(content))
     }
 }
 

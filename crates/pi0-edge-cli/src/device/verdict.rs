@@ -1,15 +1,15 @@
-//! The control rates that a latency allows, in words.
+//! The action rates that a latency allows, in words.
 
 use serde::Serialize;
 
-/// Control rates that robots have, in Hz.
+/// Action rates that policies are trained at, in rows of a chunk a second.
 const RATES: [u32; 8] = [10, 15, 20, 30, 50, 100, 200, 500];
 
-/// One control rate, judged.
+/// One action rate, judged.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rate {
     pub hz: u32,
-    /// Ticks from an observation to the first action made from it.
+    /// Rows from an observation to the first action made from it.
     pub inference_delay: u64,
     /// The best that is possible there.
     pub mode: Mode,
@@ -42,7 +42,7 @@ pub struct Verdict {
 }
 
 fn mode(delay: u64, horizon: usize) -> Mode {
-    // Executing s ticks of a chunk must leave the delay d time: d ≤ s ≤ horizon − d.
+    // Executing s rows of a chunk must leave the delay d time: d ≤ s ≤ horizon − d.
     match horizon as u64 {
         horizon if 2 * delay <= horizon => Mode::RealTimeChunking,
         horizon if delay <= horizon => Mode::BackToBack,
@@ -73,16 +73,16 @@ impl Verdict {
         let fastest_real_time_chunking_hz = (horizon / 2) as f64 / seconds;
         let fastest_back_to_back_hz = horizon as f64 / seconds;
         let d = delay(hz);
-        let (span, ticks) = (horizon as f64 / hz, if d == 1 { "tick" } else { "ticks" });
+        let (span, rows) = (horizon as f64 / hz, if d == 1 { "row" } else { "rows" });
         let reacts = format!("{seconds:.2} to {:.2} s", 2.0 * d as f64 / hz);
         let words = vec![
             format!(
-                "At {hz} Hz with {horizon} actions a chunk ({span:.2} s of motion), inference takes {latency_ms:.1} ms \
-                 ({latency_is}): {d} {ticks}."
+                "At an action rate of {hz} Hz with {horizon} rows a chunk ({span:.2} s of motion), inference takes \
+                 {latency_ms:.1} ms ({latency_is}): {d} {rows}."
             ),
             match mode(d, horizon) {
                 Mode::RealTimeChunking => format!(
-                    "This robot can run it smoothly: by real-time chunking, with a new chunk every {d} to {} ticks. \
+                    "This robot can run it smoothly: by real-time chunking, with a new chunk every {d} to {} rows. \
                      It reacts to what it sees within {reacts}.",
                     horizon as u64 - d
                 ),
@@ -98,7 +98,7 @@ impl Verdict {
                 ),
             },
             format!(
-                "The highest control rate with real-time chunking is {}, and without standing still {}.",
+                "The highest action rate with real-time chunking is {}, and without standing still {}.",
                 rate(fastest_real_time_chunking_hz),
                 rate(fastest_back_to_back_hz)
             ),
@@ -152,11 +152,11 @@ mod tests {
     fn the_words_say_what_the_robot_can_do() {
         let words = |ms| Verdict::of(ms, "maximum", 50, 50.0).words.join(" ");
         assert!(
-            words(100.0).contains("smoothly: by real-time chunking, with a new chunk every 5 to 45 ticks")
+            words(100.0).contains("smoothly: by real-time chunking, with a new chunk every 5 to 45 rows")
         );
         assert!(words(600.0).contains("each chunk nearly to its end"), "{}", words(600.0));
         assert!(words(25_000.0).contains("waits 24.00 s between chunks"), "{}", words(25_000.0));
         assert!(words(25_000.0).contains("1.0 Hz, and without standing still 2.0 Hz"), "{}", words(25_000.0));
-        assert!(words(0.5).contains("(maximum): 1 tick."), "{}", words(0.5));
+        assert!(words(0.5).contains("(maximum): 1 row."), "{}", words(0.5));
     }
 }

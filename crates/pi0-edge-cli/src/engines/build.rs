@@ -1,33 +1,29 @@
 //! `pi0-edge engines build`: the long one. TensorRT works on a thread of its own and cannot be asked to stop, so this
 //! thread shows the time that passes, and ends the process when it is told to.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use pi0_edge::bundle::GraphName;
+use pi0_edge::Result;
 use pi0_edge::internals::EngineCache;
 use pi0_edge::tensorrt::{
-    BuildOptions, BuildOutcome, BuildProgress, BuilderConfig, EnginePrecision, build_engines,
-    engine_directory,
+    BuildOptions, BuildOutcome, BuildProgress, BuilderConfig, build_engines, engine_directory,
 };
-use pi0_edge::{Error, ErrorKind, Result};
 use serde_json::json;
 
-use crate::options::Progress;
-use crate::output::Format;
+use crate::interrupt::{self, Heeding};
+use crate::output::{Format, quoted};
+use crate::progress::{Progress, Unit, say};
 
 /// Arguments of `engines build`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The bundle's directory
     bundle: PathBuf,
-    /// Number formats TensorRT may choose from beside f32 (default: the bundle's precision)
-    #[arg(long, value_name = "fp32|fp16|bf16|int8")]
-    precision: Option<EnginePrecision>,
+    /// Gone: engines have the types of the graphs
+    #[arg(long, hide = true, value_parser = typed_by_the_graph)]
+    precision: Option<String>,
     /// Most GPU memory one layer may use while it computes, such as 2GiB (default: TensorRT's, which is all of it)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     workspace: Option<u64>,
@@ -37,7 +33,7 @@ pub struct Args {
     /// Streams an engine may use beside its own (default: TensorRT's choice)
     #[arg(long, value_name = "N")]
     auxiliary_streams: Option<u8>,
-    /// NVIDIA's builder, which takes graphs of any size and types engines by the graph; `off`: ONNX Runtime's own (default:
+    /// NVIDIA's builder, which takes graphs of any size; `off`: ONNX Runtime's own (default:
     /// /usr/src/tensorrt/bin/trtexec where it is, else off)
     #[arg(long, value_name = "FILE|off")]
     trtexec: Option<PathBuf>,
@@ -56,6 +52,14 @@ pub struct Args {
     /// Format of the output on stdout when it is done
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+}
+
+/// Refuses `--precision`, which earlier releases had, with what to do.
+fn typed_by_the_graph(_: &str) -> Result<String, &'static str> {
+    Err(
+        "engines have the types of the bundle's graphs; leave the option out, and export the bundle in the precision you want \
+         (scripts/export.py --precision)",
+    )
 }
 
 /// A number of bytes, with or without a unit.
@@ -79,21 +83,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
 /// The place where JetPack and NVIDIA's packages put it.
 const TRTEXEC: &str = "/usr/src/tensorrt/bin/trtexec";
 
-/// Exit code of a process that Ctrl-C ended, as shells have it.
-const INTERRUPTED: i32 = 130;
-
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|e| Error::with_source(ErrorKind::Io, "cannot listen for Ctrl-C", e))?;
-    }
+    let _heeding = Heeding::new();
     let options = BuildOptions {
         gpu: args.gpu,
         ort_library: args.ort_library.clone(),
         directory: args.engine_cache.clone(),
-        precision: args.precision,
         builder: BuilderConfig {
             workspace: args.workspace,
             optimization_level: args.optimization_level,
@@ -104,15 +100,15 @@ pub fn run(args: &Args) -> Result<()> {
         trtexec: match &args.trtexec {
             Some(off) if off.as_os_str() == "off" => None,
             Some(file) => Some(file.clone()),
-            None => Some(PathBuf::from(TRTEXEC)).filter(|file| file.is_file() && args.precision.is_none()),
+            None => Some(PathBuf::from(TRTEXEC)).filter(|file| file.is_file()),
         },
-        stop: Arc::clone(&stop),
+        stop: interrupt::flag(),
     };
     let (bundle, by_trtexec) = (args.bundle.clone(), options.trtexec.is_some());
     let (report, reports) = channel();
     let started = Instant::now();
     let worker = std::thread::spawn(move || build_engines(&bundle, &options, &mut |p| _ = report.send(p)));
-    let mut ended = Watch::new().until_done(&reports, &stop);
+    let mut ended = Watch { shown: None }.until_done(&reports);
     // trtexec ends when it is told; ONNX Runtime's builder is still at it and cannot be told.
     let patience = Instant::now() + Duration::from_secs(2);
     while !ended && by_trtexec && Instant::now() < patience {
@@ -121,21 +117,20 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let built = ended.then(|| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     match built {
-        Some(Ok(set)) => return print(&set, started.elapsed(), args.format),
-        // Relaxed: the flag is all there is to see.
-        Some(Err(e)) if !stop.load(Ordering::Relaxed) => return Err(e),
+        Some(Ok(set)) => return print(&set, &args.bundle, started.elapsed(), args.format),
+        Some(Err(e)) if !interrupt::requested() => return Err(e),
         _ => {}
     }
     // No run would use what is there, but it may be gigabytes.
     let left = engine_directory(args.engine_cache.as_deref()).and_then(|d| EngineCache::open(&d));
     match left.and_then(|cache| cache.remove_leftovers()) {
-        Ok(()) => eprintln!("pi0-edge: stopped; no engine was kept"),
-        Err(e) => eprintln!("pi0-edge: stopped; no engine will be used, but some files are left: {e}"),
+        Ok(()) => say("pi0-edge: stopped; no engine was kept"),
+        Err(e) => say(&format!("pi0-edge: stopped; no engine will be used, but some files are left: {e}")),
     }
-    signal_hook::low_level::exit(INTERRUPTED)
+    signal_hook::low_level::exit(interrupt::STATUS.into())
 }
 
-fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
+fn print(set: &BuildOutcome, bundle: &Path, elapsed: Duration, format: Format) -> Result<()> {
     let (record, seconds) = (&set.record, elapsed.as_secs_f64());
     let json = || {
         json!({
@@ -155,89 +150,51 @@ fn print(set: &BuildOutcome, elapsed: Duration, format: Format) -> Result<()> {
             record.pins.onnxruntime
         )
     };
-    format.print(text, json)
+    format.print(text, json)?;
+    format.next(|| format!("pi0-edge check {} --provider tensorrt", quoted(bundle)));
+    Ok(())
 }
 
-/// Shows on stderr what is being built and for how long: one line that is rewritten on a terminal, else a line at
-/// each beginning and end, and now and then one in between.
+/// Shows on stderr what is being built and for how long, and says which graphs are done.
 struct Watch {
-    terminal: bool,
-    verifying: Progress,
-    hashing: Progress,
-    building: Option<(GraphName, usize, usize, Instant)>,
-    said: Instant,
+    shown: Option<(&'static str, Progress)>,
 }
-
-/// Time between two signs of life of a build that is not on a terminal.
-const STILL_AT_IT: Duration = Duration::from_secs(60);
 
 impl Watch {
-    fn new() -> Self {
-        Watch {
-            terminal: std::io::stderr().is_terminal(),
-            verifying: Progress::new("verifying"),
-            hashing: Progress::new("hashing"),
-            building: None,
-            said: Instant::now(),
-        }
-    }
-
     /// Returns whether the build ended by itself, in success or failure.
-    fn until_done(mut self, reports: &Receiver<BuildProgress>, stop: &AtomicBool) -> bool {
-        loop {
-            // Relaxed: the flag is all there is to see.
-            if stop.load(Ordering::Relaxed) {
-                self.clear();
-                return false;
-            }
+    fn until_done(mut self, reports: &Receiver<BuildProgress>) -> bool {
+        while !interrupt::requested() {
             match reports.recv_timeout(Duration::from_millis(200)) {
                 Ok(progress) => self.show(progress),
-                Err(RecvTimeoutError::Timeout) => self.tick(),
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.clear();
-                    return true;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return true,
             }
         }
+        false
     }
 
     fn show(&mut self, progress: BuildProgress) {
         match progress {
-            BuildProgress::Verifying(done, all) => self.verifying.show(done, all),
-            BuildProgress::Recording(done, all) => self.hashing.show(done, all),
+            BuildProgress::Verifying(done, all) => self.bytes("verifying", done, all),
+            BuildProgress::Recording(done, all) => self.bytes("hashing", done, all),
             BuildProgress::Building(graph, n, of) => {
-                self.verifying.clear();
-                self.building = Some((graph, n, of, Instant::now()));
-                self.said = Instant::now();
-                if !self.terminal {
-                    eprintln!("building {graph} ({n} of {of})");
-                }
-                self.tick();
+                let what = format!("building {graph} ({n} of {of})");
+                say(&what);
+                self.shown = Some(("building", Progress::new(what, 0, Unit::Seconds)));
             }
             BuildProgress::Built(graph, took) => {
-                self.clear();
-                self.building = None;
-                eprintln!("built {graph} in {:.1} s", took.as_secs_f64());
+                self.shown = None;
+                say(&format!("built {graph} in {:.1} s", took.as_secs_f64()));
             }
         }
     }
 
-    fn tick(&mut self) {
-        let Some((graph, n, of, since)) = self.building else { return };
-        let seconds = since.elapsed().as_secs();
-        if self.terminal {
-            eprint!("\rbuilding {graph} ({n} of {of}), {} min {:02} s", seconds / 60, seconds % 60);
-        } else if self.said.elapsed() >= STILL_AT_IT {
-            self.said = Instant::now();
-            eprintln!("still building {graph}, {seconds} s");
+    fn bytes(&mut self, what: &'static str, done: u64, all: u64) {
+        if self.shown.as_ref().is_none_or(|(shown, _)| *shown != what) {
+            self.shown = Some((what, Progress::new(what, all, Unit::Bytes)));
         }
-    }
-
-    fn clear(&mut self) {
-        self.verifying.clear();
-        self.hashing.clear();
-        if self.terminal && self.building.is_some() {
-            eprint!("\r\x1b[K");
+        if let Some((_, progress)) = &self.shown {
+            progress.set(done);
         }
     }
 }

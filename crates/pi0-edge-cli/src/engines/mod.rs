@@ -10,12 +10,12 @@ use pi0_edge::tensorrt::engine_directory;
 use pi0_edge::{Error, ErrorKind, Result, Verify};
 use serde_json::{Value, json};
 
-use crate::options::Progress;
 use crate::output::Format;
+use crate::progress::{Progress, Unit};
 
 const EXAMPLES: &str = "\
 Examples:
-  pi0-edge engines build BUNDLE --precision fp16
+  pi0-edge engines build BUNDLE
   pi0-edge engines build BUNDLE --workspace 2GiB --force
   pi0-edge engines list
   pi0-edge engines verify --format json
@@ -142,11 +142,11 @@ fn count(sets: usize) -> String {
 
 fn verify(place: &Place) -> Result<()> {
     let Some(cache) = place.open()? else { return Ok(()) };
-    let mut progress = Progress::new("verifying");
     let (mut sets, mut lines, mut bad) = (Vec::new(), String::new(), 0);
     for entry in cache.entries()? {
-        let done = cache.verify(&entry, Verify::Full, &mut |n, all| progress.show(n, all));
-        progress.clear();
+        let progress = Progress::new("verifying", 0, Unit::Bytes);
+        let done = cache.verify(&entry, Verify::Full, &mut |n, all| progress.set_of(n, all));
+        drop(progress);
         let problem = done.err().map(|e| e.to_string());
         bad += usize::from(problem.is_some());
         let state = problem.as_deref().map_or("intact".into(), |p| format!("UNUSABLE: {p}"));

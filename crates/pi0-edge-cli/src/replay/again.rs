@@ -15,6 +15,7 @@ use pi0_edge::runtime::{
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 
 use super::episode::Episode;
+use super::measured::Measured;
 use super::probe::{Probe, Values};
 use super::recording::Recorded;
 use super::trace::{Computed, Trace};
@@ -52,6 +53,7 @@ struct Again<'a> {
     lockstep: Lockstep<Watched<Probe>>,
     writer: ObservationWriter<ObservationSlot>,
     controller: Controller,
+    measured: Option<Measured<'a>>,
     clock: SimulatedClock,
     finishes_at: Arc<AtomicU64>,
     num_steps: usize,
@@ -91,6 +93,7 @@ impl<'a> Again<'a> {
         let (lockstep, writer, controller) =
             Lockstep::new(Watched::new(policy, probe), &config, clock.clone())?;
         let out = Trace { dim, observations: recorded.trace.observations.clone(), ..Trace::default() };
+        let measured = Measured::new(recorded.settings.splice, episode, dim);
         let recorded = &recorded.trace;
         Ok(Again {
             episode,
@@ -99,6 +102,7 @@ impl<'a> Again<'a> {
             lockstep,
             writer,
             controller,
+            measured,
             clock,
             finishes_at,
             num_steps,
@@ -145,6 +149,9 @@ impl<'a> Again<'a> {
             return false;
         }
         self.lockstep.set_hung(next.reading.flags.contains(Flags::HUNG));
+        if let Some(measured) = &mut self.measured {
+            measured.tell(&mut self.controller, next.now);
+        }
         let reading = self.controller.look_at(next.now);
         self.lockstep.set_hung(false);
         self.out.push(next.now, reading, self.controller.action());

@@ -171,6 +171,20 @@ impl Episode {
         &self.moments[index].observation
     }
 
+    /// Writes the state at `since` the first observation, moving evenly from one to the next, as often as the episode is
+    /// replayed. Entries that it does not have are left alone.
+    pub fn state_at(&self, since: Duration, state: &mut [f32]) {
+        let since = Duration::from_nanos((since.as_nanos() % self.length().as_nanos()) as u64);
+        let next = self.moments.partition_point(|moment| moment.at <= since);
+        let (a, b) = (&self.moments[next - 1], &self.moments[next.min(self.moments.len() - 1)]);
+        let share = match b.at - a.at {
+            Duration::ZERO => 0.0,
+            between => (since - a.at).div_duration_f32(between),
+        };
+        let pairs = a.observation.state().iter().zip(b.observation.state());
+        state.iter_mut().zip(pairs).for_each(|(value, (a, b))| *value = a + (b - a) * share);
+    }
+
     /// Width and height that every frame fits into.
     pub fn max_frame(&self) -> (u32, u32) {
         let frames = self.moments.iter().map(|m| m.observation.largest_frame());

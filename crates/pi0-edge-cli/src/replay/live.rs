@@ -1,6 +1,5 @@
 //! One run of an episode through the threaded runtime.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -14,15 +13,18 @@ use pi0_edge::runtime::{
 use pi0_edge::stats::{Histogram, HistogramSnapshot};
 use pi0_edge::{Error, ErrorKind, Manifest, Result};
 use pi0_edge_mcap::{Counts, Live};
+use serde::Serialize;
 
 use super::episode::Episode;
 use super::mcap;
+use super::measured::Measured;
 use super::probe::{Probe, Values};
 use super::settings::Settings;
 use super::soak::{self, Sample, Soak};
 use super::trace::{Computed, Seen, Trace};
 use crate::live;
-use crate::output::write_whole;
+use crate::output::NewFile;
+use crate::progress::{Progress, Unit};
 use crate::watched::{Loaded, Watched, lock};
 
 /// Time between two looks at events and at the process.
@@ -89,6 +91,24 @@ pub struct Control {
     pub seams: HistogramSnapshot,
     /// On every other tick with motion: the largest step of a joint, in millionths of a unit.
     pub steps: HistogramSnapshot,
+    /// What each joint did.
+    pub joints: Vec<Joint>,
+}
+
+/// What a joint did, in robot units.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Joint {
+    pub lowest: f32,
+    pub highest: f32,
+    /// The largest step from a tick to the next, but for those at a seam.
+    pub largest_step: f32,
+    /// The largest step to the first action of a new chunk.
+    pub largest_at_seam: f32,
+}
+
+impl Joint {
+    const STILL: Joint =
+        Joint { lowest: f32::INFINITY, highest: f32::NEG_INFINITY, largest_step: 0.0, largest_at_seam: 0.0 };
 }
 
 /// Estimated against measured time from capture to publication. Chunks begun before there was an estimate do not
@@ -130,7 +150,13 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
     let (full_speed, trace) = (options.full_speed, options.trace);
     let sensors =
         Sensors { writer, episode, manifest: &manifest, start, full_speed, trace, mcap: mcap.as_ref() };
-    let control = Loop { controller, start, period, ticks, dim, traced };
+    let measured = Measured::new(settings.splice, episode, dim);
+    let control = Loop { controller, measured, start, period, ticks, dim, traced };
+    let progress = Progress::new(
+        format!("replaying, {}", settings.heading()),
+        options.duration.as_secs(),
+        Unit::Seconds,
+    );
     let (control, observations) = live::run(
         |over| control.run(&options.control, over),
         |over| sensors.run(waiter, over),
@@ -139,6 +165,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         || _ = taken.notify(),
     )?;
     let (stats, inference) = (runtime.stats(), runtime.realtime().clone());
+    drop(progress);
     // What is finished between here and the end is no part of the run.
     let (events, record) = (runtime.events().clone(), runtime.flight_record());
     runtime.stop()?;
@@ -147,7 +174,7 @@ pub fn run(policy: &Loaded, episode: &Episode, settings: &Settings, options: &Op
         monitor.take(event, || record.clone())?;
     }
     if let Some(path) = options.flight_record.as_ref().filter(|_| !monitor.dumped) {
-        write_whole(path, |file| Ok(file.write_all(record.to_json().as_bytes())?))?;
+        NewFile::create(path)?.write_bytes(record.to_json())?;
     }
     if options.trace && stats.events_lost > 0 {
         let text = format!("{} events were lost, so the recording would have holes", stats.events_lost);
@@ -298,8 +325,9 @@ impl Sensors<'_> {
 }
 
 /// The control loop.
-struct Loop {
+struct Loop<'a> {
     controller: Controller,
+    measured: Option<Measured<'a>>,
     start: Timestamp,
     period: u64,
     ticks: u64,
@@ -308,7 +336,7 @@ struct Loop {
     traced: usize,
 }
 
-impl Loop {
+impl Loop<'_> {
     fn run(mut self, thread: &ThreadConfig, stop: &AtomicBool) -> Result<(Control, Option<Trace>)> {
         let mut trace = (self.traced > 0).then(|| Trace {
             dim: self.dim,
@@ -319,23 +347,37 @@ impl Loop {
         let (late, seams, steps) = (Histogram::new(), Histogram::new(), Histogram::new());
         let (mut reads, mut misses, mut tick) = (0, 0, 0);
         let (mut before, mut known, mut moving) = (vec![0.0; self.dim], false, false);
+        let mut joints = vec![Joint::STILL; self.dim];
         let obtained = thread.apply()?;
         while tick < self.ticks && !stop.load(Ordering::Relaxed) {
             let due = self.start.plus(tick * self.period);
             due.sleep_until();
             let now = Timestamp::now();
             late.record(now.since(due));
+            if let Some(measured) = &mut self.measured {
+                measured.tell(&mut self.controller, now);
+            }
             let reading = self.controller.read_at(now);
             let action = self.controller.action();
             reads += 1;
             if let Some(action) = action {
                 // Where the robot held meanwhile, the first action comes some ticks after the chunk.
                 let joins = reading.flags.contains(Flags::NEW_CHUNK) || reading.seam_jump > 0.0;
-                if known && joins && reading.status != Status::Hold {
+                let joins = known && joins && reading.status != Status::Hold;
+                let moves = moving && !joins && reading.status != Status::Hold;
+                let mut largest = 0f32;
+                for (joint, (value, before)) in joints.iter_mut().zip(action.iter().zip(&before)) {
+                    let step = (value - before).abs();
+                    largest = largest.max(step);
+                    joint.lowest = joint.lowest.min(*value);
+                    joint.highest = joint.highest.max(*value);
+                    joint.largest_step = joint.largest_step.max(if moves { step } else { 0.0 });
+                    joint.largest_at_seam = joint.largest_at_seam.max(if joins { step } else { 0.0 });
+                }
+                if joins {
                     seams.record(millionths(f64::from(reading.seam_jump)));
-                } else if moving && reading.status != Status::Hold {
-                    let distance = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
-                    steps.record(millionths(before.iter().zip(action).map(distance).fold(0.0, f64::max)));
+                } else if moves {
+                    steps.record(millionths(f64::from(largest)));
                 }
                 before.copy_from_slice(action);
                 known = true;
@@ -351,7 +393,10 @@ impl Loop {
         }
         let (late_ns, seams, steps) = (late.snapshot(), seams.snapshot(), steps.snapshot());
         let seconds = (tick * self.period) as f64 / 1e9;
-        Ok((Control { obtained, seconds, reads, deadline_misses: misses, late_ns, seams, steps }, trace))
+        Ok((
+            Control { obtained, seconds, reads, deadline_misses: misses, late_ns, seams, steps, joints },
+            trace,
+        ))
     }
 }
 

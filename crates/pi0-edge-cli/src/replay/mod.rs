@@ -4,6 +4,7 @@ mod again;
 pub mod episode;
 mod live;
 mod mcap;
+mod measured;
 mod probe;
 pub mod recording;
 mod report;
@@ -12,25 +13,26 @@ mod soak;
 pub mod trace;
 mod trajectory;
 
-use std::io::Write;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pi0_edge::internals::hex;
 use pi0_edge::rtc::PrefixSchedule;
 use pi0_edge::runtime::{
-    Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, Realtime, ThreadConfig,
+    Inference, MemoryLock, PolicyInference, PolicyInferenceOptions, Realtime, Splice, ThreadConfig,
 };
 use pi0_edge::{Error, ErrorKind, Policy, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::environment;
+use crate::interrupt::{self, Heeding};
 use crate::observation::action_names;
-use crate::options::{LoadOptions, REALTIME, choice};
-use crate::output::{Format, cannot, refuse, write_whole};
+use crate::options::{CHUNKING, LoadOptions, REALTIME, RIGHTS, choice};
+use crate::output::{Format, NewFile, cannot, quoted, refuse};
+use crate::progress::{Progress, Unit};
 use crate::watched::Loaded;
 use episode::Episode;
 use recording::{Made, Recorded};
@@ -39,6 +41,8 @@ use settings::{LATENCIES, RATES, Rtc, Settings};
 
 /// SCHED_FIFO priority of the control loop: above the inference thread's.
 const CONTROL_PRIORITY: i32 = 90;
+
+const FILES: &str = "Files";
 
 const EPISODES: &str = "\
 An episode is a directory with episode.json:
@@ -64,37 +68,41 @@ pub struct Args {
     /// Directory with episode.json: observations with times
     #[arg(long, value_name = "DIR")]
     episode: PathBuf,
-    /// Control ticks per second
+    /// Control rate: ticks, which are reads, per second
     #[arg(long, value_name = "HZ", value_parser = rate, required_unless_present = "recording")]
     rate: Option<f64>,
     /// Seconds to run for (default: the episode once)
     #[arg(long, value_name = "S", value_parser = seconds)]
     duration: Option<f64>,
     /// Run a second time with real-time chunking, and show both
-    #[arg(long)]
+    #[arg(help_heading = CHUNKING, long)]
     rtc: bool,
     /// Add this to the time each chunk takes; several values make one run each
     #[arg(long, value_name = "MS,…", value_delimiter = ',', default_value = "0", value_parser = milliseconds)]
     inject_latency: Vec<f64>,
     /// Keep inputs and outputs of every tick, run them again without threads, and fail unless every bit is the same
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = FILES, long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Instead of running live, run this recording of the same episode again, and fail unless every bit is the same
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "mcap", "svg", "soak", "full_speed"])]
+    #[arg(help_heading = FILES, long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "rtc", "record", "mcap", "svg", "soak", "full_speed"])]
     recording: Option<PathBuf>,
     /// Record states, images, chunks and every tick's action, age and status while it happens, for Foxglove, Rerun and
     /// PlotJuggler; of several runs the last
-    #[arg(long, value_name = "FILE.mcap")]
+    #[arg(help_heading = FILES, long, value_name = "FILE.mcap")]
     mcap: Option<PathBuf>,
     /// Draw the executed trajectory with the seams between chunks
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(help_heading = FILES, long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
-    /// Rows of a chunk per second: the rate the policy was trained at
+    /// Action rate: rows of a chunk per second, the rate the policy was trained at
     #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = rate)]
     action_rate: f64,
     /// Each row of a chunk stands for its whole period, instead of moving evenly to the next
     #[arg(long)]
     no_interpolation: bool,
+    /// Row at which a new chunk takes over: the one that is due by time; of those due the one that follows on the last
+    /// command, or that the recorded state has reached; row 0 on arrival
+    #[arg(long, value_name = "RULE", default_value_t)]
+    splice: Splice,
     /// Begin the next chunk when this many rows have not begun (default: half of the chunk)
     #[arg(long, value_name = "ROWS", conflicts_with = "full_speed")]
     replan_remaining: Option<usize>,
@@ -102,13 +110,13 @@ pub struct Args {
     #[arg(long)]
     full_speed: bool,
     /// Row where guidance ends (lerobot's meaning of the word; default: 10, or the chunk if it is shorter)
-    #[arg(long, value_name = "ROWS", requires = "rtc")]
+    #[arg(help_heading = CHUNKING, long, value_name = "ROWS", requires = "rtc")]
     execution_horizon: Option<usize>,
     /// Schedule of the guidance weights: linear, exp, ones or zeros
-    #[arg(long, value_name = "NAME", default_value_t, requires = "rtc")]
+    #[arg(help_heading = CHUNKING, long, value_name = "NAME", default_value_t, requires = "rtc")]
     rtc_schedule: PrefixSchedule,
     /// Upper bound of the guidance weight
-    #[arg(long, value_name = "W", default_value_t = 10.0, requires = "rtc")]
+    #[arg(help_heading = CHUNKING, long, value_name = "W", default_value_t = 10.0, requires = "rtc")]
     max_guidance_weight: f32,
     /// An action whose observation is older than this is STALE
     #[arg(long, value_name = "MS", default_value_t = 500)]
@@ -130,7 +138,7 @@ pub struct Args {
     trip_after: u32,
     /// File for the last 256 ticks and 16 chunks: when the step limit trips or inference hangs or gives up, else at the
     /// end
-    #[arg(long, value_name = "FILE.json")]
+    #[arg(help_heading = FILES, long, value_name = "FILE.json")]
     flight_record: Option<PathBuf>,
     /// The task (default: the episode's, else the bundle's)
     #[arg(long)]
@@ -142,16 +150,16 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     num_steps: Option<usize>,
     /// Real-time priority, CPU affinity and locked memory: insist on them, try, or ask for nothing
-    #[arg(long, value_parser = choice(REALTIME), default_value = "try")]
+    #[arg(help_heading = RIGHTS, long, value_parser = choice(REALTIME), default_value = "try")]
     realtime: Realtime,
     /// CPUs of the inference thread (default: any)
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,…", value_delimiter = ',')]
     cpus: Vec<usize>,
     /// CPUs of the threads that ONNX Runtime shares the inference thread's work with (default: any)
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,…", value_delimiter = ',')]
     worker_cpus: Vec<usize>,
     /// CPUs of the control loop (default: any)
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(help_heading = RIGHTS, long, value_name = "N,…", value_delimiter = ',')]
     control_cpus: Vec<usize>,
     /// Look at memory, threads and file descriptors every so many seconds, and tell how they grow
     #[arg(long, value_name = "S", value_parser = seconds, num_args = 0..=1, default_missing_value = "10")]
@@ -186,6 +194,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.svg.is_some() && args.inject_latency.len() > 1 {
         return refuse("--svg draws runs of one latency; give --inject-latency one value");
     }
+    let outputs = Outputs::create(args)?;
     // Worker threads that spin would take the control loop's CPU.
     let policy = LoadOptions { no_spin: true, ..args.load.clone() }.load()?;
     episode.check(policy.manifest())?;
@@ -193,7 +202,23 @@ pub fn run(args: &Args) -> Result<()> {
     let made = made(&policy, &episode, &environment)?;
     match recorded {
         Some(recorded) => again(args, &recorded, &episode, policy, &made),
-        None => live(args, &episode, policy, &environment, &made),
+        None => live(args, &episode, policy, &environment, &made, outputs),
+    }
+}
+
+/// The files that are asked for.
+struct Outputs {
+    record: Option<NewFile>,
+    svg: Option<NewFile>,
+    mcap: Option<NewFile>,
+}
+
+impl Outputs {
+    fn create(args: &Args) -> Result<Self> {
+        let create = |path: &Option<PathBuf>| path.as_deref().map(NewFile::create).transpose();
+        // The runtime writes this one by itself.
+        create(&args.flight_record)?;
+        Ok(Outputs { record: create(&args.record)?, svg: create(&args.svg)?, mcap: create(&args.mcap)? })
     }
 }
 
@@ -230,6 +255,7 @@ fn again(args: &Args, runs: &[Recorded], episode: &Episode, policy: Policy, made
         return refuse("the recording's runs differ in prompt or seed");
     }
     let policy = load(policy, episode, settings.prompt.as_deref(), settings.seed)?;
+    let _progress = Progress::new("running it again", 0, Unit::Seconds);
     for run in runs {
         let differences = run.made.compare(made)?;
         again::verify(&policy, episode, run).map_err(|e| match e.kind() {
@@ -254,7 +280,14 @@ fn identical(runs: &[Recorded]) -> (usize, usize, String) {
 }
 
 /// Runs the episode live.
-fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, made: &Made) -> Result<()> {
+fn live(
+    args: &Args,
+    episode: &Episode,
+    policy: Policy,
+    environment: &Value,
+    made: &Made,
+    outputs: Outputs,
+) -> Result<()> {
     let prompt = args.prompt.clone().or_else(|| episode.prompt.clone());
     let base = settings(args, &policy, prompt.clone());
     let horizon = policy.manifest().dimensions.action_horizon;
@@ -265,56 +298,92 @@ fn live(args: &Args, episode: &Episode, policy: Policy, environment: &Value, mad
     });
     let names = action_names(&policy);
     let policy = load(policy, episode, prompt.as_deref(), args.seed)?;
-    let options = options(args, episode, &base)?;
+    let options = options(args, episode, &base, outputs.mcap.as_ref())?;
+    let heeding = Heeding::new();
     let mut runs = Vec::new();
     for &latency_ms in &args.inject_latency {
         for rtc in std::iter::once(None).chain(rtc.clone().map(Some)) {
+            if interrupt::requested() {
+                break;
+            }
             let settings = Settings { rtc, latency_ms, ..base.clone() };
             let outcome = live::run(&policy, episode, &settings, &options)?;
-            runs.push(Run { settings, outcome });
+            if outcome.control.reads > 0 {
+                runs.push(Run { settings, outcome });
+            }
         }
+    }
+    if runs.is_empty() {
+        return Err(interrupt::nothing_yet());
     }
     let (observations, seconds) = (episode.len(), episode.length().as_secs_f64());
     let mut result = json!({
         "environment": environment,
         "episode": {"observations": observations, "seconds": seconds},
         "settings": base,
-        "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
+        "runs": runs.iter().map(|run| run.json(&names)).collect::<Vec<_>>(),
     });
     let mut text = format!(
-        "{observations} observations over {seconds:.2} s, prompt {:?}\n\n{}",
+        "{observations} observations over {seconds:.2} s, prompt {:?}; control rate {} Hz, action rate {} Hz\n\n{}",
         prompt.unwrap_or_default(),
-        report::table(&runs)
+        base.rate_hz,
+        base.action_rate_hz,
+        report::table(&runs, &names)
     );
-    if let Some(path) = &args.svg {
-        write_whole(path, |file| Ok(file.write_all(trajectory::draw(&runs, &names).as_bytes())?))?;
-        text += &format!("\nthe trajectory is drawn in {}\n", path.display());
-        result["svg"] = json!(path);
-    }
-    if let (Some(path), Some(counts)) = (&args.mcap, runs.last().and_then(|run| run.outcome.mcap)) {
-        text += &format!("\nrecorded in {}: {}\n", path.display(), mcap::words(counts));
-        result["mcap"] = mcap::json(path, counts);
-    }
-    if let Some(path) = &args.record {
-        let recorded = record(path, runs, made)?;
-        for run in &recorded {
-            again::verify(&policy, episode, run)?;
+    let Outputs { record, svg, mcap } = outputs;
+    // The table is worth more than any file: it is printed whatever becomes of them.
+    let written = || -> Result<()> {
+        if let Some(file) = svg {
+            let path = file.path().to_owned();
+            file.write_bytes(trajectory::draw(&runs, &names))?;
+            text += &format!("\nthe trajectory is drawn in {}\n", path.display());
+            result["svg"] = json!(path);
         }
-        let (ticks, chunks, same) = identical(&recorded);
-        text += &format!("\nrecorded in {}; {same}", path.display());
-        result["recording"] = json!({"file": path, "ticks": ticks, "chunks": chunks, "identical": true});
-    }
-    args.format.print(|| text, || result)
+        if let (Some(file), Some(counts)) = (mcap, runs.last().and_then(|run| run.outcome.mcap)) {
+            let path = file.path().to_owned();
+            file.write_bytes("")?;
+            text += &format!("\nrecorded in {}: {}\n", path.display(), mcap::words(counts));
+            result["mcap"] = mcap::json(&path, counts);
+        }
+        if let Some(file) = record {
+            let path = file.path().to_owned();
+            let recorded = write_recording(file, runs, made)?;
+            // What follows shows nothing before its end.
+            drop(heeding);
+            let progress = Progress::new("running it again", 0, Unit::Seconds);
+            recorded.iter().try_for_each(|run| again::verify(&policy, episode, run))?;
+            drop(progress);
+            let (ticks, chunks, same) = identical(&recorded);
+            text += &format!("\nrecorded in {}; {same}", path.display());
+            result["recording"] = json!({"file": path, "ticks": ticks, "chunks": chunks, "identical": true});
+        }
+        Ok(())
+    };
+    let written = written();
+    text += &format!("\n{}", environment::lines(environment, ""));
+    args.format.print(|| text, || result)?;
+    written?;
+    args.format.next(|| {
+        let again = format!("pi0-edge replay {} --episode {}", args.load.typed(), quoted(&args.episode));
+        match (&args.record, &args.mcap, &args.svg) {
+            (Some(file), ..) => format!("{again} --recording {}", quoted(file)),
+            (_, Some(file), _) => format!("open {} in Foxglove, Rerun or PlotJuggler", quoted(file)),
+            (.., Some(file)) => format!("open {} in a browser", quoted(file)),
+            _ => format!("{again} --rate {} --rtc --svg trajectory.svg", base.rate_hz),
+        }
+    });
+    Ok(())
 }
 
 /// Writes the runs down, and gives back what was read from the file.
-fn record(path: &Path, runs: Vec<Run>, made: &Made) -> Result<Vec<Recorded>> {
+fn write_recording(file: NewFile, runs: Vec<Run>, made: &Made) -> Result<Vec<Recorded>> {
     let recorded = |run: Run| {
         let trace = run.outcome.trace?;
         Some(Recorded { made: made.clone(), settings: run.settings, trace })
     };
-    recording::write(path, &runs.into_iter().filter_map(recorded).collect::<Vec<_>>())?;
-    recording::read(path)
+    let path = file.path().to_owned();
+    recording::write(file, &runs.into_iter().filter_map(recorded).collect::<Vec<_>>())?;
+    recording::read(&path)
 }
 
 fn settings(args: &Args, policy: &Policy, prompt: Option<String>) -> Settings {
@@ -324,6 +393,7 @@ fn settings(args: &Args, policy: &Policy, prompt: Option<String>) -> Settings {
         rate_hz: args.rate.unwrap_or_default(),
         action_rate_hz: args.action_rate,
         interpolate: !args.no_interpolation,
+        splice: args.splice,
         replan_remaining: (!args.full_speed).then(|| args.replan_remaining.unwrap_or(half)),
         rtc: None,
         latency_ms: 0.0,
@@ -337,7 +407,12 @@ fn settings(args: &Args, policy: &Policy, prompt: Option<String>) -> Settings {
     }
 }
 
-fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::Options> {
+fn options(
+    args: &Args,
+    episode: &Episode,
+    settings: &Settings,
+    mcap: Option<&NewFile>,
+) -> Result<live::Options> {
     let duration = args.duration.map_or_else(|| episode.length(), Duration::from_secs_f64);
     let trace = args.record.is_some() || args.svg.is_some();
     let ticks = duration.as_secs_f64() * settings.rate_hz;
@@ -359,6 +434,6 @@ fn options(args: &Args, episode: &Episode, settings: &Settings) -> Result<live::
         ..inference.clone()
     };
     let (soak, full_speed) = (args.soak.map(Duration::from_secs_f64), args.full_speed);
-    let (flight_record, mcap) = (args.flight_record.clone(), args.mcap.clone());
+    let (flight_record, mcap) = (args.flight_record.clone(), mcap.map(|file| file.part().to_owned()));
     Ok(live::Options { duration, full_speed, inference, control, trace, soak, flight_record, mcap })
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 use super::trace::{Computed, Seen, Tick, Trace};
-use crate::output::{cannot, refuse, write_whole};
+use crate::output::{NewFile, cannot, refuse};
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
@@ -106,8 +106,8 @@ fn from_hex(text: &str) -> Option<Vec<f32>> {
 }
 
 /// Writes a recording, whole or not at all.
-pub fn write(path: &Path, runs: &[Recorded]) -> Result<()> {
-    write_whole(path, |file| {
+pub fn write(file: NewFile, runs: &[Recorded]) -> Result<()> {
+    file.write(|file| {
         for line in runs.iter().flat_map(lines) {
             serde_json::to_writer(&mut *file, &line)?;
             file.write_all(b"\n")?;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use pi0_edge::stats::Summary;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::live::{MILLIONTHS, Outcome};
 use super::settings::Settings;
@@ -28,9 +28,10 @@ fn units(summary: &Summary) -> Value {
 }
 
 impl Run {
-    /// Everything, for programs.
-    pub fn json(&self) -> Value {
+    /// Everything, for programs. `names` are the joints'.
+    pub fn json(&self, names: &[String]) -> Value {
         let Outcome { stats, inference, control, delay, soak, .. } = &self.outcome;
+        let joints: Map<_, _> = names.iter().cloned().zip(control.joints.iter().map(|j| json!(j))).collect();
         let (short, over) = (delay.short_ns.snapshot().summary(), delay.over_ns.snapshot().summary());
         json!({
             "latency_ms": self.settings.latency_ms,
@@ -43,6 +44,7 @@ impl Run {
             "age_ns": stats.control.age_ns,
             "seam_jump": units(&control.seams.summary()),
             "step_between_seams": units(&control.steps.summary()),
+            "joints": joints,
             "delay_estimate": {
                 "n": short.count + over.count, "short": short.count, "short_ns": short, "over_ns": over,
             },
@@ -50,14 +52,6 @@ impl Run {
             "realtime": {"inference": inference, "control": control.obtained},
             "soak": soak,
         })
-    }
-
-    fn heading(&self) -> String {
-        let rtc = if self.settings.rtc.is_some() { "RTC" } else { "no RTC" };
-        match self.settings.latency_ms {
-            0.0 => rtc.into(),
-            latency => format!("{rtc} +{latency} ms"),
-        }
     }
 }
 
@@ -67,9 +61,9 @@ fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".into(), |v| format!("{:.digits$}", v + 0.0))
 }
 
-/// A table with one column a run, for people.
-pub fn table(runs: &[Run]) -> String {
-    let width = runs.iter().map(|run| run.heading().chars().count()).max().unwrap_or(0).max(17) + 2;
+/// A table with one column a run, and one of the joints for each run, for people.
+pub fn table(runs: &[Run], names: &[String]) -> String {
+    let width = runs.iter().map(|run| run.settings.heading().chars().count()).max().unwrap_or(0).max(17) + 2;
     let mut out = String::new();
     let mut row = |name: &str, cells: &dyn Fn(&Run) -> String| {
         let _ = write!(out, "{name:<38}");
@@ -79,9 +73,11 @@ pub fn table(runs: &[Run]) -> String {
     let ms = |v: Option<u64>| figure(v.map(|ns| ns as f64 / 1e6), 2);
     let us = |v: Option<u64>| figure(v.map(|ns| ns as f64 / 1e3), 1);
     let unit = |v: Option<u64>| figure(v.map(|v| v as f64 / MILLIONTHS), 4);
-    row("", &Run::heading);
+    row("", &|r| r.settings.heading());
     row("control ticks", &|r| r.outcome.control.reads.to_string());
-    row("rate (Hz)", &|r| format!("{:.2}", r.outcome.control.reads as f64 / r.outcome.control.seconds));
+    row("control rate (Hz)", &|r| {
+        format!("{:.2}", r.outcome.control.reads as f64 / r.outcome.control.seconds)
+    });
     row("deadline misses (ticks)", &|r| r.outcome.control.deadline_misses.to_string());
     row("woken late p50 (µs)", &|r| us(r.outcome.control.late_ns.summary().p50));
     row("           p99 (µs)", &|r| us(r.outcome.control.late_ns.summary().p99));
@@ -125,9 +121,24 @@ pub fn table(runs: &[Run]) -> String {
     row("               too long by max (ms)", &|r| ms(r.outcome.delay.over_ns.snapshot().max()));
     out.push_str("\nA dash: too few values for that percentile.\n");
     for run in runs {
+        joints(run, names, &mut out);
         extras(run, &mut out);
     }
     out
+}
+
+/// Adds what each joint did.
+fn joints(run: &Run, names: &[String], out: &mut String) {
+    let rows = names.iter().zip(&run.outcome.control.joints).filter(|(_, j)| j.lowest <= j.highest);
+    let rows = rows.map(|(name, j)| {
+        let [low, high, step, seam] =
+            [j.lowest, j.highest, j.largest_step, j.largest_at_seam].map(|v| format!("{v:.4}"));
+        row![name, low, high, step, seam]
+    });
+    let head = format!("joint, {}", run.settings.heading());
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(head.len()) + 2;
+    let table = Table::new(&[&head, "lowest", "highest", "largest step", "largest at seam"]).rows(rows);
+    let _ = write!(out, "\n{}", table.text(&[width, 12, 12, 14, 17]));
 }
 
 /// Adds what the threads did not get, and the soak.
@@ -135,7 +146,13 @@ fn extras(run: &Run, out: &mut String) {
     let Outcome { inference, control, soak, .. } = &run.outcome;
     for (thread, obtained) in [("inference", inference), ("control", &control.obtained)] {
         for missing in &obtained.missing {
-            let _ = writeln!(out, "{}: {thread} thread: no {}: {}", run.heading(), missing.what, missing.why);
+            let _ = writeln!(
+                out,
+                "{}: {thread} thread: no {}: {}",
+                run.settings.heading(),
+                missing.what,
+                missing.why
+            );
         }
     }
     let Some(soak) = soak else { return };
@@ -144,7 +161,7 @@ fn extras(run: &Run, out: &mut String) {
         row![t.name, t.first, t.last, t.min, t.max, slope, error]
     });
     let table = Table::new(&["", "first", "last", "min", "max", "slope / h", "std. error"]).rows(rows);
-    let (heading, n, seconds) = (run.heading(), soak.n, soak.seconds);
+    let (heading, n, seconds) = (run.settings.heading(), soak.n, soak.seconds);
     let _ = writeln!(out, "\nsoak, {heading}: {n} samples over {seconds:.0} s");
     out.push_str(&table.text(&[18, 12, 12, 12, 12, 14, 14]));
 }

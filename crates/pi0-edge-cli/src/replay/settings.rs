@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pi0_edge::Result;
 use pi0_edge::rtc::RtcConfig;
-use pi0_edge::runtime::{Interpolation, Replan, RuntimeConfig, ThreadConfig, TimelineConfig};
+use pi0_edge::runtime::{Interpolation, Replan, RuntimeConfig, Splice, ThreadConfig, TimelineConfig};
 use serde::{Deserialize, Serialize};
 
 /// The settings of one replay. A recording carries them.
@@ -18,6 +18,9 @@ pub struct Settings {
     pub action_rate_hz: f64,
     /// True if the action moves evenly from row to row; else each row stands for its whole period.
     pub interpolate: bool,
+    /// The rule for the row at which a chunk takes over. Recordings that do not say were made by time.
+    #[serde(default = "by_time")]
+    pub splice: Splice,
     /// Rows left when the next chunk is begun; none: always, as fast as inference goes.
     pub replan_remaining: Option<usize>,
     /// Guidance by the chunk being executed.
@@ -38,6 +41,10 @@ pub struct Settings {
     pub seed: u64,
     /// Euler steps.
     pub num_steps: usize,
+}
+
+fn by_time() -> Splice {
+    Splice::Time
 }
 
 /// [`RtcConfig`] in words.
@@ -92,6 +99,7 @@ impl Settings {
                 control_period: Duration::from_nanos(self.period_ns()),
                 action_period: Duration::from_secs_f64(1.0 / self.action_rate_hz),
                 interpolation: if self.interpolate { Interpolation::Linear } else { Interpolation::None },
+                splice: self.splice,
                 max_age: Duration::from_millis(self.max_age_ms),
                 hold_after: Duration::from_millis(self.hold_after_ms),
                 step_limits: self.step_limit.map(|limit| vec![limit; dim]),
@@ -107,5 +115,14 @@ impl Settings {
             thread,
             ..RuntimeConfig::default()
         })
+    }
+
+    /// Names a run among others of the same episode.
+    pub fn heading(&self) -> String {
+        let rtc = if self.rtc.is_some() { "RTC" } else { "no RTC" };
+        match self.latency_ms {
+            0.0 => rtc.into(),
+            latency => format!("{rtc} +{latency} ms"),
+        }
     }
 }

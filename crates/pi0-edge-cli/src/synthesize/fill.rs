@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::random::Stream;
 use super::template::{MANIFEST, Run, Template, WeightsFile};
+use crate::interrupt::{self, Begun};
 use crate::output::{cannot, file_name};
 
 /// Values made at a time; even, as [`Stream::fill`] wants.
@@ -32,18 +33,20 @@ pub fn fill(template: &Template, directory: &Path, seed: u64, progress: &mut dyn
     let parent = directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(cannot("create", parent))?;
     expect_space(parent, template.bytes())?;
-    let part = Part::new(directory, parent)?;
-    for (name, from) in template.copied() {
-        fs::copy(&from, part.0.join(name)).map_err(cannot("copy", &from))?;
-    }
-    let entries = fill_all(template, &part.0, seed, progress)?;
+    let part = parent.join(format!(".{}.{}.part", file_name(directory), std::process::id()));
+    let (part, ()) = Begun::create(part, |part| fs::create_dir(part)).map_err(cannot("create", directory))?;
+    template.copy_to(part.path())?;
+    let entries = fill_all(template, part.path(), seed, progress)?;
     let mut manifest = template.marked(seed);
     for (name, entry) in entries {
         manifest["files"][name] = entry;
     }
-    let path = part.0.join(MANIFEST);
+    let path = part.path().join(MANIFEST);
     fs::write(&path, format!("{manifest:#}\n")).map_err(cannot("write", &path))?;
-    part.appear(directory)
+    if directory.exists() {
+        fs::remove_dir_all(directory).map_err(cannot("remove", directory))?;
+    }
+    part.rename(directory).map_err(cannot("create", directory))
 }
 
 fn expect_space(parent: &Path, needed: u64) -> Result<()> {
@@ -58,30 +61,6 @@ fn expect_space(parent: &Path, needed: u64) -> Result<()> {
         return Err(Error::new(ErrorKind::Io, text));
     }
     Ok(())
-}
-
-/// A directory beside the one that is to be; removed unless it takes that one's place.
-struct Part(PathBuf);
-
-impl Part {
-    fn new(directory: &Path, parent: &Path) -> Result<Self> {
-        let part = parent.join(format!(".{}.{}.part", file_name(directory), std::process::id()));
-        fs::create_dir(&part).map_err(cannot("create", &part))?;
-        Ok(Part(part))
-    }
-
-    fn appear(self, directory: &Path) -> Result<()> {
-        if directory.exists() {
-            fs::remove_dir_all(directory).map_err(cannot("remove", directory))?;
-        }
-        fs::rename(&self.0, directory).map_err(cannot("create", directory))
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Fills every file; returns what the manifest says of each.
@@ -113,10 +92,14 @@ fn fill_all(
             .collect();
         drop(report);
         let mut done = 0;
-        for bytes in reports {
+        for bytes in &reports {
             done += bytes;
             progress(done);
+            if interrupt::requested() {
+                break;
+            }
         }
+        drop(reports);
         let joined = writers.into_iter().map(|w| match w.join() {
             Ok(entries) => entries,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -195,9 +178,9 @@ impl Output<'_> {
         self.file.write_all(bytes).map_err(cannot("write", self.path))?;
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
-        // A receiver that is gone has failed, and says so itself.
-        let _ = self.report.send(bytes.len() as u64);
-        Ok(())
+        // The receiver goes when it is interrupted.
+        let interrupted = |_| Error::new(ErrorKind::Io, "interrupted; nothing is left of it");
+        self.report.send(bytes.len() as u64).map_err(interrupted)
     }
 
     /// Zeros up to the offset `end`: what lies between aligned tensors.

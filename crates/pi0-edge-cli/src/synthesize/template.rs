@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use pi0_edge::bundle::Dtype;
 use pi0_edge::{Error, ErrorKind, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::output::{cannot, read_json, refuse};
+use crate::output::{cannot, parse_json, read_json, refuse};
 
 pub const MANIFEST: &str = "manifest.json";
 const RECIPE: &str = "weights.json";
@@ -51,14 +52,50 @@ pub struct Run {
     pub std: f64,
 }
 
+/// The place of a template's files.
+enum Origin {
+    Directory(PathBuf),
+    Program(Embedded),
+}
+
+/// Files of the program itself, by name.
+type Embedded = &'static [(&'static str, &'static [u8])];
+
+macro_rules! embedded {
+    ($policy:literal: $($name:literal)*) => {
+        ($policy, &[$(($name, include_bytes!(concat!("../../templates/", $policy, "-fp32/", $name)))),*])
+    };
+}
+
+/// The small templates, which scripts/make_tiny.sh makes.
+const SMALL: [(&str, Embedded); 2] = [
+    embedded!("pi0": "manifest.json" "weights.json" "tokenizer.json" "vision_encoder.onnx" "prefix_prefill.onnx"
+        "time_conditioning.onnx" "denoise_step.onnx"),
+    embedded!("pi05": "manifest.json" "weights.json" "tokenizer.json" "vision_encoder.onnx" "prefix_prefill.onnx"
+        "time_conditioning.onnx" "denoise_step.onnx"),
+];
+
 /// A template that has been read.
 pub struct Template {
-    directory: PathBuf,
+    origin: Origin,
     name: String,
     /// The manifest as it will be, but for the weights' hashes.
     pub manifest: Value,
     /// The files to fill, by name.
     pub weights: BTreeMap<String, WeightsFile>,
+}
+
+impl Origin {
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        match self {
+            Origin::Directory(from) => read_json(&from.join(name), MAX_JSON_BYTES, ErrorKind::Manifest),
+            Origin::Program(files) => parse_json(embedded(files, name), Path::new(name), ErrorKind::Manifest),
+        }
+    }
+}
+
+fn embedded(files: Embedded, name: &str) -> &'static [u8] {
+    files.iter().find(|(file, _)| *file == name).map_or(&[], |(_, content)| content)
 }
 
 /// The directory of all templates: the given one, or where the package or the checkout has them.
@@ -72,8 +109,8 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
         .skip(1)
         .flat_map(|dir| [dir.join("share/pi0-edge/templates"), dir.join("target/templates")]);
     above.into_iter().find(|dir| dir.is_dir()).ok_or_else(|| {
-        let text = "no templates of full-size bundles are installed; in a checkout, make them by \
-                    .venv/bin/python scripts/make_templates.py target/templates";
+        let text = "no templates of full-size bundles are here: the package pi0-edge brings them to \
+                    /usr/share/pi0-edge, and a checkout makes them by scripts/jetson/templates.sh; --size small needs none";
         Error::new(ErrorKind::InvalidArgument, text)
     })
 }
@@ -95,9 +132,20 @@ impl Template {
             );
             return refuse(text);
         }
-        let recipe: Recipe = read_json(&directory.join(RECIPE), MAX_JSON_BYTES, ErrorKind::Manifest)?;
-        let manifest = read_json(&directory.join(MANIFEST), MAX_JSON_BYTES, ErrorKind::Manifest)?;
-        let template = Template { manifest, weights: recipe.files, name, directory };
+        Self::parse(name, Origin::Directory(directory))
+    }
+
+    /// Returns the small template of one kind of policy, which needs no files.
+    pub fn small(policy: &str, precision: &str) -> Result<Self> {
+        match SMALL.iter().find(|(name, _)| *name == policy && precision == "fp32") {
+            Some((_, files)) => Self::parse(format!("{policy}-small-fp32"), Origin::Program(files)),
+            None => refuse(format!("the small {policy} comes in precision fp32 alone, not in {precision:?}")),
+        }
+    }
+
+    fn parse(name: String, origin: Origin) -> Result<Self> {
+        let recipe: Recipe = origin.json(RECIPE)?;
+        let template = Template { manifest: origin.json(MANIFEST)?, weights: recipe.files, name, origin };
         if recipe.version != RECIPE_VERSION {
             let version = recipe.version;
             return Err(template
@@ -117,10 +165,17 @@ impl Template {
         self.weights.values().map(|f| f.size).sum()
     }
 
-    /// The files that are copied as they are.
-    pub fn copied(&self) -> impl Iterator<Item = (&str, PathBuf)> {
+    /// Copies the files that are no weights to `directory`.
+    pub fn copy_to(&self, directory: &Path) -> Result<()> {
         let files = self.manifest["files"].as_object().into_iter().flatten();
-        files.map(|(name, _)| (name.as_str(), self.directory.join(name)))
+        files.map(|(name, _)| name).try_for_each(|name| {
+            let to = directory.join(name);
+            let copied = match &self.origin {
+                Origin::Directory(from) => fs::copy(from.join(name), &to).map(drop),
+                Origin::Program(files) => fs::write(&to, embedded(files, name)),
+            };
+            copied.map_err(cannot("write", &to))
+        })
     }
 
     /// The filled bundle's manifest, whose checkpoint names the seed.
@@ -154,7 +209,7 @@ impl Template {
     }
 
     fn wrong(&self, what: String) -> Error {
-        Error::new(ErrorKind::Manifest, format!("template {}: {what}", self.directory.display()))
+        Error::new(ErrorKind::Manifest, format!("template {}: {what}", self.name))
     }
 
     /// Runs must follow each other within their file, and names must be plain.

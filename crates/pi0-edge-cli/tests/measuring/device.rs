@@ -57,7 +57,7 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
         let more = [
             "--export-times",
             times.to_str().unwrap(),
-            "--control-rate",
+            "--action-rate",
             "30",
             "--idle",
             "0.4",
@@ -108,8 +108,13 @@ fn a_bench_on_a_jetsons_sensors_is_complete() {
     let warm = environment["blocks"]["at that moment"]["temperature gpu"].as_str().unwrap();
     assert!(warm.ends_with(" °C"), "{warm}");
     assert_eq!(environment["sha256"].as_str().unwrap().len(), 64);
-    assert_eq!(report["weights"], "trained");
-    assert!(report["verdict"]["words"][0].as_str().unwrap().contains("At 30 Hz with 10 actions a chunk"));
+    assert_eq!(report["weights"], "checkpoint");
+    assert!(
+        report["verdict"]["words"][0]
+            .as_str()
+            .unwrap()
+            .contains("At an action rate of 30 Hz with 10 rows a chunk")
+    );
     let series = &report["series"];
     assert_eq!(series["at_s"].as_array().unwrap().len(), series["rails_w"][0].as_array().unwrap().len());
 
@@ -159,7 +164,7 @@ fn bad_arguments_are_told_before_anything_is_measured() {
     let nowhere = bench(&tiny(), &dir.path().join("nowhere"), dir.path(), &[]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(text(&nowhere.stderr).contains("nowhere is no directory"), "{}", text(&nowhere.stderr));
-    for bad in [["--minutes", "0"], ["--minutes", "soon"], ["--control-rate", "-1"], ["--idle", "-1"]] {
+    for bad in [["--minutes", "0"], ["--minutes", "soon"], ["--action-rate", "-1"], ["--idle", "-1"]] {
         let ran = bench(&tiny(), dir.path(), dir.path(), &bad);
         assert_eq!(ran.status.code(), Some(2), "{bad:?}: {}", text(&ran.stderr));
     }

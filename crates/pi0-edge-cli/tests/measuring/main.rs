@@ -9,4 +9,5 @@ mod support;
 
 mod control;
 mod device;
+mod long;
 mod replay;

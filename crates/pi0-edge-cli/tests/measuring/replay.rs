@@ -9,7 +9,7 @@ use crate::support::{assert_fails, pi0_edge, text};
 use serde_json::{Value, json};
 
 /// A directory with an episode for the small bundle in its `episode`, made by the script that users have.
-fn with_episode() -> tempfile::TempDir {
+pub fn with_episode() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let script = project().join("scripts/make_episode.py");
     let made = Command::new("python3")
@@ -45,7 +45,8 @@ fn json_of(output: &Output) -> Value {
 fn a_live_replay_is_reported_drawn_recorded_and_run_again_bit_by_bit() {
     let dir = with_episode();
     let live = ["--rate", "100", "--duration", "3", "--rtc", "--inject-latency", "20", "--action-rate", "20"];
-    let files = ["--svg", "run.svg", "--record", "run.jsonl", "--format", "json"];
+    // By state, because that is one more thing that the recording has to give again.
+    let files = ["--svg", "run.svg", "--record", "run.jsonl", "--format", "json", "--splice", "state"];
     let report = json_of(&replay(dir.path(), &[&live[..], &files].concat()));
     let runs = report["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2, "without real-time chunking and with it");
@@ -69,6 +70,7 @@ fn a_live_replay_is_reported_drawn_recorded_and_run_again_bit_by_bit() {
         assert_eq!(run["realtime"]["inference"]["realtime"], "off");
     }
     assert_eq!(report["recording"]["identical"], true);
+    assert_eq!(report["settings"]["splice"], "state");
 
     let svg = std::fs::read_to_string(dir.path().join("run.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
@@ -222,6 +224,13 @@ fn the_table_has_a_column_for_each_run() {
     {
         assert!(table.contains(word), "{word}: {table}");
     }
+    assert!(table.contains("control rate 100 Hz, action rate 50 Hz"), "{table}");
+    assert_eq!(
+        table.lines().filter(|line| line.starts_with("gripper.pos ")).count(),
+        4,
+        "each joint: {table}"
+    );
+    assert!(table.contains("\nonnxruntime: 1.") && table.contains("largest at seam"), "{table}");
 }
 
 #[test]

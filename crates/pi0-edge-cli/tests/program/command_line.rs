@@ -35,7 +35,7 @@ fn check_passes(bundle: &Path) {
     let output = pi0_edge().arg("check").arg(bundle).args(["--format", "json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["pass"], true);
+    assert_eq!(report["shown"], "parity");
     let cases = report["cases"].as_array().unwrap();
     let steps: Vec<_> = cases.iter().map(|c| c["num_steps"].as_u64().unwrap()).collect();
     assert!(steps.contains(&4) && steps.contains(&10), "{steps:?}");
@@ -47,6 +47,70 @@ fn check_passes(bundle: &Path) {
             assert!(relative <= 1e-5, "{} {stage} {relative}", case["name"]);
         }
     }
+}
+
+/// A copy of the small bundle as an export without the reference policy makes it.
+fn without_golden_data() -> tempfile::TempDir {
+    let dir = copy_of_tiny();
+    let path = dir.path().join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    manifest["golden"] = Value::Null;
+    manifest["files"].as_object_mut().unwrap().retain(|name, _| !name.starts_with("golden/"));
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    std::fs::remove_dir_all(dir.path().join("golden")).unwrap();
+    dir
+}
+
+#[test]
+fn check_says_what_was_shown_and_no_more() {
+    let bare = without_golden_data();
+    for (bundle, level, shown, last) in [
+        (tiny(), &[][..], "parity", "PARITY: the bundle computes what the reference policy computes"),
+        (tiny(), &["--level", "parity"], "parity", "PARITY: "),
+        (tiny(), &["--level", "self-consistency"], "self-consistency", "SELF-CONSISTENCY ONLY: "),
+        (tiny(), &["--level", "integrity"], "integrity", "INTEGRITY ONLY: "),
+        (bare.path().into(), &[], "self-consistency", "SELF-CONSISTENCY ONLY: "),
+        (bare.path().into(), &["--level", "integrity"], "integrity", "INTEGRITY ONLY: "),
+    ] {
+        let check = |more: &[&str]| {
+            pi0_edge()
+                .arg("check")
+                .arg(&bundle)
+                .args(["--threads", "2"])
+                .args(level)
+                .args(more)
+                .output()
+                .unwrap()
+        };
+        let (words, report) = (check(&[]), check(&["--format", "json"]));
+        assert_eq!(
+            (words.status.code(), report.status.code()),
+            (Some(0), Some(0)),
+            "{}",
+            text(&words.stderr)
+        );
+        let words = text(&words.stdout);
+        assert!(words.lines().last().unwrap().starts_with(last), "{level:?}: {words}");
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+        assert_eq!(report["shown"], shown);
+        assert_eq!(report["cases"].as_array().unwrap().is_empty(), shown == "integrity");
+        if shown != "parity" {
+            assert!(
+                !words.contains("PASS") && !words.contains("PARITY") && report["reference"].is_null(),
+                "{words}"
+            );
+        }
+        if shown == "self-consistency" {
+            assert_eq!(report["cases"][0]["stages"]["actions"]["max_abs_error"], 0.0, "the same bits");
+            assert!(words.contains("scripts/reference.py CHECKPOINT_DIR"), "{words}");
+        }
+    }
+    let refused = pi0_edge().arg("check").arg(bare.path()).args(["--level", "parity"]).output().unwrap();
+    assert_fails(&refused, &["no golden data", "scripts/reference.py CHECKPOINT_DIR"]);
+    // No ONNX Runtime is needed to compare files.
+    let mut files = pi0_edge();
+    files.arg("check").arg(tiny()).args(["--level", "integrity", "--ort-library", "/nowhere.so"]);
+    assert!(files.output().unwrap().status.success());
 }
 
 #[test]
@@ -110,7 +174,9 @@ fn bench_reports(bundle: &Path) {
         assert!((p90.is_some(), p99.is_some()) == (row["n"].as_u64() >= Some(100), false), "{stage} {row}");
     }
     assert_eq!(report["allocations_per_chunk"], 0.0);
-    assert!(report["environment"]["onnxruntime"].as_str().is_some());
+    let environment = &report["environment"];
+    assert!(environment["onnxruntime"].as_str().unwrap().starts_with("1."), "a version: {environment}");
+    assert_eq!(environment["weights"], "checkpoint");
 }
 
 #[test]
@@ -169,6 +235,40 @@ fn inspect_says_which_boards_have_the_memory() {
     let shown = text(&output.stdout);
     for word in ["prefix_prefill", "token table", "AGX Thor 128 GB", "building: yes"] {
         assert!(shown.contains(word), "{word}: {shown}");
+    }
+}
+
+#[test]
+fn help_begins_with_what_is_required_and_has_headings() {
+    for (verb, required) in
+        [(&["run"][..], "--observation"), (&["replay"], "--episode"), (&["bench", "control"], "-h")]
+    {
+        for help in ["-h", "--help"] {
+            let shown = text(&pi0_edge().args(verb).arg(help).output().unwrap().stdout);
+            let at = |word: &str| shown.find(word).unwrap_or_else(|| panic!("{word}: {shown}"));
+            let (options, loading) = (at("\nOptions:\n"), at("\nLoading the policy:\n"));
+            assert!(options < loading && loading < at("--provider"), "{shown}");
+            let first = shown[options..].lines().find(|line| line.trim_start().starts_with('-')).unwrap();
+            assert!(first.contains(required) || required == "-h", "{shown}");
+            assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn people_are_told_what_to_type_next_and_programs_are_not() {
+    let (bundle, observation) = (tiny(), observation_dir());
+    let (bundle, observation) = (bundle.to_str().unwrap(), observation.to_str().unwrap());
+    for (args, next) in [
+        (&["inspect", bundle][..], "next: pi0-edge check "),
+        (&["check", bundle], "next: pi0-edge run "),
+        (&["run", bundle, "--observation", observation], "next: pi0-edge bench "),
+        (&["bench", bundle, "-n", "1", "--warmup", "1"], "next: pi0-edge bench control "),
+    ] {
+        let told = text(&pi0_edge().args(args).output().unwrap().stderr);
+        assert!(told.contains(next) && told.contains(bundle), "{args:?}: {told}");
+        let json = pi0_edge().args(args).args(["--format", "json"]).output().unwrap();
+        assert!(json.status.success() && !text(&json.stderr).contains("next:"), "{args:?}");
     }
 }
 

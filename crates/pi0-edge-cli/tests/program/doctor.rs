@@ -73,6 +73,7 @@ fn a_bundle_is_judged_with_the_machine() {
     let machine = robot();
     let bundle = tempfile::tempdir().unwrap();
     let manifest = r#"{"format_version": 1, "policy": "pi0", "precision": "fp16", "target": "tensorrt", "opset": 17,
+        "golden": "golden/golden.json",
         "files": {"a.onnx.data": {"size": 5, "sha256": "00"}}}"#;
     std::fs::write(bundle.path().join("manifest.json"), manifest).unwrap();
     std::fs::write(bundle.path().join("a.onnx.data"), "12345").unwrap();

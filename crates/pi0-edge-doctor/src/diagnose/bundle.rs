@@ -37,6 +37,13 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
         );
     }
     summary(rules, bundle);
+    if !bundle.golden {
+        rules.info(
+            Code::NoGoldenData,
+            "no golden data: pi0-edge check can show that it computes, not that it is what the reference policy computes",
+            "scripts/reference.py CHECKPOINT_DIR, then scripts/export.py again",
+        );
+    }
     precision(rules, bundle);
 }
 

@@ -5,14 +5,33 @@ use std::collections::BTreeMap;
 use super::{Rules, list, onnxruntime, remedy};
 use crate::finding::{Code, Severity};
 use crate::loader::{file_name, numbers};
-use crate::{Component, Gpu, Kernels, Provider, ProviderLibrary};
+use crate::{Component, Gpu, Kernels, Provider, ProviderLibrary, RuntimeLibrary};
 
 pub(super) fn judge(rules: &mut Rules<'_>) {
     hardware(rules);
-    for provider in [Provider::Cuda, Provider::TensorRt] {
-        judge_provider(rules, provider);
+    if let Some(library) = &rules.facts.onnxruntime.library {
+        let (present, absent): (Vec<_>, Vec<_>) =
+            [Provider::Cuda, Provider::TensorRt].into_iter().partition(|p| library.compiled_in.contains(p));
+        not_compiled_in(rules, library, &absent);
+        present.into_iter().for_each(|provider| judge_provider(rules, library, provider));
     }
     software(rules);
+}
+
+/// Tells which providers ONNX Runtime was built without: at once, unless they matter differently.
+fn not_compiled_in(rules: &mut Rules<'_>, library: &RuntimeLibrary, absent: &[Provider]) {
+    let facts = rules.facts;
+    for providers in absent.chunk_by(|a, b| rules.need(*a) == rules.need(*b)).collect::<Vec<_>>() {
+        let severity = rules.need(providers[0]);
+        let names: Vec<_> = providers.iter().map(|provider| provider.as_str()).collect();
+        let kind = if names.len() == 1 { "provider" } else { "providers" };
+        let file = file_name(library.path.as_ref());
+        let message = format!("{file} is built without the {} {kind}", list(&names));
+        // Where there is no GPU and nothing asks for one, another library would not help.
+        let useful = facts.gpu().is_some() || severity == Severity::Error;
+        let remedy = if useful { remedy::runtime_for(facts) } else { String::new() };
+        rules.find(Code::ProviderNotCompiledIn, severity, message, remedy);
+    }
 }
 
 fn hardware(rules: &mut Rules<'_>) {
@@ -67,18 +86,8 @@ fn hardware(rules: &mut Rules<'_>) {
     }
 }
 
-fn judge_provider(rules: &mut Rules<'_>, provider: Provider) {
+fn judge_provider(rules: &mut Rules<'_>, library: &RuntimeLibrary, provider: Provider) {
     let facts = rules.facts;
-    let Some(library) = &facts.onnxruntime.library else { return };
-    if !library.compiled_in.contains(&provider) {
-        let severity = rules.need(provider);
-        let message =
-            format!("{} is built without the {provider} provider", file_name(library.path.as_ref()));
-        // Where there is no GPU and nothing asks for one, another library would not help.
-        let useful = facts.gpu().is_some() || severity == Severity::Error;
-        let remedy = if useful { remedy::runtime_for(facts) } else { String::new() };
-        return rules.find(Code::ProviderNotCompiledIn, severity, message, remedy);
-    }
     let severity = rules.need_library(provider);
     let shared = library.providers.iter().find(|p| p.provider.is_none());
     let own = facts.onnxruntime.provider(provider);

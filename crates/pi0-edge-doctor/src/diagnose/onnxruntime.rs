@@ -12,44 +12,31 @@ pub(super) fn judge(rules: &mut Rules<'_>) {
         return not_found(rules);
     };
     let version = library.version.as_deref();
-    let named = version.unwrap_or("of unknown version");
-    match version {
-        Some(_) if library.is_too_old() => rules.error(
+    let found = format!("ONNX Runtime {} at {}", version.unwrap_or("of unknown version"), library.path);
+    let machine = facts.system.architecture.as_deref().filter(|machine| *machine != library.architecture);
+    match (machine, version) {
+        (Some(machine), _) => rules.error(
+            Code::OrtWrongArchitecture,
+            format!("{found} is built for {}, this machine is {machine}", library.architecture),
+            "PI0_EDGE_ARCH=$(uname -m) scripts/fetch_onnxruntime.sh",
+        ),
+        _ if library.is_too_old() => rules.error(
             Code::OrtTooOld,
-            format!("ONNX Runtime {named} at {} is older than {}.{}", library.path, OLDEST[0], OLDEST[1]),
+            format!("{found} is older than {}.{}", OLDEST[0], OLDEST[1]),
             "scripts/fetch_onnxruntime.sh, or name a newer one by --ort-library",
         ),
-        None => rules.warn(
+        (_, None) => rules.warn(
             Code::OrtVersionUnknown,
             format!("the version of {} cannot be told from the file", library.path),
             "RUST_LOG=debug pi0-edge check BUNDLE   # says the version it loads",
         ),
-        Some(_) => {}
+        _ => {
+            let names: Vec<String> = library.compiled_in.iter().map(ToString::to_string).collect();
+            let build = library.build.as_deref().map(|b| format!(" ({b})")).unwrap_or_default();
+            let built = format!("{found} ({}), built with {}{build}", library.origin, list(&names));
+            rules.ok(Code::OrtLibrary, built);
+        }
     }
-    let machine = facts.system.architecture.as_deref();
-    if machine.is_some_and(|m| m != library.architecture) {
-        rules.error(
-            Code::OrtWrongArchitecture,
-            format!(
-                "{} is built for {}, this machine is {}",
-                library.path,
-                library.architecture,
-                machine.unwrap_or_default()
-            ),
-            "PI0_EDGE_ARCH=$(uname -m) scripts/fetch_onnxruntime.sh",
-        );
-    }
-    let names: Vec<String> = library.compiled_in.iter().map(ToString::to_string).collect();
-    let build = library.build.as_deref().map(|b| format!(" ({b})")).unwrap_or_default();
-    rules.ok(
-        Code::OrtLibrary,
-        format!(
-            "ONNX Runtime {named} at {} ({}), built with {}{build}",
-            library.path,
-            library.origin,
-            list(&names)
-        ),
-    );
     lacks(rules, library);
     dependencies(rules, library);
     telemetry(rules, library);

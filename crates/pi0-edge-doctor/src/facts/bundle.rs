@@ -37,6 +37,8 @@ pub struct BundleFacts {
     pub target: Option<Provider>,
     /// The default operator set of the graphs.
     pub opset: Option<u64>,
+    /// True if it has golden data: outputs of the reference policy to compare with.
+    pub golden: bool,
     /// Bytes of all files, as the manifest records them.
     pub size: u64,
     /// The memory it takes.
@@ -62,6 +64,7 @@ impl BundleFacts {
             precision: text("precision"),
             target: text("target").and_then(|t| t.parse().ok()),
             opset: manifest["opset"].as_u64(),
+            golden: manifest["golden"].is_string(),
             memory: MemoryNeeds::of(&manifest),
             ..BundleFacts::default()
         };

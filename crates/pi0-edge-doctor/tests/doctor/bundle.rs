@@ -25,7 +25,7 @@ fn bundle(gib: u64, precision: &str, target: Provider) -> BundleFacts {
     let weights = [("prefix_prefill".to_owned(), gib << 30)].into();
     let memory = MemoryNeeds { weights, precision: precision.clone().unwrap(), ..MemoryNeeds::default() };
     let (target, size) = (Some(target), gib << 30);
-    BundleFacts { format_version: Some(1), policy, precision, target, size, memory, ..facts }
+    BundleFacts { format_version: Some(1), golden: true, policy, precision, target, size, memory, ..facts }
 }
 
 #[test]
@@ -33,6 +33,14 @@ fn a_bundle_that_fits_is_in_order() {
     let report = robot().examine_with(&bundle(7, "fp16", Provider::Cuda));
     assert_eq!(trouble(&report), Vec::<String>::new());
     assert_eq!(the(&report, Code::Bundle).message, "/nowhere/pi0: pi0 in fp16 for cuda, 7 GiB");
+}
+
+#[test]
+fn without_golden_data_parity_cannot_be_shown() {
+    let report = robot().examine_with(&BundleFacts { golden: false, ..bundle(7, "fp16", Provider::Cuda) });
+    assert_eq!(trouble(&report), ["info NO_GOLDEN_DATA"]);
+    assert!(the(&report, Code::NoGoldenData).remedy.as_ref().unwrap().contains("scripts/reference.py"));
+    assert!(report.text(false).trim_end().ends_with("pi0-edge check /nowhere/pi0"));
 }
 
 #[test]
@@ -130,7 +138,7 @@ fn a_bundle_on_disk_is_looked_at_leniently() {
     let manifest = r#"{"format_version": 2, "unknown": [], "target": "cuda", "files": {"a": {"size": 3}, "b": {"size": 1}}}"#;
     std::fs::write(dir.path().join("manifest.json"), manifest).unwrap();
     std::fs::write(dir.path().join("a"), "12").unwrap();
-    assert_eq!(examine(), ["error BUNDLE_FORMAT", "error BUNDLE_INCOMPLETE"]);
+    assert_eq!(examine(), ["error BUNDLE_FORMAT", "error BUNDLE_INCOMPLETE", "info NO_GOLDEN_DATA"]);
     let report = machine.examine_with(&BundleFacts::read(dir.path()));
     assert!(the(&report, Code::BundleIncomplete).message.ends_with("absent or of another size: a and b"));
 }

@@ -204,7 +204,6 @@ fn pc_without_a_gpu() {
         [
             "info GPU_NOT_FOUND",
             "info PROVIDER_NOT_COMPILED_IN",
-            "info PROVIDER_NOT_COMPILED_IN",
             "warning GOVERNOR",
             "warning NOT_RT_KERNEL",
             "warning RTPRIO_LIMIT",
@@ -214,6 +213,10 @@ fn pc_without_a_gpu() {
         ]
     );
     assert!(report.is_usable());
+    assert_eq!(
+        the(&report, Code::ProviderNotCompiledIn).message,
+        "libonnxruntime.so.1 is built without the cuda and tensorrt providers"
+    );
     assert_eq!(
         the(&report, Code::OrtLibrary).message,
         "ONNX Runtime 1.31.1 at /usr/bin/libonnxruntime.so.1 (beside the executable), built with cpu \

@@ -196,12 +196,10 @@ private:
 
     // On the controller manager's executor, one at a time: the node's callbacks exclude each other.
     void on_image(std::size_t camera, std::shared_ptr<const Image> image) {
-        if (image->encoding != "rgb8") {
-            RCLCPP_ERROR_THROTTLE(get_node()->get_logger(), *get_node()->get_clock(), 1000, "%s: encoding %s, rgb8 is taken",
+        if (format_of(image->encoding) < 0) {
+            RCLCPP_ERROR_THROTTLE(get_node()->get_logger(), *get_node()->get_clock(), 1000,
+                                  "%s: encoding %s is not taken; rgb8, bgr8, rgba8, bgra8, mono8, yuv422_yuy2 and uyvy are",
                                   cameras_[camera].name.c_str(), image->encoding.c_str());
-            return;
-        }
-        if (image->data.size() < std::size_t{image->step} * image->height) {
             return;
         }
         cameras_[camera].image = std::move(image);
@@ -210,6 +208,21 @@ private:
         if (camera == 0 && joints.read_ns != 0) {
             observe(joints);
         }
+    }
+
+    // PI0_PIXELS_... of an encoding's name in sensor_msgs, or -1.
+    static int format_of(const std::string& encoding) {
+        static const std::pair<const char*, std::uint32_t> formats[] = {
+            {"rgb8", PI0_PIXELS_RGB},         {"bgr8", PI0_PIXELS_BGR},         {"rgba8", PI0_PIXELS_RGBA},
+            {"bgra8", PI0_PIXELS_BGRA},       {"mono8", PI0_PIXELS_GREY},       {"yuv422_yuy2", PI0_PIXELS_YUYV},
+            {"yuyv", PI0_PIXELS_YUYV},        {"uyvy", PI0_PIXELS_UYVY},        {"yuv422", PI0_PIXELS_UYVY},
+        };
+        for (const auto& [name, format] : formats) {
+            if (encoding == name) {
+                return static_cast<int>(format);
+            }
+        }
+        return -1;
     }
 
     void observe(const Joints& joints) {
@@ -224,7 +237,16 @@ private:
             // A stamp is on ROS's clock; its age there is its age here.
             const std::int64_t age = (get_node()->now() - rclcpp::Time(image.header.stamp)).nanoseconds();
             captured_ns = std::min(captured_ns, pi0_now_ns() - static_cast<std::uint64_t>(std::max<std::int64_t>(age, 0)));
-            report(writer_.set_frame(camera.number, image.width, image.height, image.data.data(), image.step), camera.name);
+            pi0::CameraFrame frame;
+            frame.format = static_cast<std::uint32_t>(format_of(image.encoding));
+            frame.width = image.width, frame.height = image.height, frame.row_bytes = image.step;
+            frame.data = image.data.data(), frame.data_size = image.data.size();
+            pi0_error error{};
+            if (writer_.convert_frame(camera.number, frame, &error) < 0) {
+                RCLCPP_ERROR_THROTTLE(get_node()->get_logger(), *get_node()->get_clock(), 1000, "%s: %s", camera.name.c_str(),
+                                      error.message);
+                return;
+            }
         }
         report(writer_.set_state(joints.positions), "state");
         // The same stamp comes out a little differently each time; it must not go back.

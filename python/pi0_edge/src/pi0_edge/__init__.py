@@ -13,13 +13,14 @@ with a `Status`. docs/python.md is the way there.
 
 from ._abi import UNKNOWN, Info, Latency, Published, Realtime, Stats, Timing
 from ._config import Limits, RtcConfig, RuntimeConfig, ThreadConfig
+from ._frame import CameraFrame
 from ._policy import Camera, Policy
 from ._runtime import Controller, Event, EventKind, Flag, ObservationWriter, Reading, Runtime
 from ._status import Pi0Error, Status
 from ._version import __version__
 
 __all__ = [
-    "UNKNOWN", "Camera", "Controller", "Event", "EventKind", "Flag", "Info", "Latency", "Limits", "ObservationWriter",
+    "UNKNOWN", "Camera", "CameraFrame", "Controller", "Event", "EventKind", "Flag", "Info", "Latency", "Limits", "ObservationWriter",
     "Pi0Error", "Policy", "Published", "Reading", "Realtime", "RtcConfig", "Runtime", "RuntimeConfig", "Stats", "Status",
     "ThreadConfig", "Timing", "__version__",
 ]

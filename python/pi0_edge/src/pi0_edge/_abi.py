@@ -104,6 +104,21 @@ class Image(Struct):
 
 
 @layout
+class CCameraFrame(Struct):
+    struct_size: Size
+    format: U32
+    yuv: U32
+    width: U32
+    height: U32
+    data: Address
+    data_size: Size
+    row_bytes: Size
+    chroma: Address
+    chroma_size: Size
+    chroma_row_bytes: Size
+
+
+@layout
 class Observation(Struct):
     struct_size: Size
     images: Address
@@ -218,6 +233,8 @@ class CRuntimeConfig(Struct):
     event_user: Address
     event_fd: I32
     reserved: U32
+    splice: U32
+    reserved_splice: U32
 
 
 @layout
@@ -344,6 +361,7 @@ FUNCTIONS: dict[str, list[Any]] = {
         _HANDLE, POINTER(Observation), POINTER(InferOptions), c_void_p, c_size_t, POINTER(ErrorText),
     ],
     "pi0_policy_timing": [_HANDLE, POINTER(Timing)],
+    "pi0_camera_frame_to_rgb": [POINTER(CCameraFrame), c_void_p, c_size_t, POINTER(ErrorText)],
     "pi0_policy_options_default": [POINTER(PolicyOptions), c_size_t],
     "pi0_infer_options_default": [POINTER(InferOptions), c_size_t],
     "pi0_thread_config_default": [POINTER(CThreadConfig), c_size_t],
@@ -364,7 +382,7 @@ FUNCTIONS: dict[str, list[Any]] = {
     "pi0_runtime_next_event": [_HANDLE, c_uint64, POINTER(CEvent)],
     "pi0_runtime_write_flight_record": [_HANDLE, c_char_p, POINTER(ErrorText)],
     "pi0_observation_writer_camera": [_HANDLE, c_char_p, POINTER(c_uint32)],
-    "pi0_observation_writer_set_frame": [_HANDLE, c_uint32, c_uint32, c_uint32, c_void_p, c_size_t],
+    "pi0_observation_writer_convert_frame": [_HANDLE, c_uint32, POINTER(CCameraFrame), POINTER(ErrorText)],
     "pi0_observation_writer_clear_frame": [_HANDLE, c_uint32],
     "pi0_observation_writer_set_state": [_HANDLE, c_void_p, c_size_t],
     "pi0_observation_writer_publish": [_HANDLE, c_uint64, POINTER(Published)],
@@ -381,5 +399,6 @@ SHORT_FUNCTIONS: dict[str, list[Any]] = {
     "pi0_controller_read": [_HANDLE, c_void_p, c_size_t, POINTER(CReading)],
     "pi0_controller_set_reference": [_HANDLE, c_void_p, c_size_t],
     "pi0_controller_set_step_limits": [_HANDLE, c_void_p, c_size_t],
+    "pi0_controller_set_state": [_HANDLE, c_void_p, c_size_t],
     "pi0_controller_clear_trip": [_HANDLE],
 }

@@ -20,11 +20,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "verify": ("full", "size", "changed"),
     "weights": ("auto", "mapped", "packed"),
     "interpolation": ("none", "linear"),
+    "splice": ("time", "command", "state", "arrival"),
     "on_underrun": ("hold", "ramp", "flag_only"),
     "replan": ("remaining", "period"),
     "realtime": ("try", "enforce", "off"),
     "lock_memory": ("off", "on_fault", "all"),
     "schedule": ("zeros", "ones", "linear", "exp"),
+    "format": ("rgb", "bgr", "rgba", "bgra", "grey", "yuyv", "uyvy", "nv12"),
+    "yuv": ("bt601_limited", "bt601_full", "bt709_limited", "bt709_full"),
 }
 
 
@@ -123,6 +126,8 @@ class RuntimeConfig:
         hold_after_ns: An action whose observation is older than this is not followed any more: HOLD.
         ramp_ns: How long `on_underrun="ramp"` takes to come to rest.
         interpolation: How one row turns into the next.
+        splice: The row at which a new chunk takes over: the one that is due by "time"; of those due the one that follows
+            on the last "command", or that the measured "state" has reached (`Controller.set_state`); row 0 on "arrival".
         on_underrun: What happens to motion when there is nothing valid to follow.
         max_missed_ticks: If the control loop misses more ticks than this in a row, the plan waits for it.
         trip_after: After this many ticks in a row at the step limit: HOLD until `Controller.clear_trip`. 0: never.
@@ -155,6 +160,7 @@ class RuntimeConfig:
     hold_after_ns: int = 1_000_000_000
     ramp_ns: int = 0
     interpolation: Literal["none", "linear"] = "linear"
+    splice: Literal["time", "command", "state", "arrival"] = "time"
     on_underrun: Literal["hold", "ramp", "flag_only"] = "hold"
     max_missed_ticks: int = 10
     trip_after: int = 0
@@ -180,7 +186,7 @@ class RuntimeConfig:
     def _c(self, info: Info, keep: list[Any]) -> CRuntimeConfig:
         """Returns the library's form; `keep` gets what must live as long as it."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for setting in ("interpolation", "on_underrun", "replan"):
+        for setting in ("interpolation", "splice", "on_underrun", "replan"):
             values[setting] = number(setting, values[setting])
         for text in ("prompt", "flight_record"):
             values[text] = utf8(text, values[text])

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ._abi import CEvent, CReading, ErrorText, Info, Published, Realtime, Stats
 from ._arrays import Floats, Pixels, floats, frame, output, utf8
 from ._config import Limits, RtcConfig, RuntimeConfig
+from ._frame import CameraFrame
 from ._handle import Handle
 from ._library import check, load
 from ._policy import Policy
@@ -37,6 +38,7 @@ class Flag(IntFlag):
     REPEATED = 64
     HUNG = 128
     STOPPED = 256
+    UNMEASURED = 512
 
 
 class EventKind(IntEnum):
@@ -309,12 +311,13 @@ class ObservationWriter(Handle):
         self._library, self._info = load(), info
         self._numbers: dict[str, int] = {}
 
-    def publish(self, images: Mapping[str, Pixels], state: npt.ArrayLike, captured_ns: int) -> Published:
+    def publish(self, images: Mapping[str, Pixels | CameraFrame], state: npt.ArrayLike, captured_ns: int) -> Published:
         """Hands one observation over. Costs one system call if the inference thread sleeps.
 
         Args:
-            images: A frame for each camera that is present, by name: uint8, (height, width, 3), RGB, no larger than
-                the configured slot. Each is copied once, into the slot; rows may be apart. Others count as absent.
+            images: A frame for each camera that is present, by name: uint8, (height, width, 3), RGB, or a `CameraFrame`
+                of another layout; no larger than the configured slot. Each is copied or converted once, into the slot;
+                rows may be apart. Others count as absent.
             state: float32, (state_dim,), robot units.
             captured_ns: When the oldest part was captured, on CLOCK_MONOTONIC (`time.monotonic_ns()`); not later than
                 now, nor before that of the observation published last.
@@ -325,20 +328,19 @@ class ObservationWriter(Handle):
             TypeError, ValueError: As of `Policy.infer`.
         """
         library, handle = self._library, self._handle
-        frames = {self._number(name): _rows(frame(name, pixels)) for name, pixels in images.items()}
-        if len(frames) < len(images):
+        given = {self._number(name): _camera_frame(name, image) for name, image in images.items()}
+        if len(given) < len(images):
             raise ValueError(f"images: two of {', '.join(images)} are the same camera")
         values = floats("state", state, (self._info.state_dim,))
         names = {number: name for name, number in self._numbers.items()}
+        frames = {camera: image._c(f"camera {names[camera]}") for camera, image in given.items()}
+        error = ErrorText()
         for camera in range(self._info.cameras):
-            if (pixels := frames.get(camera)) is None:
+            if (image := frames.get(camera)) is None:
                 check(library.pi0_observation_writer_clear_frame(handle, camera), "clearing a camera")
                 continue
-            height, width = pixels.shape[:2]
-            status = library.pi0_observation_writer_set_frame(
-                handle, camera, width, height, pixels.ctypes.data, pixels.strides[0]
-            )
-            check(status, f"camera {names[camera]}, {width} x {height} pixels")
+            status = library.pi0_observation_writer_convert_frame(handle, camera, byref(image), byref(error))
+            check(status, f"camera {names[camera]}, {image.width} x {image.height} pixels", error)
         check(library.pi0_observation_writer_set_state(handle, values.ctypes.data, values.size), "setting the state")
         published = Published()
         if not 0 <= captured_ns < 2**64:
@@ -359,11 +361,14 @@ class ObservationWriter(Handle):
         return self._numbers[name]
 
 
-def _rows(pixels: Pixels) -> Pixels:
-    """Returns an image whose rows have no gaps; a copy only if they have."""
+def _camera_frame(name: str, image: Pixels | CameraFrame) -> CameraFrame:
+    """Returns an image as a frame whose rows have no gaps; a copy only if an array of RGB has them."""
+    if isinstance(image, CameraFrame):
+        return image
+    pixels = frame(name, image)
     height, width, _ = pixels.shape
     in_rows = pixels.strides[1:] == (3, 1) and (height <= 1 or pixels.strides[0] >= 3 * width)
-    return pixels if in_rows else pixels.copy(order="C")
+    return CameraFrame(pixels if in_rows else pixels.copy(order="C"))
 
 
 class Controller(Handle):
@@ -423,6 +428,19 @@ class Controller(Handle):
             TypeError, ValueError: They are not of that dtype and shape.
         """
         self._set(self._library.pi0_controller_set_step_limits, "limits", limits, "the step limits")
+
+    def set_state(self, state: npt.ArrayLike) -> None:
+        """Hands in the measured state for the next read, for `splice="state"`.
+
+        Args:
+            state: float32, (action_dim,): the position of each joint of an action, in the units of the observation's
+                state; NaN for a joint that is not measured.
+
+        Raises:
+            Pi0Error: A value is infinite, or none is a number.
+            TypeError, ValueError: It is not of that dtype and shape.
+        """
+        self._set(self._library.pi0_controller_set_state, "state", state, "the measured state")
 
     def _set(self, function: Callable[..., int], name: str, values: npt.ArrayLike, what: str) -> None:
         array = floats(name, values, (self._width,))

@@ -47,7 +47,8 @@ int main(int argc, char** argv) {
         while (!ending) {
             for (const auto& [topic, subscription] : plugin->node->subscriptions) {
                 auto image = std::make_shared<sensor_msgs::msg::Image>();
-                image->height = 48, image->width = 64, image->step = 200, image->encoding = "rgb8";
+                image->height = 48, image->width = 64, image->step = 200;
+                image->encoding = topic.find("wrist") != std::string::npos ? "yuv422_yuy2" : "bgr8";
                 image->data.assign(48 * 200, 90);
                 const auto now = plugin->node->now().value;
                 image->header.stamp = {static_cast<std::int32_t>(now / 1'000'000'000), static_cast<std::uint32_t>(now % 1'000'000'000)};

@@ -112,8 +112,8 @@ fn rates(report: &Report) -> String {
     let (latency, is, horizon) = (ms(v.latency_ms), v.latency_is, v.action_horizon);
     let text = format!("From a latency of {latency} ms ({is}) and {horizon} actions a chunk.");
     let rows = v.rates.iter().map(|r| row![format!("{} Hz", r.hz), r.inference_delay, r.mode.words()]);
-    let table = Table::new(&["control rate", "delay in ticks", "how it runs"]).rows(rows);
-    heading("Control rates", &text) + &table.html("words")
+    let table = Table::new(&["action rate", "delay in rows", "how it runs"]).rows(rows);
+    heading("Action rates", &text) + &table.html("words")
 }
 
 fn control_loop(report: &Report) -> String {

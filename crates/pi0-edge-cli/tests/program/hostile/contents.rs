@@ -161,6 +161,7 @@ pub fn nodes(list: &mut List) {
         ("attention of 0 heads", numbers("Attention", 0)),
         ("attention of 2^32 heads", numbers("Attention", 1 << 32)),
         ("attention of 2^63 heads", numbers("Attention", 1 << 63)),
+        ("attention of no heads", onnx::node_of_domain("MultiHeadAttention", "com.microsoft")),
         ("a graph inside", onnx::wired("Neg", "hostile", &["step"], "hostile", &[graph])),
         ("another domain", onnx::node_of_domain("Neg", "com.hostile")),
     ];
