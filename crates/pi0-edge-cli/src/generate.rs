@@ -1,6 +1,6 @@
 //! `pi0-edge generate`: man pages and completions, from the one description of the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Command;
 use clap_complete::Shell;
@@ -15,31 +15,27 @@ pub struct Args {
     directory: PathBuf,
 }
 
-/// The places of completions below that directory.
+/// The completions' files below that directory.
 const COMPLETIONS: [(Shell, &str); 3] = [
-    (Shell::Bash, "bash-completion/completions"),
-    (Shell::Zsh, "zsh/site-functions"),
-    (Shell::Fish, "fish/vendor_completions.d"),
+    (Shell::Bash, "bash-completion/completions/pi0-edge"),
+    (Shell::Zsh, "zsh/site-functions/_pi0-edge"),
+    (Shell::Fish, "fish/vendor_completions.d/pi0-edge.fish"),
 ];
 
 /// Writes the files for `command` where shells and `man` look for them.
 pub fn run(args: &Args, mut command: Command) -> Result<()> {
-    let made = |place: &str| -> Result<PathBuf> {
-        let directory = args.directory.join(place);
-        std::fs::create_dir_all(&directory).map_err(cannot("make", &directory))?;
-        Ok(directory)
-    };
-    let pages = made("man/man1")?;
+    let directory = |path: &Path| std::fs::create_dir_all(path).map_err(cannot("make", path));
+    let pages = args.directory.join("man/man1");
+    directory(&pages)?;
     clap_mangen::generate_to(without_help(command.clone()), &pages).map_err(cannot("write to", &pages))?;
-    for (shell, place) in COMPLETIONS {
-        let directory = made(place)?;
-        let file = clap_complete::generate_to(shell, &mut command, "pi0-edge", &directory)
-            .map_err(cannot("write to", &directory))?;
-        if shell == Shell::Bash {
-            // Bash looks for a program's own name.
-            let named = directory.join("pi0-edge");
-            std::fs::rename(&file, &named).map_err(cannot("write", &named))?;
-        }
+    for (shell, file) in COMPLETIONS {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut command, "pi0-edge", &mut text);
+        // For bash, clap_complete 4.6 takes the hyphen in the program's name for one before a verb, in every other place.
+        let text = String::from_utf8_lossy(&text).replace("pi0__subcmd__edge", "pi0__edge");
+        let path = args.directory.join(file);
+        directory(path.parent().unwrap_or(&args.directory))?;
+        std::fs::write(&path, text).map_err(cannot("write", &path))?;
     }
     Ok(())
 }
