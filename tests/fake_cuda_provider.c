@@ -15,6 +15,7 @@ int cudaEventCreateWithFlags(void **event, unsigned flags);
 
 static int graph_launches, kernel_launches;
 int fake_graph_launches(void) { return graph_launches; }
+/* Kernels, and products, which are the libraries' kernels. */
 int fake_kernel_launches(void) { return kernel_launches; }
 
 int cudaGetDeviceProperties(char *properties, int device) {
@@ -25,6 +26,7 @@ int cudaGetDeviceProperties(char *properties, int device) {
     *(int *)(properties + 308) = 32;          /* warpSize */
     *(int *)(properties + 320) = 1024;        /* maxThreadsPerBlock */
     *(int *)(properties + 360) = 9;           /* major */
+    *(int *)(properties + 384) = 132;         /* multiProcessorCount */
     return 0;
 }
 int cudaDriverGetVersion(int *version) { return *version = 13000, 0; }
@@ -68,8 +70,23 @@ int cudaGraphLaunch(void *executable, void *stream) {
     graph_launches++;
     return 0;
 }
-int cudaLaunchKernel(void) { return kernel_launches++, 0; }
-int __cudaLaunchKernel(void) { return kernel_launches++, 0; }
+int cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, int kind) {
+    (void)to, (void)to_pitch, (void)from, (void)from_pitch, (void)width, (void)height;
+    return fake_count_copy(kind), 0;
+}
+#define LAUNCH(name) \
+    int name(void) { return kernel_launches++, 0; }
+LAUNCH(cudaLaunchKernel)
+LAUNCH(__cudaLaunchKernel)
+LAUNCH(cudaLaunchKernelExC)
+LAUNCH(cudaLaunchCooperativeKernel)
+LAUNCH(cublasGemmEx)
+LAUNCH(cublasGemmBatchedEx)
+LAUNCH(cublasGemmStridedBatchedEx)
+LAUNCH(cublasSgemm_v2)
+LAUNCH(cublasSgemmBatched)
+LAUNCH(cublasSgemmStridedBatched)
+LAUNCH(cublasLtMatmul)
 int cublasCreate_v2(void **handle) { return *handle = malloc(1), 0; }
 int cublasLtCreate(void **handle) { return *handle = malloc(1), 0; }
 int cublasGetMathMode(void *handle, int *mode) {

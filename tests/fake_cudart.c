@@ -23,7 +23,7 @@ struct work {
 
 static struct work queue[MAX_QUEUE];
 static int copied[4];
-static int queued, synchronized, live_blocks, live_streams, live_events, capturing, device_set = -1, devices = 2;
+static int fills, queued, synchronized, live_blocks, live_streams, live_events, capturing, device_set = -1, devices = 2;
 static char failing[64];
 static int failures_left, last_error;
 
@@ -36,9 +36,11 @@ void fake_fail(const char *function, int skip) {
 }
 int fake_queued(void) { return queued; }
 int fake_synchronized(void) { return synchronized; }
-/* Copies so far, of all kinds and of those from the device to the host. */
+int fake_fills(void) { return fills; }
+/* Copies so far: of all kinds, from the device to the host, and from the host. */
 int fake_copied(void) { return copied[1] + copied[2] + copied[3]; }
 int fake_copied_back(void) { return copied[2]; }
+int fake_copied_from_host(void) { return copied[1]; }
 void fake_count_copy(int kind) { copied[kind & 3]++; }
 int fake_live(void) { return live_blocks + live_streams + live_events; }
 int fake_device(void) { return device_set; }
@@ -153,6 +155,7 @@ int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *st
 int cudaMemsetAsync(void *to, int value, size_t bytes, void *stream) {
     BEGIN("cudaMemsetAsync");
     if (stream == NULL) abort();
+    fills++;
     return enqueue((struct work){.is_fill = 1, .to = to, .value = value, .bytes = bytes});
 }
 int cudaStreamCreateWithFlags(void **stream, unsigned flags) {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test crate uses its part
 
+pub mod exports;
 pub mod gpu_build;
 pub mod npy;
 pub mod project;

@@ -1,41 +1,10 @@
 //! A bundle whose prefix is padded to a few lengths gives what the one with the exact prefix gives, stage by stage.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::common::Scene;
+use crate::common::exports::Exports;
 use pi0_edge::{DeviceMemory, InferOptions, Noise, Policy, PolicyOptions, StageOutput};
-
-/// A checkpoint of the small size, and bundles made from it.
-struct Exports(tempfile::TempDir);
-
-fn python(script: &str, arguments: &[&str]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".venv/bin/python");
-    assert!(python.is_file(), "no {}; scripts/python_env.sh makes it", python.display());
-    let output =
-        Command::new(python).arg(root.join("scripts").join(script)).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-impl Exports {
-    fn of(policy: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let checkpoint = directory.path().join("checkpoint");
-        let arguments = [checkpoint.to_str().unwrap(), "--policy", policy, "--size", "tiny", "--seed", "0"];
-        python("make_checkpoint.py", &arguments);
-        Exports(directory)
-    }
-
-    fn bundle(&self, name: &str, options: &[&str]) -> PathBuf {
-        let bundle = self.0.path().join(name);
-        let checkpoint = self.0.path().join("checkpoint");
-        let mut arguments = vec![checkpoint.to_str().unwrap(), bundle.to_str().unwrap(), "--quiet"];
-        arguments.extend(options);
-        python("export.py", &arguments);
-        bundle
-    }
-}
 
 fn load(bundle: &Path, device_memory: DeviceMemory) -> Policy {
     Policy::load(bundle, &PolicyOptions { threads: 2, device_memory, ..PolicyOptions::default() }).unwrap()
@@ -87,7 +56,7 @@ fn assert_equal(found: &[(String, Vec<f32>)], expected: &[(String, Vec<f32>)], t
 #[test]
 fn padding_changes_nothing() {
     for policy in ["pi0", "pi05"] {
-        let exports = Exports::of(policy);
+        let exports = Exports::of(policy, "tiny");
         let expected = everything(&mut load(&exports.bundle("exact", &[]), DeviceMemory::Auto));
         // A few lengths, and one for all.
         for bucket in ["16", "512"] {
@@ -106,7 +75,7 @@ fn padding_changes_nothing() {
 
 #[test]
 fn padding_changes_nothing_in_half_precision() {
-    let exports = Exports::of("pi0");
+    let exports = Exports::of("pi0", "tiny");
     let exact = exports.bundle("exact", &["--precision", "fp16"]);
     let padded = exports.bundle("padded", &["--precision", "fp16", "--prefix-bucket", "64"]);
     let expected = everything(&mut load(&exact, DeviceMemory::Auto));
@@ -115,7 +84,7 @@ fn padding_changes_nothing_in_half_precision() {
 
 #[test]
 fn within_a_bucket_nothing_moves_and_no_shape_changes() {
-    let exports = Exports::of("pi05");
+    let exports = Exports::of("pi05", "tiny");
     let mut policy = load(&exports.bundle("padded", &["--prefix-bucket", "512"]), DeviceMemory::Auto);
     let mut bound = Vec::new();
     let mut lengths = Vec::new();
@@ -133,7 +102,7 @@ fn within_a_bucket_nothing_moves_and_no_shape_changes() {
 
 #[test]
 fn a_bucket_without_its_input_is_refused() {
-    let exports = Exports::of("pi0");
+    let exports = Exports::of("pi0", "tiny");
     let bundle = exports.bundle("exact", &[]);
     let manifest = bundle.join("manifest.json");
     let text = std::fs::read_to_string(&manifest).unwrap();

@@ -35,6 +35,59 @@ fn in_a_child() {
     }
 }
 
+/// Launches of one layer and of the rest, by graph, for the forms of the target `cuda` with ONNX Runtime 1.31, in fp16. Of a
+/// prefill's layer of PI0 nearly half is the state token's.
+const BUDGETS: [(&str, [(usize, usize); 3]); 2] =
+    [("pi0", [(10, 8), (31, 2), (18, 5)]), ("pi05", [(10, 8), (17, 1), (22, 8)])];
+
+#[test]
+fn fused_graphs_launch_within_their_budgets_and_read_nothing_of_the_hosts() {
+    fake::in_a_child("policy::pipeline::provider_tests::launches_in_a_child");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn launches_in_a_child() {
+    for (policy, budgets) in BUDGETS {
+        let options = ["--target", "cuda", "--onnxruntime-version", "1.31", "--precision", "fp16"];
+        let exports = fake::exports::Exports::of(policy, "small");
+        count_launches(&exports.bundle("fused", &options), budgets);
+    }
+}
+
+fn count_launches(bundle: &Path, budgets: [(usize, usize); 3]) {
+    let d = Bundle::open(bundle, Verify::Size, &mut |_, _| {}).unwrap().manifest().dimensions.clone();
+    let layers = [d.vision_layers, d.layers, d.layers];
+    let mut pipeline = load(bundle, DeviceMemory::Separate);
+    let fake = Fake::of_this_process();
+    let counts = || {
+        let launches = fake.number(c"fake_kernel_launches") + fake.number(c"fake_fills");
+        (launches as usize, fake.number(c"fake_copied_from_host"))
+    };
+    pipeline.set_num_steps(10).unwrap();
+    pipeline.prepare(2, 2 * d.tokens_per_view + 8).unwrap();
+    let runs: [fn(&mut Pipeline) -> Result<()>; 3] =
+        [Pipeline::encode_views, Pipeline::prefill, |pipeline| pipeline.denoise_step(3)];
+    for ((run, graph), (layers, (each, rest))) in
+        runs.iter().zip(["vision", "prefill", "denoise step"]).zip(layers.into_iter().zip(budgets))
+    {
+        run(&mut pipeline).unwrap();
+        let (launches, copies) = counts();
+        run(&mut pipeline).unwrap();
+        let (launches, copies) = (counts().0 - launches, counts().1 - copies);
+        println!("{graph}: {launches} launches, {layers} layers");
+        assert!(launches <= each * layers + rest, "{graph}: {launches} launches for {layers} layers");
+        assert!(launches > layers, "{graph}: {launches} launches counted");
+        assert_eq!(copies, 0, "{graph} reads the host's memory while it runs");
+    }
+    let (_, copies) = counts();
+    pipeline.capture().unwrap();
+    assert_eq!(replaying(&pipeline).len(), 3, "the vision encoder too needs no cuDNN");
+    let (launches, _) = counts();
+    runs.iter().for_each(|run| run(&mut pipeline).unwrap());
+    assert_eq!(counts(), (launches, copies), "captured and replayed, nothing is read or launched one by one");
+}
+
 /// Every node is placed and only a run shows what is missing: here cuDNN, which the provider opens when it needs it.
 fn a_kernel_that_cannot_run_is_found_at_load() {
     let library = fake::environment_of_child().library().to_path_buf();

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
 
+#[path = "../../../tests/common/exports.rs"]
+pub(crate) mod exports;
 #[path = "../../../tests/common/gpu_build.rs"]
 pub(crate) mod gpu_build;
 #[path = "../../../tests/common/project.rs"]
