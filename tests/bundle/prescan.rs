@@ -271,7 +271,10 @@ fn counts_that_kernels_rely_on_must_agree() {
         refused(&["node 1 (Attention", "kv_num_heads is not from 1"], |m| m.nodes.push(heads(1, wrong)));
     }
     refused(&["has no q_num_heads"], |m| m.nodes.push(node("Attention", &[])));
-    refused(&["has no num_heads"], |m| m.nodes.push(node_of_domain("MultiHeadAttention", "com.microsoft")));
+    refused(&["has no num_heads"], |m| {
+        m.opsets.push(("com.microsoft", 1));
+        m.nodes.push(node_of_domain("MultiHeadAttention", "com.microsoft"));
+    });
     open_with(|m| m.nodes.push(heads(8, 1))).unwrap();
 }
 
