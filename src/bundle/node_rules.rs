@@ -93,8 +93,12 @@ impl<'a> NodeRules<'a> {
                     return Err("its num_outputs is not how many outputs it has".into());
                 }
             }
-            "Attention" | "MultiHeadAttention" => {
-                let own = node.op == "MultiHeadAttention";
+            "Attention" | "MultiHeadAttention" | "RotaryEmbedding" => {
+                // With a part of a head, ONNX Runtime 1.23 divides by what it has not checked.
+                if node.whole_number("rotary_embedding_dim")?.is_some() {
+                    return Err("it rotates a part of each head".into());
+                }
+                let own = node.op != "Attention";
                 for name in if own { &["num_heads"][..] } else { &["q_num_heads", "kv_num_heads"] } {
                     match node.whole_number(name)? {
                         Some(1..=MAX_HEADS) => {}
@@ -106,6 +110,12 @@ impl<'a> NodeRules<'a> {
                 }
             }
             "MatMulNBits" => self.check_blocks(node)?,
+            // Values, scales and zero points of both sides: ONNX Runtime 1.23 ends the process where the last is absent.
+            "MatMulIntegerToFloat"
+                if node.inputs.iter().take(6).filter(|input| !input.is_empty()).count() < 6 =>
+            {
+                return Err("it has not all of its scales and zero points".into());
+            }
             _ => {}
         }
         Ok(())

@@ -168,7 +168,9 @@ fn contrib_operators_are_for_targets_that_have_them() {
         fixture.manifest["target"] = json!(target);
         let graph = fixture.graphs.get_mut("vision_encoder").unwrap();
         graph.opsets.push(("com.microsoft", version));
-        graph.nodes.push(node_of_domain(op, "com.microsoft"));
+        let mut node = wired(op, &format!("the_{op}"), &["in"; 6], "out", &[]);
+        block(&mut node, 7, "com.microsoft");
+        graph.nodes.push(node);
         fixture.write().open()
     };
     with_target("cpu", "MatMulIntegerToFloat", 1).unwrap();
@@ -180,6 +182,18 @@ fn contrib_operators_are_for_targets_that_have_them() {
     );
     assert_refused(with_target("cpu", "Inverse", 1), Integrity, &["node 1 (Inverse", "com.microsoft"]);
     assert_refused(with_target("cpu", "MatMulIntegerToFloat", 2), Integrity, &["version 2", "com.microsoft"]);
+}
+
+#[test]
+fn rounded_products_have_all_their_zero_points() {
+    for inputs in [&["in"; 5][..], &["in", "in", "in", "in", "in", ""]] {
+        refused(&["(MatMulIntegerToFloat", "not all of its scales and zero points"], |m| {
+            let mut node = wired("MatMulIntegerToFloat", "rounded", inputs, "out", &[]);
+            block(&mut node, 7, "com.microsoft");
+            m.opsets.push(("com.microsoft", 1));
+            m.nodes.push(node);
+        });
+    }
 }
 
 /// Kernels read as many weights and scales as the attributes say, whatever is there.
@@ -271,10 +285,24 @@ fn counts_that_kernels_rely_on_must_agree() {
         refused(&["node 1 (Attention", "kv_num_heads is not from 1"], |m| m.nodes.push(heads(1, wrong)));
     }
     refused(&["has no q_num_heads"], |m| m.nodes.push(node("Attention", &[])));
-    refused(&["has no num_heads"], |m| {
-        m.opsets.push(("com.microsoft", 1));
-        m.nodes.push(node_of_domain("MultiHeadAttention", "com.microsoft"));
-    });
+    for op in ["MultiHeadAttention", "RotaryEmbedding"] {
+        for (attributes, words) in [
+            (vec![], "has no num_heads"),
+            (vec![int_attribute("num_heads", 0)], "num_heads is not from 1"),
+            (vec![int_attribute("num_heads", 1 << 32)], "num_heads is not from 1"),
+            (
+                vec![int_attribute("num_heads", 1), int_attribute("rotary_embedding_dim", 2)],
+                "a part of each head",
+            ),
+        ] {
+            refused(&[op, words], |m| {
+                let mut node = node(op, &attributes);
+                block(&mut node, 7, "com.microsoft");
+                m.opsets.push(("com.microsoft", 1));
+                m.nodes.push(node);
+            });
+        }
+    }
     open_with(|m| m.nodes.push(heads(8, 1))).unwrap();
 }
 
