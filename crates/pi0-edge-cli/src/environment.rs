@@ -61,7 +61,9 @@ pub fn word(value: &impl Serialize) -> String {
 /// A description as lines for people, each after `bullet`; what is unknown is left out.
 pub fn lines(description: &Value, bullet: &str) -> String {
     let known = description.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    known.map(|(key, value)| format!("{bullet}{}: {}\n", key.replace('_', " "), word(value))).collect()
+    // The program's name is the one key with a hyphen.
+    let name = |key: &str| if key == "pi0_edge" { "pi0-edge".into() } else { key.replace('_', " ") };
+    known.map(|(key, value)| format!("{bullet}{}: {}\n", name(key), word(value))).collect()
 }
 
 /// Nodes of each graph by the provider that runs them.
