@@ -5,12 +5,16 @@
 
 #[path = "../../crates/pi0-edge-cli/src/frame.rs"]
 mod frame;
+#[path = "../../crates/pi0-edge-cli/src/interrupt.rs"]
+mod interrupt;
 #[path = "../../crates/pi0-edge-cli/src/observation.rs"]
 mod observation;
 #[path = "../../crates/pi0-edge-cli/src/output.rs"]
 mod output;
 #[path = "../../crates/pi0-edge-cli/src/parsers.rs"]
 mod parsers;
+#[path = "../../crates/pi0-edge-cli/src/progress.rs"]
+mod progress;
 
 #[path = "../../crates/pi0-edge-cli/src/replay"]
 mod replay {
