@@ -78,7 +78,7 @@ pub use crate::realtime::reading::{Flags, Reading, Status};
 pub use crate::realtime::recorder::{ChunkRecord, FlightRecord, RecorderView as FlightRecorder, TickRecord};
 pub use crate::realtime::splice::Splice;
 pub use crate::realtime::thread::{MemoryLock, Missing, Obtained, Realtime, ThreadConfig, WorkerThread};
-pub use crate::realtime::timeline::{TimelineConfig, Underrun};
+pub use crate::realtime::timeline_config::{TimelineConfig, Underrun};
 
 use crate::action::ActionLimits;
 use crate::policy::rtc::RtcConfig;

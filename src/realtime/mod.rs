@@ -19,4 +19,5 @@ mod ring;
 pub mod splice;
 pub mod thread;
 pub mod timeline;
+pub mod timeline_config;
 pub mod wake;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::realtime::clock::Timestamp;
 use crate::realtime::reading::{Flags, Reading, Status};
-use crate::realtime::timeline::{Progress, Timeline, TimelineConfig};
+use crate::realtime::timeline::{Progress, Timeline};
+use crate::realtime::timeline_config::TimelineConfig;
 
 const MS: u64 = 1_000_000;
 const TICK: u64 = 5 * MS;

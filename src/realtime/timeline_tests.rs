@@ -1,7 +1,12 @@
 //! The timeline over simulated time, by scenario. `properties` has the naive model and random everything.
 
-use super::*;
+use std::time::Duration;
+
 use proptest::prelude::*;
+
+use super::*;
+use crate::ErrorKind;
+use crate::realtime::splice::Splice;
 
 #[path = "timeline_properties.rs"]
 mod properties;

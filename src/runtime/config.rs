@@ -8,7 +8,7 @@ use crate::action::ActionLimits;
 use crate::policy::rtc::RtcConfig;
 use crate::realtime::delay::{DelayConfig, DelayEstimator};
 use crate::realtime::thread::ThreadConfig;
-use crate::realtime::timeline::TimelineConfig;
+use crate::realtime::timeline_config::TimelineConfig;
 use crate::{Error, ErrorKind, Result};
 
 /// The rule for beginning the next chunk. In every case an observation newer than the last one used is waited for.

@@ -7,7 +7,7 @@ use super::lockstep::{MS, Rig, config};
 use crate::policy::rtc::RtcConfig;
 use crate::realtime::clock::{Clock, Timestamp};
 use crate::realtime::reading::{Flags, Status};
-use crate::realtime::timeline::Underrun;
+use crate::realtime::timeline_config::Underrun;
 use crate::runtime::*;
 
 fn with_rtc() -> RuntimeConfig {

@@ -7,7 +7,7 @@ use super::fake::{Call, Fake, Script};
 use crate::realtime::chunk::Interpolation;
 use crate::realtime::clock::{Clock, SimulatedClock, Timestamp};
 use crate::realtime::reading::{Flags, Reading, Status};
-use crate::realtime::timeline::TimelineConfig;
+use crate::realtime::timeline_config::TimelineConfig;
 use crate::runtime::*;
 
 pub(super) const MS: Duration = Duration::from_millis(1);

@@ -9,7 +9,7 @@ use crate::realtime::chunk::Interpolation;
 use crate::realtime::clock::Clock;
 use crate::realtime::delay::DelayConfig;
 use crate::realtime::reading::{Flags, Status};
-use crate::realtime::timeline::TimelineConfig;
+use crate::realtime::timeline_config::TimelineConfig;
 use crate::runtime::{Event, Replan, RuntimeConfig, Splice};
 
 fn with_rtc() -> RuntimeConfig {
