@@ -30,7 +30,7 @@ pub enum Yuv {
     Bt709Full,
 }
 
-/// A frame's pixels, 8 bits a value. Where two or four pixels share one pair of Cb and Cr, each of them gets that pair.
+/// A frame's pixels, 8 bits a value. Pixels that share one pair of Cb and Cr, two or four of them, each get that pair.
 #[derive(Debug, Clone, Copy)]
 pub enum Pixels<'a> {
     /// R, G, B.

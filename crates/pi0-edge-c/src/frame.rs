@@ -33,7 +33,7 @@ pub const PI0_YUV_BT709_FULL: u32 = 3;
 /// A camera's frame as its driver has it: 8 bits a value, rows from the top, each `row_bytes` after the one before. The
 /// last row need not be followed by a gap. Borrows the pixels for as long as a call takes.
 ///
-/// Where two or four pixels share one pair of Cb and Cr, each of them gets that pair.
+/// Pixels that share one pair of Cb and Cr, two or four of them, each get that pair.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pi0_camera_frame {

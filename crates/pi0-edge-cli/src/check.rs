@@ -79,7 +79,7 @@ impl CaseReport<'_> {
 
 /// Everything that was looked at.
 struct Report<'a> {
-    /// What is shown if every case passes.
+    /// The level that is shown if every case passes.
     level: Level,
     verify: Verify,
     manifest: &'a Manifest,
@@ -273,7 +273,7 @@ impl Report<'_> {
         self.cases.iter().all(CaseReport::passed)
     }
 
-    /// What is shown; nothing if a case failed, or was not come to.
+    /// Returns the level that is shown; none if a case failed, or was not come to.
     fn shown(&self) -> Option<Level> {
         (self.passed() && !interrupt::requested()).then_some(self.level)
     }

@@ -24,7 +24,7 @@ const CURVES: [RGBColor; 8] = [
     RGBColor(0x8a, 0x6d, 0x00),
 ];
 
-/// What a document is drawn in where dark colours are preferred; those of style.css.
+/// The colours of a document where dark ones are preferred; those of style.css.
 const DARK: [(RGBColor, &str); 12] = [
     (WHITE, "#14171b"),
     (INK, "#e3e7eb"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pi0_edge::{Bundle, ErrorKind, Result, Verify};
 use pi0_edge_mcap::{Clock, Flight, Names, Recording};
 
-use crate::output::{print, quoted, read_json};
+use crate::output::{Format, print, quoted, read_json};
 
 /// Largest flight record read.
 const MAX_RECORD: u64 = 256 << 20;
@@ -39,6 +39,6 @@ pub fn run(args: &Args) -> Result<()> {
     recording.flight(flight)?;
     let counts = recording.finish()?;
     print(&format!("{} ticks and {} chunks in {}\n", counts.ticks, counts.chunks, args.output.display()))?;
-    eprintln!("next: open {} in Foxglove, Rerun or PlotJuggler", quoted(&args.output));
+    Format::Text.next(|| format!("open {} in Foxglove, Rerun or PlotJuggler", quoted(&args.output)));
     Ok(())
 }

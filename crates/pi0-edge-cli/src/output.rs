@@ -40,9 +40,7 @@ impl Format {
             }
         }))
     }
-}
 
-impl Format {
     /// Says on stderr what to type next, where people read.
     pub fn next(self, words: impl FnOnce() -> String) {
         if self == Format::Text && !interrupt::requested() {
@@ -76,9 +74,7 @@ impl TableFormat {
             TableFormat::Json => Format::Json.print(text, json),
         }
     }
-}
 
-impl TableFormat {
     /// As [`Format::next`].
     pub fn next(self, words: impl FnOnce() -> String) {
         if let TableFormat::Text = self {

@@ -136,19 +136,7 @@ fn library(bytes: &[u8]) {
 
 /// All that a client sends, its handshake first.
 fn served(bytes: &[u8]) {
-    let options = pi0_edge_serve::Options {
-        listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-        api_key: None,
-        max_message: 1 << 20,
-        max_clients: 1,
-        seed: 0,
-        num_steps: None,
-        prompt: None,
-        rename: Vec::new(),
-        embodiment: None,
-        metadata: serde_json::Map::new(),
-        metrics_every: None,
-    };
+    let options = pi0_edge_serve::internals::loopback();
     let got = pi0_edge_serve::internals::serve_bytes(&PI0, &options, bytes).expect("sockets");
     // A greeting, a few words for each request, and as much for each ping as it had.
     assert!(got.len() < 20_000 + 100 * bytes.len(), "{} bytes for {}", got.len(), bytes.len());

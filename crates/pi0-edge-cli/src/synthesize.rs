@@ -16,7 +16,7 @@ use pi0_edge::internals::user_cache;
 
 use crate::interrupt::Heeding;
 use crate::options::{Choices, choice};
-use crate::output::{print, quoted, refuse};
+use crate::output::{Format, print, quoted, refuse};
 use crate::progress::{Progress, Unit};
 use template::Template;
 
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
     print(&format!("{}\n", directory.display()))?;
     // What reads the directory from stdout knows what it wants.
     if std::io::stdout().is_terminal() {
-        eprintln!("next: pi0-edge bench device {}", quoted(&directory));
+        Format::Text.next(|| format!("pi0-edge bench device {}", quoted(&directory)));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! For fuzzing: nothing here is promised to stay.
+//! For fuzzing and tests: nothing here is promised to stay.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -18,6 +18,23 @@ use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::request::Contract;
 use crate::{Options, Shared, connection, wire};
+
+/// Returns options for a server on any free port of the loopback: no key, messages of at most 1 MiB, 8 clients.
+pub fn loopback() -> Options {
+    Options {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        api_key: None,
+        max_message: 1 << 20,
+        max_clients: 8,
+        seed: 0,
+        num_steps: None,
+        prompt: None,
+        rename: Vec::new(),
+        embodiment: None,
+        metadata: Map::new(),
+        metrics_every: None,
+    }
+}
 
 /// Serves one client that sends `sent` and listens until the end, by a policy that finds fault with every observation.
 /// Returns all that the client got.

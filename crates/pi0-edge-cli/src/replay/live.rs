@@ -91,11 +91,11 @@ pub struct Control {
     pub seams: HistogramSnapshot,
     /// On every other tick with motion: the largest step of a joint, in millionths of a unit.
     pub steps: HistogramSnapshot,
-    /// What each joint did.
+    /// The course of each joint.
     pub joints: Vec<Joint>,
 }
 
-/// What a joint did, in robot units.
+/// The course of a joint, in robot units.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Joint {
     pub lowest: f32,

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pi0_edge::{Policy, PolicyOptions};
+pub use pi0_edge_serve::internals::loopback as options;
 use pi0_edge_serve::{Options, Server};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
@@ -22,22 +23,6 @@ pub fn load(name: &str) -> Policy {
     let options = PolicyOptions { threads: 1, no_spin: true, ..PolicyOptions::default() };
     Policy::load(bundle(name), &options)
         .expect("the bundle loads; scripts/fetch_onnxruntime.sh fetches the library")
-}
-
-pub fn options() -> Options {
-    Options {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        api_key: None,
-        max_message: 1 << 20,
-        max_clients: 8,
-        seed: 0,
-        num_steps: None,
-        prompt: None,
-        rename: Vec::new(),
-        embodiment: None,
-        metadata: serde_json::Map::new(),
-        metrics_every: None,
-    }
 }
 
 /// A server on a thread. Dropping it stops it, and checks that it ended as it should.
